@@ -1,0 +1,1 @@
+//! The plugin API: a trait per extension point, registry, configuration documents.

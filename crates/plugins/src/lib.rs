@@ -1,0 +1,1 @@
+//! Every in-tree plugin, one file each.
