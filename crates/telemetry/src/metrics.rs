@@ -1,0 +1,21 @@
+//! The metric registry: handles resolved once, lock-free observation, two text formats.
+//!
+//! Differs from the usual crates on purpose: series can be removed, deprecated names ("twins") are
+//! derived when the page is written instead of being observed twice, label values are bounded, and
+//! both the classic text format and OpenMetrics come out exactly as Go's client writes them.
+
+mod encode;
+mod family;
+mod number;
+mod registry;
+mod twin;
+mod value;
+
+pub use encode::Format;
+pub use family::{Def, Family, Limits, OTHER};
+pub use registry::{RegisterError, Registry, RegistryOptions, ScrapeHook};
+pub use twin::Twin;
+pub use value::{Buckets, Counter, Gauge, Histogram, Metric};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! The router's own metric families: names, labels and buckets exactly as in the Go implementation
+//! (`spec/request-path.md` §6.1, `spec/scheduling.md` §16).
+//!
+//! Each group is a struct built from a [`Registry`]; nothing is global. Groups that only some
+//! configurations have ([`PrefixIndexMetrics`], [`InflightMetrics`], [`ExtProcMetrics`]) are made
+//! by who needs them.
+
+mod buckets;
+mod limiter;
+mod plugin;
+mod pool;
+mod process;
+mod request;
+mod scheduler;
+
+pub use limiter::NameLimiter;
+pub use plugin::{InflightMetrics, PrefixIndexMetrics};
+pub use pool::{DataLayerMetrics, PoolMetrics};
+pub use process::ProcessMetrics;
+pub use request::{ExtProcMetrics, RequestMetrics, RequestSeries, RunningGuard};
+pub use scheduler::{ExtensionPoint, SchedulerMetrics};
+
+use std::sync::Arc;
+
+use crate::{
+    build::BuildInfo,
+    metrics::{Counter, Def, Family, RegisterError, Registry, Twin},
+};
+
+/// All families that every router has.
+#[derive(Clone, Debug)]
+pub struct RouterMetrics {
+    pub requests: Arc<RequestMetrics>,
+    pub scheduler: SchedulerMetrics,
+    pub pool: PoolMetrics,
+    pub data_layer: DataLayerMetrics,
+    /// Labels: `model_rewrite_name`, `model_name`, `target_model`.
+    pub model_rewrite_decisions: Family<Counter, 3>,
+}
+
+impl RouterMetrics {
+    /// Registers all families and sets the build information.
+    pub fn new(registry: &Registry, build: &BuildInfo) -> Result<Self, RegisterError> {
+        let info = Def::alpha(
+            "llm_d_epp_info",
+            "General information of the current build of the endpoint picker.",
+            ["commit", "build_ref"],
+        );
+        registry
+            .gauge(info.twin(Twin::new("inference_extension_info", &["commit", "build_ref"])))?
+            .with([build.commit, build.build_ref])
+            .set(1.0);
+        let rewrites = Def::alpha(
+            "llm_d_epp_model_rewrite_decisions_total",
+            "Total number of requests that a model rewrite decided on.",
+            ["model_rewrite_name", "model_name", "target_model"],
+        )
+        .twin(Twin::new(
+            "inference_extension_model_rewrite_decisions_total",
+            &["model_rewrite_name", "model_name", "target_model"],
+        ));
+        Ok(Self {
+            requests: Arc::new(RequestMetrics::new(registry)?),
+            scheduler: SchedulerMetrics::new(registry)?,
+            pool: PoolMetrics::new(registry)?,
+            data_layer: DataLayerMetrics::new(registry)?,
+            model_rewrite_decisions: registry.counter(rewrites)?,
+        })
+    }
+
+    /// The series of a request; see [`RequestMetrics::series`].
+    pub fn request(
+        &self,
+        model: &str,
+        target_model: &str,
+        fairness_id: &str,
+        priority: i32,
+    ) -> Arc<RequestSeries> {
+        self.requests.series(model, target_model, fairness_id, priority)
+    }
+}
+
+#[cfg(test)]
+mod tests;
