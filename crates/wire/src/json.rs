@@ -1,0 +1,491 @@
+//! An incremental, bounded JSON tokenizer.
+//!
+//! Bytes come in pieces of any size; tokens go to a [`Sink`] with the absolute byte range they had on the wire.
+//! Nothing is kept but the state of the grammar, one bit for each open container and at most
+//! [`MAX_SPLIT_BYTES`] of a token that crosses a border between two pieces.
+
+mod error;
+mod text;
+mod unescape;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+pub use self::error::{JsonError, JsonErrorKind};
+pub(crate) use self::unescape::{Unescaper, equals_unescaped};
+
+/// The nesting that is accepted when nothing else is said.
+pub const DEFAULT_MAX_DEPTH: usize = 128;
+
+/// The deepest nesting that can be asked for: one bit for each open container is kept in place.
+pub const MAX_DEPTH: usize = 256;
+
+/// A string or number that crosses a border between pieces is still handed over if it is not longer than this.
+pub const MAX_SPLIT_BYTES: usize = 64;
+
+/// What a tokenizer finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Token<'a> {
+    /// `{`
+    ObjectStart,
+    /// `}`
+    ObjectEnd,
+    /// `[`
+    ArrayStart,
+    /// `]`
+    ArrayEnd,
+    /// The name of a member.
+    Key(Text<'a>),
+    /// A string value.
+    Str(Text<'a>),
+    /// A number as it was written; `None` if it crosses pieces and is longer than [`MAX_SPLIT_BYTES`].
+    Number(Option<&'a [u8]>),
+    /// `true` or `false`
+    Bool(bool),
+    /// `null`
+    Null,
+}
+
+/// The contents of a JSON string, without its quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Text<'a> {
+    /// The bytes between the quotes as they were on the wire: valid UTF-8 with valid escapes.
+    /// `None` if the string crosses pieces and is longer than [`MAX_SPLIT_BYTES`].
+    pub raw: Option<&'a [u8]>,
+    /// Whether there is at least one escape in it.
+    pub escaped: bool,
+}
+
+impl Text<'_> {
+    /// Whether the unescaped string is `expected`. A string that was not handed over equals nothing.
+    pub fn is(&self, expected: &str) -> bool {
+        match self.raw {
+            Some(raw) if self.escaped => equals_unescaped(raw, expected.as_bytes()),
+            Some(raw) => raw == expected.as_bytes(),
+            None => false,
+        }
+    }
+}
+
+/// Takes the tokens of a [`Tokenizer`].
+pub trait Sink {
+    /// `span` is the place of the token in the whole input, quotes included.
+    fn token(&mut self, token: Token<'_>, span: Range<usize>);
+}
+
+/// Reads one JSON document, piece by piece.
+///
+/// An error is final: every later call gives it again.
+#[derive(Debug)]
+pub struct Tokenizer {
+    state: State,
+    containers: Containers,
+    max_depth: usize,
+    /// Where the token under way began, in the whole input.
+    token_start: usize,
+    /// Where the contents of the token under way begin in the current piece.
+    content_from: usize,
+    is_key: bool,
+    escaped: bool,
+    split: Split,
+    partial: text::PartialChar,
+    failed: Option<JsonError>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Value,
+    FirstElement,
+    FirstKey,
+    Key,
+    Colon,
+    AfterValue,
+    Text,
+    Escape,
+    Hex { left: u8 },
+    Number(Num),
+    Literal { word: Word, matched: u8 },
+}
+
+/// How far a number has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Num {
+    Minus,
+    Zero,
+    Int,
+    Dot,
+    Fraction,
+    Exp,
+    ExpSign,
+    ExpDigits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    True,
+    False,
+    Null,
+}
+
+/// The kinds of the open containers: a set bit is an object.
+#[derive(Debug, Default)]
+struct Containers {
+    bits: [u64; MAX_DEPTH / 64],
+    depth: usize,
+}
+
+/// The beginning of a token that crosses pieces.
+#[derive(Debug, Default)]
+struct Split {
+    bytes: SmallVec<[u8; MAX_SPLIT_BYTES]>,
+    active: bool,
+    too_long: bool,
+}
+
+// === impl Tokenizer ===
+
+impl Default for Tokenizer {
+    fn default() -> Self {
+        Self::new(DEFAULT_MAX_DEPTH)
+    }
+}
+
+impl Tokenizer {
+    /// A tokenizer that accepts `max_depth` nested containers, at most [`MAX_DEPTH`].
+    pub fn new(max_depth: usize) -> Self {
+        Self {
+            state: State::Value,
+            containers: Containers::default(),
+            max_depth: max_depth.min(MAX_DEPTH),
+            token_start: 0,
+            content_from: 0,
+            is_key: false,
+            escaped: false,
+            split: Split::default(),
+            partial: text::PartialChar::default(),
+            failed: None,
+        }
+    }
+
+    /// Forgets everything: the next piece begins a new document.
+    pub fn reset(&mut self) {
+        *self = Self::new(self.max_depth);
+    }
+
+    /// Reads the next piece, whose first byte is at `base` in the whole input.
+    ///
+    /// # Errors
+    /// The first byte that cannot belong to a JSON document.
+    pub fn feed<S: Sink>(
+        &mut self,
+        piece: &[u8],
+        base: usize,
+        sink: &mut S,
+    ) -> Result<(), JsonError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        self.content_from = 0;
+        let mut at = 0;
+        while at < piece.len() {
+            let step = match self.state {
+                State::Text => self.text(piece, at, base, sink),
+                State::Escape | State::Hex { .. } => self.split_escape(piece, at, base),
+                State::Number(num) => self.number(num, piece, at, base, sink),
+                State::Literal { word, matched } => {
+                    self.literal(word, matched, piece, at, base, sink)
+                }
+                _ => self.structure(piece, at, base, sink),
+            };
+            match step {
+                Ok(next) => at = next,
+                Err(error) => {
+                    self.failed = Some(error);
+                    return Err(error);
+                }
+            }
+        }
+        if matches!(self.state, State::Text | State::Escape | State::Hex { .. } | State::Number(_))
+        {
+            self.split.keep(piece.get(self.content_from..).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Says that the input ended at `at`, and thereby a number that ends the document.
+    ///
+    /// # Errors
+    /// The document is not whole, or was wrong before.
+    pub fn finish<S: Sink>(&mut self, at: usize, sink: &mut S) -> Result<(), JsonError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        if let State::Number(num) = self.state
+            && num.is_whole()
+        {
+            self.content_from = 0;
+            self.end_number(&[], 0, at, sink);
+        }
+        if self.state == State::AfterValue && self.containers.depth == 0 {
+            return Ok(());
+        }
+        let error = JsonErrorKind::UnexpectedEnd.at(at);
+        self.failed = Some(error);
+        Err(error)
+    }
+
+    /// Where the string value that has begun and not yet ended began: the place of its opening quote.
+    pub fn open_string(&self) -> Option<usize> {
+        let open = matches!(self.state, State::Text | State::Escape | State::Hex { .. });
+        (open && !self.is_key && self.failed.is_none()).then_some(self.token_start)
+    }
+
+    /// Whether a whole document has been read; more than white space after it would be an error.
+    pub fn is_whole(&self) -> bool {
+        self.state == State::AfterValue && self.containers.depth == 0 && self.failed.is_none()
+    }
+
+    fn structure<S: Sink>(
+        &mut self,
+        piece: &[u8],
+        from: usize,
+        base: usize,
+        sink: &mut S,
+    ) -> Result<usize, JsonError> {
+        let mut at = from;
+        while let Some(&byte) = piece.get(at) {
+            let place = base + at;
+            at += 1;
+            match (self.state, byte) {
+                (_, b' ' | b'\n' | b'\r' | b'\t') => {}
+                (State::Value | State::FirstElement, b'"') => return Ok(self.begin_text(at, place)),
+                (State::FirstKey | State::Key, b'"') => {
+                    let next = self.begin_text(at, place);
+                    self.is_key = true;
+                    return Ok(next);
+                }
+                (State::Colon, b':') => self.state = State::Value,
+                (State::AfterValue, b',') if self.containers.depth > 0 => {
+                    let in_object = self.containers.in_object();
+                    self.state = if in_object { State::Key } else { State::Value };
+                }
+                (State::Value | State::FirstElement, b'{' | b'[') => {
+                    self.open(byte == b'{', place, sink)?;
+                }
+                (State::AfterValue | State::FirstKey, b'}') if self.containers.in_object() => {
+                    self.close(Token::ObjectEnd, place, sink);
+                }
+                (State::AfterValue | State::FirstElement, b']')
+                    if self.containers.depth > 0 && !self.containers.in_object() =>
+                {
+                    self.close(Token::ArrayEnd, place, sink);
+                }
+                (State::Value | State::FirstElement, _) => {
+                    self.begin_scalar(byte, at, place)?;
+                    return Ok(at);
+                }
+                (State::AfterValue, _) if self.containers.depth == 0 => {
+                    return Err(JsonErrorKind::TrailingByte(byte).at(place));
+                }
+                _ => return Err(JsonErrorKind::UnexpectedByte(byte).at(place)),
+            }
+        }
+        Ok(at)
+    }
+
+    fn open<S: Sink>(&mut self, object: bool, place: usize, sink: &mut S) -> Result<(), JsonError> {
+        if self.containers.depth >= self.max_depth {
+            return Err(JsonErrorKind::TooDeep { limit: self.max_depth }.at(place));
+        }
+        self.containers.push(object);
+        self.state = if object { State::FirstKey } else { State::FirstElement };
+        let token = if object { Token::ObjectStart } else { Token::ArrayStart };
+        sink.token(token, place..place + 1);
+        Ok(())
+    }
+
+    fn close<S: Sink>(&mut self, token: Token<'_>, place: usize, sink: &mut S) {
+        self.containers.pop();
+        self.state = State::AfterValue;
+        sink.token(token, place..place + 1);
+    }
+
+    fn begin_text(&mut self, content_from: usize, place: usize) -> usize {
+        self.token_start = place;
+        self.content_from = content_from;
+        self.is_key = false;
+        self.escaped = false;
+        self.split.clear();
+        self.state = State::Text;
+        content_from
+    }
+
+    fn begin_scalar(&mut self, byte: u8, after: usize, place: usize) -> Result<(), JsonError> {
+        self.token_start = place;
+        self.content_from = after - 1;
+        self.split.clear();
+        self.state = match byte {
+            b'-' => State::Number(Num::Minus),
+            b'0' => State::Number(Num::Zero),
+            b'1'..=b'9' => State::Number(Num::Int),
+            b't' => State::Literal { word: Word::True, matched: 1 },
+            b'f' => State::Literal { word: Word::False, matched: 1 },
+            b'n' => State::Literal { word: Word::Null, matched: 1 },
+            _ => return Err(JsonErrorKind::UnexpectedByte(byte).at(place)),
+        };
+        Ok(())
+    }
+
+    fn number<S: Sink>(
+        &mut self,
+        mut num: Num,
+        piece: &[u8],
+        from: usize,
+        base: usize,
+        sink: &mut S,
+    ) -> Result<usize, JsonError> {
+        let mut at = from;
+        while let Some(&byte) = piece.get(at) {
+            match num.after(byte) {
+                Some(next) => num = next,
+                None if num.is_whole() => {
+                    self.end_number(piece, at, base + at, sink);
+                    return Ok(at);
+                }
+                None => return Err(JsonErrorKind::BadNumber.at(base + at)),
+            }
+            at += 1;
+        }
+        self.state = State::Number(num);
+        Ok(at)
+    }
+
+    fn end_number<S: Sink>(&mut self, piece: &[u8], end: usize, place: usize, sink: &mut S) {
+        let raw = self.split.whole(piece.get(self.content_from..end).unwrap_or_default());
+        self.state = State::AfterValue;
+        sink.token(Token::Number(raw), self.token_start..place);
+    }
+
+    fn literal<S: Sink>(
+        &mut self,
+        word: Word,
+        matched: u8,
+        piece: &[u8],
+        from: usize,
+        base: usize,
+        sink: &mut S,
+    ) -> Result<usize, JsonError> {
+        let rest = word.letters().get(usize::from(matched)..).unwrap_or_default();
+        let given = piece.get(from..).unwrap_or_default();
+        if let Some(wrong) = rest.iter().zip(given).position(|(expected, byte)| expected != byte) {
+            return Err(JsonErrorKind::BadLiteral.at(base + from + wrong));
+        }
+        let n_read = rest.len().min(given.len());
+        let at = from + n_read;
+        if n_read == rest.len() {
+            self.state = State::AfterValue;
+            sink.token(word.token(), self.token_start..base + at);
+        } else {
+            self.state = State::Literal { word, matched: matched + n_read as u8 };
+        }
+        Ok(at)
+    }
+}
+
+// === impl Num ===
+
+impl Num {
+    #[inline]
+    fn after(self, byte: u8) -> Option<Num> {
+        Some(match (self, byte) {
+            (Num::Int, b'0'..=b'9') | (Num::Minus, b'1'..=b'9') => Num::Int,
+            (Num::Minus, b'0') => Num::Zero,
+            (Num::Int | Num::Zero, b'.') => Num::Dot,
+            (Num::Dot | Num::Fraction, b'0'..=b'9') => Num::Fraction,
+            (Num::Int | Num::Zero | Num::Fraction, b'e' | b'E') => Num::Exp,
+            (Num::Exp, b'+' | b'-') => Num::ExpSign,
+            (Num::Exp | Num::ExpSign | Num::ExpDigits, b'0'..=b'9') => Num::ExpDigits,
+            _ => return None,
+        })
+    }
+
+    fn is_whole(self) -> bool {
+        matches!(self, Num::Zero | Num::Int | Num::Fraction | Num::ExpDigits)
+    }
+}
+
+// === impl Word ===
+
+impl Word {
+    fn letters(self) -> &'static [u8] {
+        match self {
+            Word::True => b"true",
+            Word::False => b"false",
+            Word::Null => b"null",
+        }
+    }
+
+    fn token(self) -> Token<'static> {
+        match self {
+            Word::True => Token::Bool(true),
+            Word::False => Token::Bool(false),
+            Word::Null => Token::Null,
+        }
+    }
+}
+
+// === impl Containers ===
+
+impl Containers {
+    fn push(&mut self, object: bool) {
+        if let Some(word) = self.bits.get_mut(self.depth / 64) {
+            let bit = 1 << (self.depth % 64);
+            *word = if object { *word | bit } else { *word & !bit };
+        }
+        self.depth += 1;
+    }
+
+    fn pop(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+    }
+
+    fn in_object(&self) -> bool {
+        let Some(top) = self.depth.checked_sub(1) else { return false };
+        self.bits.get(top / 64).is_some_and(|word| word >> (top % 64) & 1 == 1)
+    }
+}
+
+// === impl Split ===
+
+impl Split {
+    fn clear(&mut self) {
+        if self.active {
+            self.bytes.clear();
+            self.active = false;
+            self.too_long = false;
+        }
+    }
+
+    fn keep(&mut self, part: &[u8]) {
+        self.active = true;
+        if self.too_long || self.bytes.len() + part.len() > MAX_SPLIT_BYTES {
+            self.too_long = true;
+            self.bytes.clear();
+        } else {
+            self.bytes.extend_from_slice(part);
+        }
+    }
+
+    /// The whole token, whose last part is `last`.
+    fn whole<'a>(&'a mut self, last: &'a [u8]) -> Option<&'a [u8]> {
+        if !self.active {
+            return Some(last);
+        }
+        self.keep(last);
+        (!self.too_long).then_some(self.bytes.as_slice())
+    }
+}
