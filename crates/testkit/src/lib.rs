@@ -1,1 +1,6 @@
 //! Fakes and builders for tests.
+
+pub mod envoy;
+pub mod process;
+pub mod python;
+pub mod tools;

@@ -1,0 +1,5 @@
+//! The harness itself, against real programs.
+
+mod envoy;
+mod process;
+mod python;
