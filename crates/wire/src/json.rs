@@ -5,6 +5,7 @@
 //! [`MAX_SPLIT_BYTES`] of a token that crosses a border between two pieces.
 
 mod error;
+mod number;
 mod text;
 mod unescape;
 
@@ -15,8 +16,11 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-pub use self::error::{JsonError, JsonErrorKind};
 pub(crate) use self::unescape::{Unescaper, equals_unescaped};
+pub use self::{
+    error::{JsonError, JsonErrorKind},
+    number::count,
+};
 
 /// The nesting that is accepted when nothing else is said.
 pub const DEFAULT_MAX_DEPTH: usize = 128;

@@ -30,7 +30,10 @@
 #![warn(missing_docs)]
 
 pub mod json;
+pub mod lists;
 pub mod media;
+pub mod prometheus;
 pub mod request;
+pub mod response;
 pub mod splice;
 pub mod text;

@@ -11,7 +11,7 @@ use super::{
     slots::{Frame, Slot},
 };
 use crate::{
-    json::{Sink, Text, Token},
+    json::{Sink, Text, Token, count},
     media::{MediaForm, MediaKind},
 };
 
@@ -631,16 +631,4 @@ fn token_id(raw: &[u8]) -> Option<u32> {
         return Some(raw.iter().fold(0, |id, &digit| id * 10 + u32::from(digit - b'0')));
     }
     count(raw).and_then(|id| u32::try_from(id).ok())
-}
-
-/// A JSON number that is integral and not negative. `5.0` and `1e3` are.
-pub(crate) fn count(raw: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(raw).ok()?;
-    if let Ok(value) = text.parse() {
-        return Some(value);
-    }
-    // Above 2⁵³ a float no longer tells integers apart.
-    let value: f64 = text.parse().ok()?;
-    let exact = value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value);
-    exact.then_some(value as u64)
 }
