@@ -1,0 +1,21 @@
+//! Load generators, comparison floors and the suite that holds the router to its budgets.
+//!
+//! Everything here speaks to the router from outside, over its sockets, as Envoy, a client or a model
+//! server would; nothing here knows the router's code.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`load`] | the loop of every load generator: closed or at a fixed rate, with a warm-up |
+//! | [`extproc`] | Envoy's side of the external processing protocol, and a server that decides nothing |
+//! | [`http`] | an HTTP client, a model server that only answers, and a bare reverse proxy |
+//! | [`payload`] | chat-completion bodies of a given size, and answers |
+//! | [`procfs`] | CPU time and memory of another process |
+//!
+//! The programs in `src/bin/` are thin: they parse flags and call a `run` in here, so that tests can
+//! start the same things in one process on port 0.
+
+pub mod extproc;
+pub mod http;
+pub mod load;
+pub mod payload;
+pub mod procfs;

@@ -1,0 +1,6 @@
+//! The load generators against the floors, in one process, on port 0.
+#![allow(clippy::unwrap_used, reason = "tests; clippy knows only the functions marked so")]
+
+mod args;
+mod extproc;
+mod http;
