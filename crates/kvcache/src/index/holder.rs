@@ -1,0 +1,241 @@
+//! Endpoints that hold blocks, one entry per endpoint and generation.
+
+use router_core::EndpointIndex;
+
+use super::{
+    node::{HolderId, Node},
+    slab::Id,
+};
+
+/// Slots above this are not indexed, and no more endpoints than this are remembered at once, those that are
+/// being forgotten included.
+pub(super) const MAX_ENDPOINTS: usize = 1 << 16;
+
+/// Upper limit of an endpoint's capacity, in blocks.
+pub(super) const MAX_CAPACITY: usize = 1 << 24;
+
+/// Added to a holder's clock where outstanding undos must not apply any more; more than any capacity.
+const FAR: u64 = 1 << 32;
+
+#[derive(Debug)]
+pub(super) struct Holder {
+    pub(super) endpoint: EndpointIndex,
+    /// False once the endpoint has gone; its blocks are then invisible and wait for removal.
+    pub(super) live: bool,
+    pub(super) capacity: usize,
+    pub(super) n_blocks: usize,
+    /// Ends of the list of its holds.
+    pub(super) newest: Id<Node>,
+    pub(super) oldest: Id<Node>,
+    /// Blocks used so far, counted at every use.
+    pub(super) clock: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct SlotState {
+    /// Oldest generation that may still register; none before the first.
+    floor: Option<u32>,
+    current: Option<HolderId>,
+}
+
+pub(super) struct Holders {
+    all: Vec<Holder>,
+    slots: Vec<SlotState>,
+    free: Vec<HolderId>,
+    dead: Vec<HolderId>,
+    default_capacity: usize,
+}
+
+/// Generations wrap around: one is newer than another when it is less than half the circle ahead.
+fn is_newer(a: u32, b: u32) -> bool {
+    a != b && a.wrapping_sub(b) < 1 << 31
+}
+
+impl Holder {
+    fn new(endpoint: EndpointIndex, capacity: usize) -> Self {
+        let (newest, oldest) = (Id::NONE, Id::NONE);
+        Self { endpoint, live: true, capacity, n_blocks: 0, newest, oldest, clock: 0 }
+    }
+
+    /// Sets the capacity. Undos tell from it whether their blocks may have been evicted, so a change puts
+    /// an end to those of earlier inserts.
+    pub(super) fn set_capacity(&mut self, n_blocks: usize) {
+        let n_blocks = n_blocks.min(MAX_CAPACITY);
+        if n_blocks != self.capacity {
+            self.clock += FAR;
+        }
+        self.capacity = n_blocks;
+    }
+}
+
+// === impl Holders ===
+
+impl Holders {
+    pub(super) fn new(default_capacity: usize) -> Self {
+        Self {
+            all: Vec::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            dead: Vec::new(),
+            default_capacity: default_capacity.min(MAX_CAPACITY),
+        }
+    }
+
+    pub(super) fn get(&self, id: HolderId) -> Option<&Holder> {
+        self.all.get(usize::from(id.0))
+    }
+
+    pub(super) fn get_mut(&mut self, id: HolderId) -> Option<&mut Holder> {
+        self.all.get_mut(usize::from(id.0))
+    }
+
+    pub(super) fn find(&self, endpoint: EndpointIndex) -> Option<HolderId> {
+        let id = self.slots.get(endpoint.slot as usize)?.current?;
+        (self.get(id)?.endpoint == endpoint).then_some(id)
+    }
+
+    /// The holder of `endpoint`, made on first use. An older generation in the same slot is retired; an
+    /// endpoint that was removed or replaced does not come back.
+    pub(super) fn register(&mut self, endpoint: EndpointIndex) -> Option<HolderId> {
+        if let Some(id) = self.find(endpoint) {
+            return Some(id);
+        }
+        let state = *self.slot_mut(endpoint.slot)?;
+        if state.floor.is_some_and(|floor| is_newer(floor, endpoint.generation)) {
+            return None;
+        }
+        self.retire(state.current);
+        let id = self.allocate(Holder::new(endpoint, self.default_capacity));
+        if let Some(state) = self.slot_mut(endpoint.slot) {
+            *state = SlotState { floor: Some(endpoint.generation), current: id };
+        }
+        id
+    }
+
+    /// Makes the endpoint's blocks invisible; they are on the list of the dead until removed.
+    pub(super) fn remove(&mut self, endpoint: EndpointIndex) {
+        let found = self.find(endpoint);
+        let next = endpoint.generation.wrapping_add(1);
+        let Some(state) = self.slot_mut(endpoint.slot) else { return };
+        if state.floor.is_none_or(|floor| is_newer(next, floor)) {
+            state.floor = Some(next);
+        }
+        if found.is_some() {
+            state.current = None;
+        }
+        self.retire(found);
+    }
+
+    /// A holder that is gone and may still have blocks.
+    pub(super) fn next_dead(&self) -> Option<HolderId> {
+        self.dead.last().copied()
+    }
+
+    /// Gives the number of the holder that [`next_dead`](Self::next_dead) names back for use.
+    pub(super) fn release_dead(&mut self) {
+        self.free.extend(self.dead.pop());
+    }
+
+    pub(super) fn live(&self) -> impl Iterator<Item = (HolderId, &Holder)> {
+        self.slots.iter().filter_map(|state| Some((state.current?, self.get(state.current?)?)))
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (HolderId, &Holder)> {
+        (0..).map(HolderId).zip(&self.all)
+    }
+
+    pub(super) fn n_bytes(&self) -> usize {
+        self.all.capacity() * size_of::<Holder>() + self.slots.capacity() * size_of::<SlotState>()
+    }
+
+    fn retire(&mut self, id: Option<HolderId>) {
+        if let Some(id) = id
+            && let Some(holder) = self.get_mut(id)
+        {
+            holder.live = false;
+            self.dead.push(id);
+        }
+    }
+
+    fn allocate(&mut self, holder: Holder) -> Option<HolderId> {
+        if let Some(id) = self.free.pop() {
+            *self.get_mut(id)? = holder;
+            return Some(id);
+        }
+        if self.all.len() >= MAX_ENDPOINTS {
+            return None;
+        }
+        let id = HolderId(self.all.len() as u16);
+        self.all.push(holder);
+        Some(id)
+    }
+
+    fn slot_mut(&mut self, slot: u32) -> Option<&mut SlotState> {
+        let slot = slot as usize;
+        if slot >= MAX_ENDPOINTS {
+            return None;
+        }
+        if slot >= self.slots.len() {
+            self.slots.resize(slot + 1, SlotState::default());
+        }
+        self.slots.get_mut(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(slot: u32, generation: u32) -> EndpointIndex {
+        EndpointIndex { slot, generation }
+    }
+
+    #[test]
+    fn an_endpoint_that_has_gone_does_not_come_back() {
+        let mut holders = Holders::new(8);
+        let first = holders.register(endpoint(2, 7));
+        assert_eq!(holders.register(endpoint(2, 7)), first);
+        holders.remove(endpoint(2, 7));
+        assert_eq!(holders.register(endpoint(2, 7)), None, "removed");
+        assert_eq!(holders.register(endpoint(2, 6)), None, "older than removed");
+        let next = holders.register(endpoint(2, 8));
+        assert!(next.is_some() && next != first, "its number is still taken");
+        assert_eq!(holders.next_dead(), first);
+        holders.release_dead();
+        assert_eq!(holders.register(endpoint(5, 0)), first);
+    }
+
+    #[test]
+    fn removal_is_remembered_before_the_first_insert() {
+        let mut holders = Holders::new(8);
+        holders.remove(endpoint(0, 3));
+        assert_eq!(holders.register(endpoint(0, 3)), None);
+        assert!(holders.register(endpoint(0, 4)).is_some());
+        holders.remove(endpoint(0, 3));
+        assert!(holders.find(endpoint(0, 4)).is_some(), "a late removal of the earlier generation");
+    }
+
+    #[test]
+    fn generations_wrap() {
+        let mut holders = Holders::new(8);
+        assert!(holders.register(endpoint(0, u32::MAX)).is_some());
+        assert!(holders.register(endpoint(0, 0)).is_some());
+        assert_eq!(holders.register(endpoint(0, u32::MAX)), None);
+    }
+
+    #[test]
+    fn slots_and_numbers_are_bounded() {
+        let mut holders = Holders::new(8);
+        assert_eq!(holders.register(endpoint(MAX_ENDPOINTS as u32, 0)), None);
+        for slot in 0..MAX_ENDPOINTS as u32 {
+            assert!(holders.register(endpoint(slot, 0)).is_some());
+        }
+        assert_eq!(
+            holders.register(endpoint(0, 1)),
+            None,
+            "the old generation is still being forgotten"
+        );
+        holders.release_dead();
+        assert!(holders.register(endpoint(0, 1)).is_some());
+    }
+}

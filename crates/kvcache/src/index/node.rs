@@ -1,0 +1,123 @@
+//! What the trie is made of: segments (runs of blocks) and holds (one endpoint's part of a shared segment).
+
+use smallvec::SmallVec;
+
+use super::slab::Id;
+use crate::BlockHash;
+
+/// Blocks of a segment after its first; two lie inline, so short segments take no heap.
+pub(super) type Tail = SmallVec<[BlockHash; 2]>;
+
+/// The holders of a shared segment, ordered by holder.
+pub(super) type Sharers = Vec<Sharer>;
+
+/// Number of one registered endpoint; used again only when nothing refers to it any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HolderId(pub(super) u16);
+
+/// 28 bytes: most of what a one-block prompt costs. An owned segment is its own hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Node {
+    #[default]
+    Free,
+    /// A segment with one holder, who holds all of it.
+    Owned { segment: Segment, holder: HolderId, fresh: bool, links: Links },
+    /// A segment with several holders, the longest of whom holds all of it.
+    Shared { segment: Segment, sharers: Id<Sharers> },
+    /// One holder's part of a shared segment.
+    Hold { segment: Id<Node>, holder: HolderId, fresh: bool, links: Links },
+}
+
+/// A run of blocks without a branch inside for any one holder.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    /// First block, in two halves so that a node is aligned to four bytes.
+    first: [u32; 2],
+    /// The other blocks; none for a single block.
+    pub(super) tail: Id<Tail>,
+    /// Next segment in the same bucket of the table.
+    pub(super) next: Id<Node>,
+}
+
+/// Place in the holder's list from most to least recently used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Links {
+    pub(super) newer: Id<Node>,
+    pub(super) older: Id<Node>,
+}
+
+/// One holder of a shared segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sharer {
+    pub(super) holder: HolderId,
+    /// How many of the segment's blocks it holds, from the first; at least one.
+    pub(super) n_blocks: u32,
+    pub(super) hold: Id<Node>,
+}
+
+/// What an owned segment and a hold have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HoldView {
+    pub(super) holder: HolderId,
+    /// Made by the last insert that used it.
+    pub(super) fresh: bool,
+    pub(super) links: Links,
+}
+
+impl Segment {
+    pub(super) fn new(first: BlockHash, tail: Id<Tail>) -> Self {
+        Self { first: [first.0 as u32, (first.0 >> 32) as u32], tail, next: Id::NONE }
+    }
+
+    pub(super) fn first(&self) -> BlockHash {
+        let [low, high] = self.first;
+        BlockHash(u64::from(high) << 32 | u64::from(low))
+    }
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { newer: Id::NONE, older: Id::NONE }
+    }
+}
+
+impl Node {
+    pub(super) fn segment(&self) -> Option<&Segment> {
+        match self {
+            Self::Owned { segment, .. } | Self::Shared { segment, .. } => Some(segment),
+            Self::Free | Self::Hold { .. } => None,
+        }
+    }
+
+    pub(super) fn segment_mut(&mut self) -> Option<&mut Segment> {
+        match self {
+            Self::Owned { segment, .. } | Self::Shared { segment, .. } => Some(segment),
+            Self::Free | Self::Hold { .. } => None,
+        }
+    }
+
+    pub(super) fn hold(&self) -> Option<HoldView> {
+        match *self {
+            Self::Owned { holder, fresh, links, .. } | Self::Hold { holder, fresh, links, .. } => {
+                Some(HoldView { holder, fresh, links })
+            }
+            Self::Free | Self::Shared { .. } => None,
+        }
+    }
+
+    pub(super) fn links_mut(&mut self) -> Option<&mut Links> {
+        match self {
+            Self::Owned { links, .. } | Self::Hold { links, .. } => Some(links),
+            Self::Free | Self::Shared { .. } => None,
+        }
+    }
+
+    pub(super) fn clear_fresh(&mut self) {
+        match self {
+            Self::Owned { fresh, .. } | Self::Hold { fresh, .. } => *fresh = false,
+            Self::Free | Self::Shared { .. } => {}
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Node>() == 28, "the budget of 32 bytes per block rests on this");

@@ -1,0 +1,315 @@
+use std::{sync::Arc, thread};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::PromptBlocks;
+
+mod model;
+
+fn endpoint(slot: u32) -> EndpointIndex {
+    EndpointIndex { slot, generation: 0 }
+}
+
+fn index(default_capacity: usize) -> PrefixIndex {
+    PrefixIndex::new(IndexConfig { default_capacity, seed: 42 })
+}
+
+fn prompt(ids: impl IntoIterator<Item = u64>) -> Vec<BlockHash> {
+    let ids: Vec<_> = ids.into_iter().collect();
+    PromptBlocks::from_block_ids(&ids, 64, ids.len() * 64).hashes
+}
+
+fn matches(index: &PrefixIndex, hashes: &[BlockHash]) -> Vec<(EndpointIndex, u32)> {
+    let mut found = Vec::new();
+    index.match_prefix(hashes, |endpoint, n_blocks| found.push((endpoint, n_blocks)));
+    found.sort_unstable();
+    found
+}
+
+#[track_caller]
+fn check(index: &PrefixIndex, hashes: &[BlockHash], expected: &[(u32, u32)]) {
+    index.check().unwrap();
+    let found: Vec<_> = matches(index, hashes).iter().map(|(e, n)| (e.slot, *n)).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn counts_the_leading_blocks_that_each_endpoint_has() {
+    let index = index(100);
+    index.insert(endpoint(0), &prompt([1, 2, 3, 4]));
+    index.insert(endpoint(1), &prompt([1, 2, 9]));
+    index.insert(endpoint(2), &prompt([7, 2, 3, 4]));
+    check(&index, &prompt([1, 2, 3, 4, 5]), &[(0, 4), (1, 2)]);
+    check(&index, &prompt([1, 2, 9, 4]), &[(0, 2), (1, 3)]);
+    check(&index, &prompt([7]), &[(2, 1)]);
+    check(&index, &prompt([2, 3, 4]), &[]);
+    check(&index, &[], &[]);
+    assert_eq!((index.len(), index.len_of(endpoint(1)), index.is_empty()), (11, 3, false));
+}
+
+#[test]
+fn trailing_partial_block_counts_like_any_other() {
+    let mut hasher = crate::BlockHasher::new("m", "", 256, 2048);
+    hasher.push(&[b'x'; 600]);
+    let blocks = hasher.finish();
+    let index = index(100);
+    index.insert(endpoint(0), &blocks.hashes);
+    check(&index, &blocks.hashes, &[(0, 3)]);
+}
+
+#[test]
+fn the_last_blocks_of_the_oldest_prompt_are_evicted_first() {
+    let index = index(6);
+    index.insert(endpoint(0), &prompt([1, 2, 3]));
+    index.insert(endpoint(0), &prompt([4, 5]));
+    index.insert(endpoint(0), &prompt([6, 7, 8]));
+    check(&index, &prompt([1, 2, 3]), &[(0, 1)]);
+    check(&index, &prompt([4, 5]), &[(0, 2)]);
+    index.insert(endpoint(0), &prompt([1]));
+    index.insert(endpoint(0), &prompt([9]));
+    check(&index, &prompt([1, 2]), &[(0, 1)]);
+    check(&index, &prompt([4, 5]), &[(0, 1)]);
+}
+
+#[test]
+fn a_longer_prompt_reports_what_is_new() {
+    let index = index(100);
+    assert_eq!(index.insert(endpoint(0), &prompt([1, 2])).first_new(), 0);
+    let longer = index.insert(endpoint(0), &prompt([1, 2, 3, 4]));
+    assert_eq!((longer.first_new(), longer.n_blocks()), (2, 4));
+    assert_eq!(index.insert(endpoint(0), &prompt([1, 2, 3])).first_new(), 3);
+    assert_eq!(index.insert(endpoint(0), &[]).n_blocks(), 0);
+}
+
+#[test]
+fn a24_insert_beyond_the_capacity_leaves_nothing_behind() {
+    let index = index(8);
+    for start in 0..50 {
+        let long = prompt(start * 100..start * 100 + 99);
+        let inserted = index.insert(endpoint(0), &long);
+        assert_eq!((inserted.first_new(), inserted.n_blocks()), (0, 8));
+        check(&index, &long, &[(0, 8)]);
+        let dump = index.dump(1);
+        assert_eq!((dump.n_pairs, dump.n_blocks, dump.n_segments), (8, 8, 1));
+    }
+    index.remove_endpoint(endpoint(0));
+    let dump = index.dump(1);
+    assert_eq!((dump.n_pairs, dump.n_blocks, dump.n_segments, dump.n_endpoints), (0, 0, 0, 0));
+}
+
+#[test]
+fn a25_capacity_follows_what_is_learnt_of_the_endpoint() {
+    let index = index(10);
+    let old = prompt(0..10);
+    index.insert(endpoint(0), &old);
+    index.set_capacity(endpoint(0), 4);
+    check(&index, &old, &[(0, 4)]);
+    index.set_capacity(endpoint(0), 1_000);
+    index.insert(endpoint(0), &prompt(0..900));
+    check(&index, &prompt(0..900), &[(0, 900)]);
+    index.set_capacity(endpoint(0), 0);
+    check(&index, &old, &[]);
+    assert_eq!(index.insert(endpoint(0), &old).n_blocks(), 0);
+
+    index.set_capacity(endpoint(1), 2);
+    index.insert(endpoint(1), &old);
+    check(&index, &old, &[(1, 2)]);
+}
+
+#[test]
+fn a27_failed_request_takes_back_what_it_added() {
+    let index = index(100);
+    index.insert(endpoint(0), &prompt([1, 2]));
+    let failed = prompt([1, 2, 3, 4, 5]);
+    let inserted = index.insert(endpoint(0), &failed);
+    assert_eq!(index.undo(endpoint(0), &failed, inserted), 3);
+    check(&index, &failed, &[(0, 2)]);
+
+    let first = index.insert(endpoint(0), &failed);
+    let second = index.insert(endpoint(0), &prompt([1, 2, 3, 4, 9]));
+    assert_eq!(index.undo(endpoint(0), &failed, first), 1, "3 and 4 are in use by the second");
+    check(&index, &failed, &[(0, 4)]);
+    assert_eq!(index.undo(endpoint(0), &prompt([1, 2, 3, 4, 9]), second), 1);
+
+    let repeated = index.insert(endpoint(0), &prompt([1, 2]));
+    assert_eq!(index.undo(endpoint(0), &prompt([1, 2]), repeated), 0, "it added nothing");
+    check(&index, &failed, &[(0, 4)]);
+}
+
+#[test]
+fn a27_undo_leaves_others_alone_once_eviction_may_have_struck() {
+    let index = index(10);
+    let failed = prompt(0..6);
+    let inserted = index.insert(endpoint(0), &failed);
+    index.insert(endpoint(0), &prompt(100..110));
+    index.insert(endpoint(0), &prompt(0..8));
+    assert_eq!(index.undo(endpoint(0), &failed, inserted), 0);
+    check(&index, &prompt(0..8), &[(0, 8)]);
+}
+
+#[test]
+fn a28_a_reused_slot_inherits_nothing() {
+    let index = index(100);
+    let (old, new) = (endpoint(3), EndpointIndex { slot: 3, generation: 1 });
+    let hashes = prompt(0..20);
+    let inserted = index.insert(old, &hashes);
+    index.insert(endpoint(1), &hashes);
+
+    // The pool may hand out the slot again before the index has heard of the deletion.
+    let mut counts = MatchCounts::new(8);
+    index.add_matches(&hashes, &mut counts);
+    assert_eq!((counts.get(old), counts.get(new)), (20, 0));
+    index.insert(new, &hashes[..2]);
+    assert_eq!(matches(&index, &hashes), [(endpoint(1), 20), (new, 2)]);
+
+    index.remove_endpoint(old);
+    index.check().unwrap();
+    assert_eq!(matches(&index, &hashes), [(endpoint(1), 20), (new, 2)]);
+    assert_eq!(index.insert(old, &hashes).n_blocks(), 0, "a pick that came too late");
+    assert_eq!(index.undo(old, &hashes, inserted), 0);
+    index.remove_endpoint(new);
+    check(&index, &hashes, &[(1, 20)]);
+    assert_eq!(index.len(), 20);
+}
+
+#[test]
+fn slots_out_of_range_are_ignored() {
+    let index = index(100);
+    let far = EndpointIndex { slot: u32::MAX, generation: 0 };
+    assert_eq!(index.insert(far, &prompt(0..4)).n_blocks(), 0);
+    index.set_capacity(far, 5);
+    index.remove_endpoint(far);
+    index.insert(endpoint(9), &prompt(0..4));
+    let mut counts = MatchCounts::new(9);
+    index.add_matches(&prompt(0..4), &mut counts);
+    assert_eq!((counts.get(endpoint(9)), counts.get(far)), (0, 0));
+}
+
+#[test]
+fn matches_of_several_prompts_add_up() {
+    let index = index(100);
+    index.insert(endpoint(0), &prompt(0..4));
+    index.insert(endpoint(0), &prompt(50..53));
+    let mut counts = MatchCounts::new(1);
+    index.add_matches(&prompt(0..9), &mut counts);
+    index.add_matches(&prompt(50..59), &mut counts);
+    assert_eq!(counts.get(endpoint(0)), 7);
+    counts.reset(1);
+    assert_eq!(counts.get(endpoint(0)), 0);
+}
+
+#[test]
+fn many_holders_of_a_hot_prefix_share_one_segment() {
+    let index = index(4_000);
+    let hot = prompt(0..2_048);
+    for slot in 0..1_000 {
+        index.insert(endpoint(slot), &hot);
+    }
+    let mut counts = MatchCounts::new(1_000);
+    index.add_matches(&hot, &mut counts);
+    assert!((0..1_000).all(|slot| counts.get(endpoint(slot)) == 2_048));
+    let dump = index.dump(2);
+    assert_eq!((dump.n_pairs, dump.n_blocks, dump.n_segments), (2_048_000, 2_048, 1));
+    assert_eq!((dump.n_endpoints, dump.endpoints.len()), (1_000, 2));
+    assert_eq!(dump.endpoints[1].newest, hot[..1]);
+    assert!(dump.n_bytes < 200_000, "{} bytes", dump.n_bytes);
+}
+
+/// The budget of design §8: 32 bytes per block and endpoint, here for prompts that nobody shares.
+#[test]
+fn memory_stays_within_32_bytes_per_block_and_endpoint() {
+    for blocks_per_prompt in [1, 2, 3, 4, 5, 16, 17, 500] {
+        let index = index(31_250);
+        let n_prompts = 200_000 / blocks_per_prompt;
+        for n in 0..n_prompts {
+            let first = n * blocks_per_prompt;
+            index.insert(endpoint(n as u32 % 64), &prompt(first..first + blocks_per_prompt));
+        }
+        assert_eq!(index.len() as u64, n_prompts * blocks_per_prompt);
+        let per_pair = index.n_bytes() as f64 / index.len() as f64;
+        assert!(per_pair <= 32.0, "{per_pair} at {blocks_per_prompt} blocks per prompt");
+    }
+}
+
+#[test]
+fn memory_is_used_again() {
+    let index = index(1_000);
+    let mut peak = 0;
+    for n in 0..20_000u64 {
+        index.insert(endpoint(n as u32 % 4), &prompt(n * 7..n * 7 + n % 30));
+        if n == 2_000 {
+            peak = index.n_bytes();
+        }
+    }
+    index.check().unwrap();
+    assert!(index.n_bytes() <= peak * 11 / 10, "{} after {peak}", index.n_bytes());
+}
+
+#[test]
+fn equal_histories_give_equal_states_whatever_the_seed() {
+    let run = |seed| {
+        let index = PrefixIndex::new(IndexConfig { default_capacity: 300, seed });
+        let mut visits = Vec::new();
+        for n in 0..2_000u64 {
+            let (group, branch) = (n * n % 7, n * 31 % 11);
+            let hashes = prompt((0..20 + group).map(|at| if at < 9 { group } else { branch + at }));
+            index.match_prefix(&hashes, |endpoint, n_blocks| visits.push((endpoint, n_blocks)));
+            index.insert(endpoint((n * 17 % 13) as u32), &hashes);
+        }
+        (visits, index.dump(20))
+    };
+    assert_eq!(run(1), run(1));
+    assert_eq!(run(1), run(0xFEED_FACE_CAFE));
+}
+
+/// Deciders match while picks insert, fail and endpoints come and go; nothing may break or tear.
+#[test]
+fn threads_in_parallel_leave_the_index_whole() {
+    const ROUNDS: u64 = 3_000;
+    let index = Arc::new(index(400));
+    let system = prompt(0..64);
+    index.insert(endpoint(0), &system);
+    let work = |worker: u64| {
+        let index = Arc::clone(&index);
+        let system = system.clone();
+        move || {
+            let mut counts = MatchCounts::new(8);
+            for n in 0..ROUNDS {
+                let mix = (n * 7 + worker).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+                let hashes = prompt((0..64).chain((0..mix % 50).map(|at| at + mix % 5 * 1_000)));
+                let target =
+                    EndpointIndex { slot: (mix % 7) as u32 + 1, generation: (n / 500) as u32 };
+                counts.reset(8);
+                index.add_matches(&hashes, &mut counts);
+                assert!(counts.get(target) as usize <= hashes.len());
+                let inserted = index.insert(target, &hashes);
+                match mix % 9 {
+                    0 => drop(index.undo(target, &hashes, inserted)),
+                    1 => index.set_capacity(target, 100 + (mix % 400) as usize),
+                    2 if n % 50 == 0 => index.remove_endpoint(target),
+                    _ => {}
+                }
+                // Endpoint 0 is never written to, so it must be seen whole at every moment.
+                assert_eq!(counts.get(endpoint(0)) as usize, system.len());
+            }
+        }
+    };
+    thread::scope(|scope| (0..4).for_each(|worker| drop(scope.spawn(work(worker)))));
+    index.check().unwrap();
+    for slot in 1..8 {
+        index.remove_endpoint(EndpointIndex { slot, generation: 5 });
+    }
+    index.check().unwrap();
+    assert_eq!((index.len(), index.dump(9).n_endpoints), (64, 1));
+}
+
+proptest! {
+    #[test]
+    fn behaves_as_the_slow_model(
+        capacity in 1usize..24,
+        steps in prop::collection::vec(model::step(), 1..120),
+    ) {
+        model::compare(capacity, &steps)?;
+    }
+}

@@ -1,0 +1,313 @@
+//! The index proper: a trie of block hashes whose segments know their holders.
+//!
+//! What an endpoint holds is closed towards the root: an insert uses blocks from the last to the first, so
+//! the least recently used block of an endpoint never has a successor that the endpoint holds. Everything
+//! here leans on that: matching compares whole segments, a segment without holders has no successors, and
+//! the match of an endpoint is one length. It is exact LRU per block, kept per run of blocks: the blocks of
+//! one hold are neighbours in the order of use, the last one oldest.
+
+use smallvec::SmallVec;
+
+use super::{
+    holder::{Holder, Holders},
+    node::{HolderId, Node, Sharer, Sharers, Tail},
+    slab::{Id, Slab},
+    table::Table,
+};
+use crate::BlockHash;
+
+/// Inserts stop at this many nodes, far above what fits in memory, so that numbers cannot run out.
+const MAX_NODES: usize = 1 << 31;
+
+/// Segments on a prompt's way through the trie that need no heap.
+const SHORT_PATH: usize = 16;
+
+pub(super) struct Trie {
+    pub(super) nodes: Slab<Node>,
+    pub(super) tails: Slab<Tail>,
+    pub(super) sets: Slab<Sharers>,
+    pub(super) table: Table,
+    pub(super) holders: Holders,
+    /// Blocks, each counted once however many endpoints hold it.
+    pub(super) n_blocks: usize,
+    /// Pairs of block and endpoint.
+    pub(super) n_pairs: usize,
+    /// Heap behind tails and sets.
+    pub(super) n_heap_bytes: usize,
+}
+
+/// What an insert did, in blocks from the start of the prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InsertedBlocks {
+    pub(super) first_new: usize,
+    pub(super) n_blocks: usize,
+    /// The holder's clock just after the insert.
+    pub(super) clock: u64,
+}
+
+/// A segment on a prompt's way.
+#[derive(Clone, Copy)]
+struct Step {
+    segment: Id<Node>,
+    /// Blocks of the prompt before it.
+    start: usize,
+    /// Leading blocks of the segment that the prompt has.
+    n_common: u32,
+}
+
+/// The holders of a segment of either kind, as a slice ordered by holder.
+enum SharersView<'a> {
+    One(Sharer),
+    Many(&'a [Sharer]),
+}
+
+impl SharersView<'_> {
+    fn as_slice(&self) -> &[Sharer] {
+        match self {
+            Self::One(sharer) => std::slice::from_ref(sharer),
+            Self::Many(sharers) => sharers,
+        }
+    }
+}
+
+// === impl Trie ===
+
+impl Trie {
+    pub(super) fn new(default_capacity: usize, seed: u64) -> Self {
+        Self {
+            nodes: Slab::default(),
+            tails: Slab::default(),
+            sets: Slab::default(),
+            table: Table::new(seed),
+            holders: Holders::new(default_capacity),
+            n_blocks: 0,
+            n_pairs: 0,
+            n_heap_bytes: 0,
+        }
+    }
+
+    /// Records that `holder` has the blocks, those beyond its capacity left out, and evicts what no longer
+    /// fits. `None` when the index cannot take more.
+    pub(super) fn insert(
+        &mut self,
+        holder: HolderId,
+        hashes: &[BlockHash],
+    ) -> Option<InsertedBlocks> {
+        if self.nodes.len() > MAX_NODES {
+            return None;
+        }
+        let n_blocks = hashes.len().min(self.holders.get(holder)?.capacity);
+        let hashes = hashes.get(..n_blocks)?;
+        let mut path = SmallVec::<[Id<Node>; SHORT_PATH]>::new();
+        let mut first_new = None;
+        let mut at = 0;
+        while let Some((&first, rest)) = hashes.get(at..).and_then(<[_]>::split_first) {
+            let Some(segment) = self.table.find(&self.nodes, first) else {
+                path.push(self.create(holder, first, rest));
+                first_new.get_or_insert(at);
+                break;
+            };
+            let n_common = self.n_common(segment, rest);
+            let Some((hold, n_held)) = self.held(segment, holder) else {
+                path.push(self.join(segment, holder, n_common));
+                first_new.get_or_insert(at);
+                at += n_common as usize;
+                continue;
+            };
+            let n_used = n_held.min(n_common);
+            if n_held != n_common {
+                // What the prompt uses and the rest differ in age or in who made them.
+                self.split(segment, n_used);
+            }
+            if let Some(node) = self.nodes.get_mut(hold) {
+                node.clear_fresh();
+            }
+            path.push(hold);
+            at += n_used as usize;
+        }
+        for &hold in path.iter().rev() {
+            self.touch(holder, hold);
+        }
+        let used = self.holders.get_mut(holder)?;
+        used.clock += n_blocks as u64;
+        let clock = used.clock;
+        self.evict(holder);
+        Some(InsertedBlocks { first_new: first_new.unwrap_or(n_blocks), n_blocks, clock })
+    }
+
+    /// Takes back what an insert of `hashes` added, except blocks that a later insert used too. Does nothing
+    /// when so much was used since that eviction may have reached those blocks: blocks found in their place
+    /// could be somebody else's.
+    pub(super) fn undo(
+        &mut self,
+        holder: HolderId,
+        hashes: &[BlockHash],
+        inserted: InsertedBlocks,
+    ) -> usize {
+        let Some(state) = self.holders.get(holder) else { return 0 };
+        let n_used_since = state.clock.saturating_sub(inserted.clock);
+        if inserted.n_blocks as u64 + n_used_since > state.capacity as u64 {
+            return 0;
+        }
+        let n_before = state.n_blocks;
+        for step in self.path(hashes).iter().rev() {
+            let Some((hold, n_held)) = self.held(step.segment, holder) else { continue };
+            let is_fresh = self.nodes.get(hold).and_then(Node::hold).is_some_and(|hold| hold.fresh);
+            if step.start < inserted.first_new || !is_fresh || n_held > step.n_common {
+                break;
+            }
+            self.leave(hold);
+        }
+        n_before - self.holders.get(holder).map_or(0, |state| state.n_blocks)
+    }
+
+    /// Calls `visit` once for every live endpoint that holds a prefix of the prompt, with the prefix's length
+    /// in blocks; deepest first.
+    pub(super) fn match_prefix(&self, hashes: &[BlockHash], mut visit: impl FnMut(&Holder, u32)) {
+        let path = self.path(hashes);
+        let mut deeper = SharersView::Many(&[]);
+        for step in path.iter().rev() {
+            let here = self.sharers(step.segment);
+            // Holders of the next segment hold this one too.
+            for sharer in difference(here.as_slice(), deeper.as_slice()) {
+                let n_here = sharer.n_blocks.min(step.n_common);
+                match self.holders.get(sharer.holder) {
+                    Some(holder) if holder.live => visit(holder, step.start as u32 + n_here),
+                    _ => {}
+                }
+            }
+            deeper = here;
+        }
+    }
+
+    /// Evicts the least recently used blocks of `holder` until it is within its capacity or `n_steps` holds
+    /// are gone; returns whether it is.
+    pub(super) fn evict_some(&mut self, holder: HolderId, n_steps: usize) -> bool {
+        for _ in 0..n_steps {
+            let Some(state) = self.holders.get(holder) else { return true };
+            let n_over = state.n_blocks.saturating_sub(state.capacity);
+            let oldest = state.oldest;
+            if n_over == 0 || oldest.is_none() {
+                return true;
+            }
+            let n_held = self.n_held(oldest);
+            if n_held as usize <= n_over {
+                self.leave(oldest);
+            } else {
+                self.shorten(oldest, n_held - n_over as u32);
+            }
+        }
+        false
+    }
+
+    /// Removes up to `n_steps` holds of endpoints that have gone; returns whether none is left.
+    pub(super) fn reap(&mut self, n_steps: usize) -> bool {
+        let mut n_left = n_steps;
+        while let Some(dead) = self.holders.next_dead() {
+            let Some(oldest) = self.holders.get(dead).map(|dead| dead.oldest) else { return true };
+            if oldest.is_none() {
+                self.holders.release_dead();
+            } else if n_left == 0 {
+                return false;
+            } else {
+                n_left -= 1;
+                self.leave(oldest);
+            }
+        }
+        true
+    }
+
+    fn evict(&mut self, holder: HolderId) {
+        while !self.evict_some(holder, usize::MAX) {}
+    }
+
+    /// The segments that the prompt runs through, as far as anybody holds its blocks.
+    fn path(&self, hashes: &[BlockHash]) -> SmallVec<[Step; SHORT_PATH]> {
+        let mut path = SmallVec::new();
+        let mut start = 0;
+        while let Some((&first, rest)) = hashes.get(start..).and_then(<[_]>::split_first) {
+            let Some(segment) = self.table.find(&self.nodes, first) else { break };
+            let n_common = self.n_common(segment, rest);
+            path.push(Step { segment, start, n_common });
+            start += n_common as usize;
+        }
+        path
+    }
+
+    /// Leading blocks that a segment and a prompt share, given that the first is one of them.
+    fn n_common(&self, segment: Id<Node>, rest: &[BlockHash]) -> u32 {
+        1 + self.tail(segment).iter().zip(rest).take_while(|(a, b)| a == b).count() as u32
+    }
+
+    /// The hold of `holder` on a segment and how many of its blocks it covers.
+    pub(super) fn held(&self, segment: Id<Node>, holder: HolderId) -> Option<(Id<Node>, u32)> {
+        let sharers = self.sharers(segment);
+        let sharers = sharers.as_slice();
+        let at = sharers.binary_search_by_key(&holder, |sharer| sharer.holder).ok()?;
+        sharers.get(at).map(|sharer| (sharer.hold, sharer.n_blocks))
+    }
+
+    fn sharers(&self, segment: Id<Node>) -> SharersView<'_> {
+        match self.nodes.get(segment) {
+            Some(&Node::Owned { holder, .. }) => SharersView::One(Sharer {
+                holder,
+                n_blocks: self.segment_len(segment),
+                hold: segment,
+            }),
+            Some(&Node::Shared { sharers, .. }) => {
+                SharersView::Many(self.sets.get(sharers).map_or(&[], Vec::as_slice))
+            }
+            Some(Node::Free | Node::Hold { .. }) | None => SharersView::Many(&[]),
+        }
+    }
+}
+
+/// Those of `all` that are not in `known`, which is a part of `all`; both are ordered by holder. Equal
+/// stretches are skipped by doubling steps, so the cost goes with the difference and not with the sets.
+fn difference<'a>(all: &'a [Sharer], known: &'a [Sharer]) -> impl Iterator<Item = &'a Sharer> {
+    let mut n_known = 0;
+    (0..all.len().saturating_sub(known.len())).map_while(move |n_found| {
+        let is_equal = |at: usize| match (all.get(n_found + at), known.get(at)) {
+            (Some(a), Some(b)) => a.holder == b.holder,
+            _ => false,
+        };
+        let mut step = 1;
+        while is_equal(n_known + step - 1) {
+            n_known += step;
+            step *= 2;
+        }
+        while step > 1 {
+            step /= 2;
+            if is_equal(n_known + step - 1) {
+                n_known += step;
+            }
+        }
+        all.get(n_found + n_known)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sharers(holders: &[u16]) -> Sharers {
+        let sharer = |&holder| Sharer { holder: HolderId(holder), n_blocks: 1, hold: Id::NONE };
+        holders.iter().map(sharer).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn difference_of_a_set_and_a_part(
+            members in prop::collection::vec(prop::bool::weighted(0.8), 0..200),
+        ) {
+            let all: Vec<u16> = (0..members.len() as u16).collect();
+            let (known, missing): (Vec<u16>, Vec<u16>) =
+                all.iter().partition(|&&holder| members[holder as usize]);
+            let (all, known) = (sharers(&all), sharers(&known));
+            let found: Vec<u16> = difference(&all, &known).map(|sharer| sharer.holder.0).collect();
+            prop_assert_eq!(found, missing);
+        }
+    }
+}
