@@ -1,0 +1,122 @@
+//! What the router knows at this moment: the pool's endpoints and the objectives.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use router_core::{EndpointSpec, Pool, PoolDelta, PoolSnapshot};
+use router_framework::{EndpointListener, EndpointSink};
+use tokio::sync::watch;
+
+use crate::objectives::Objectives;
+
+/// The pool and the objectives, with everyone who wants to hear of changes.
+pub struct Datastore {
+    pool: Pool,
+    objectives: ArcSwap<Objectives>,
+    listeners: Vec<Arc<dyn EndpointListener>>,
+    /// Keeps deltas in order for the listeners.
+    publishing: Mutex<()>,
+    /// Version of the snapshot that was published last.
+    version: watch::Sender<u64>,
+    synced: AtomicBool,
+}
+
+impl Datastore {
+    pub(crate) fn new(n_state_slots: usize, listeners: Vec<Arc<dyn EndpointListener>>) -> Self {
+        Self {
+            pool: Pool::new(n_state_slots),
+            objectives: ArcSwap::default(),
+            listeners,
+            publishing: Mutex::new(()),
+            version: watch::Sender::new(0),
+            synced: AtomicBool::new(false),
+        }
+    }
+
+    pub fn snapshot(&self) -> Arc<PoolSnapshot> {
+        self.pool.snapshot()
+    }
+
+    pub fn objectives(&self) -> Arc<Objectives> {
+        self.objectives.load_full()
+    }
+
+    pub fn set_objectives(&self, objectives: Objectives) {
+        self.objectives.store(Arc::new(objectives));
+    }
+
+    /// Whether discovery has reported at least once.
+    pub fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Tells of every published snapshot by its version.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    fn publish(&self, change: impl FnOnce(&Pool) -> PoolDelta) {
+        let _in_order = self.publishing.lock();
+        let delta = change(&self.pool);
+        for listener in &self.listeners {
+            for endpoint in &delta.removed {
+                listener.removed(endpoint);
+            }
+            for endpoint in &delta.added {
+                listener.added(endpoint);
+            }
+        }
+        self.synced.store(true, Ordering::Release);
+        if !delta.is_empty() {
+            tracing::info!(
+                added = delta.added.len(),
+                updated = delta.updated.len(),
+                removed = delta.removed.len(),
+                endpoints = self.pool.snapshot().len(),
+                "endpoints changed"
+            );
+            self.version.send_replace(self.pool.snapshot().version());
+        }
+    }
+}
+
+impl EndpointSink for Datastore {
+    fn replace(&self, endpoints: Vec<EndpointSpec>) {
+        self.publish(|pool| pool.replace(endpoints));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use router_core::Endpoint;
+
+    #[derive(Default)]
+    struct Log(Mutex<Vec<String>>);
+
+    impl EndpointListener for Log {
+        fn added(&self, endpoint: &Arc<Endpoint>) {
+            self.0.lock().push(format!("+{}", endpoint.name()));
+        }
+
+        fn removed(&self, endpoint: &Arc<Endpoint>) {
+            self.0.lock().push(format!("-{}", endpoint.name()));
+        }
+    }
+
+    #[test]
+    fn a28_listeners_hear_of_a_removal_before_the_slot_is_used_again() {
+        let log = Arc::new(Log::default());
+        let store = Datastore::new(0, vec![Arc::clone(&log) as Arc<dyn EndpointListener>]);
+        assert!(!store.is_synced());
+        let spec = |name: &str| EndpointSpec::new("d", name, "10.0.0.1", 1);
+        store.replace(vec![spec("a")]);
+        store.replace(vec![spec("b")]);
+        assert!(store.is_synced());
+        assert_eq!(*log.0.lock(), ["+a", "-a", "+b"]);
+    }
+}

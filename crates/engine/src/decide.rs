@@ -1,0 +1,450 @@
+//! The steps from a parsed request to its destination (`spec/request-path.md` §2.2).
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use router_core::{Candidates, ErrorCode, Rejection, Stamp, header, header::HeadPatch};
+use router_framework::{
+    Identity, Lease, Outcome, ParsedRequest, Produced, Request, RequestCx, RequestData, RequestHead,
+};
+use router_rt::{Rng, deadline};
+
+use crate::{
+    admission,
+    exchange::Exchange,
+    explain::{self, DecisionRecord},
+    isolate::isolated,
+    observe::Point,
+    router::{BodyPlan, Routed, Router},
+    subset,
+};
+
+/// Fairness id of requests that name none.
+const DEFAULT_FLOW: &str = "default-flow";
+
+/// Decides where a request goes. The future is cancelled by dropping it, at any point without a trace.
+pub(crate) async fn decide(
+    router: Arc<Router>,
+    head: RequestHead,
+    parsed: Result<ParsedRequest, Rejection>,
+) -> Result<Routed, Rejection> {
+    let received = head.received;
+    let id = router.next_id();
+    let mut rng = router.seeds.rng(id);
+    let mut record = router
+        .decisions
+        .is_on()
+        .then(|| rng.f64())
+        .filter(|random| router.decisions.samples(*random))
+        .map(|_| DecisionRecord::default());
+    let external_id = external_id(&head, &mut rng);
+    let failed = |rejection: &Rejection, model: &str| {
+        let series = router.env.metrics.request(model, model, DEFAULT_FLOW, 0);
+        series.error(rejection.code.label()).inc();
+        router
+            .env
+            .metrics
+            .requests
+            .processing_duration
+            .observe_duration(router.clock().now().since(received));
+    };
+    let parsed = match parsed {
+        Ok(parsed) => parsed,
+        Err(rejection) => {
+            failed(&rejection, "");
+            return Err(rejection);
+        }
+    };
+    let decided_from = router.clock().now();
+    let request = match identify(&router, id, external_id, head, parsed) {
+        Ok(request) => Arc::new(request),
+        Err(rejection) => {
+            failed(&rejection, "");
+            return Err(rejection);
+        }
+    };
+    let result = route(&router, &request, &mut rng, record.as_mut()).await;
+    let now = router.clock().now();
+    router.env.metrics.requests.processing_duration.observe_duration(now.since(received));
+    if let Err(rejection) = &result {
+        let series = router.env.metrics.request(
+            &request.model,
+            &request.target_model,
+            &request.fairness_id,
+            request.priority,
+        );
+        series.error(rejection.code.label()).inc();
+    }
+    if let Some(record) = record {
+        finish_record(&router, record, &request, &result, now.since(decided_from).as_secs_f64());
+    }
+    result
+}
+
+/// The client's request id where it is usable, else one of ours.
+fn external_id(head: &RequestHead, rng: &mut Rng) -> Arc<str> {
+    if let Some(id) = header::text(&head.headers, &header::REQUEST_ID, None) {
+        return id.into();
+    }
+    let (high, low) = (rng.next_u64(), rng.next_u64());
+    // Version 4, variant 1 of RFC 9562.
+    let high = (high & !0xf000) | 0x4000;
+    let low = (low & !(0b11 << 62)) | (0b10 << 62);
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        high >> 32,
+        (high >> 16) & 0xffff,
+        high & 0xffff,
+        low >> 48,
+        low & 0xffff_ffff_ffff
+    )
+    .into()
+}
+
+/// Who asks, for which model, how important it is.
+fn identify(
+    router: &Router,
+    id: u64,
+    external_id: Arc<str>,
+    head: RequestHead,
+    parsed: ParsedRequest,
+) -> Result<Request, Rejection> {
+    let headers = &head.headers;
+    let model = parsed.model.clone().unwrap_or_default();
+    // Without a way to write it into the body, another model would only be pretended (defect A.2#20).
+    let rewrite = header::text(headers, &header::MODEL_REWRITE, Some(&header::MODEL_REWRITE_ALIAS))
+        .filter(|_| parsed.model_editor.is_some());
+    let target_model = rewrite.map_or_else(|| Arc::clone(&model), Arc::from);
+    if parsed.model_required && target_model.is_empty() {
+        return Err(Rejection::bad_request("model not found in request body"));
+    }
+    let objective: Option<Arc<str>> =
+        header::text(headers, &header::OBJECTIVE, Some(&header::OBJECTIVE_ALIAS)).map(Arc::from);
+    let priority =
+        objective.as_ref().map_or(0, |name| router.datastore.objectives().priority(name));
+    let fairness = header::text(headers, &header::FAIRNESS_ID, Some(&header::FAIRNESS_ID_ALIAS));
+    let mut identity = Identity { fairness_id: fairness.map(Arc::from) };
+    for hook in &router.request_headers {
+        hook.call(Point::RequestHeader, |hook| hook.on_request_headers(&head, &mut identity))
+            .unwrap_or(Ok(()))?;
+    }
+    let fairness_id = identity.fairness_id.unwrap_or_else(|| Arc::from(DEFAULT_FLOW));
+    Ok(Request {
+        id,
+        external_id,
+        head,
+        parsed,
+        model,
+        target_model,
+        objective,
+        priority,
+        fairness_id,
+    })
+}
+
+async fn route(
+    router: &Arc<Router>,
+    request: &Arc<Request>,
+    rng: &mut Rng,
+    mut record: Option<&mut DecisionRecord>,
+) -> Result<Routed, Rejection> {
+    let candidates = candidates(router, request, rng, record.as_deref_mut())?;
+    let mut data = RequestData::new(router.n_request_slots);
+    produce(router, request, &candidates, &mut data, record.as_deref_mut()).await;
+    // From here to the leases nothing waits, so that decisions of one thread see each other's load.
+    let now = router.clock().now();
+    let cx = RequestCx {
+        request,
+        candidates: &candidates,
+        data: &data,
+        now,
+        freshness: router.freshness,
+    };
+    for admitter in &router.admitters {
+        admitter.call(Point::Admission, |admitter| admitter.admit(&cx, rng)).unwrap_or(Ok(()))?;
+    }
+    let outcome = schedule(router, &cx, rng, record)?;
+    if request.wants_cached_only() && !has_cached_prefix(router, &cx, &outcome) {
+        let message = "no decode worker has the requested KV cache";
+        return Err(Rejection::new(ErrorCode::PreconditionFailed, message));
+    }
+    let mut patch = HeadPatch::default();
+    let leases = take_leases(router, &cx, &outcome, &mut patch)?;
+    Ok(routed(router, request, &cx, &outcome, patch, leases))
+}
+
+/// The endpoints that may serve: the proxy's subset, without those that fail, screened.
+fn candidates(
+    router: &Router,
+    request: &Arc<Request>,
+    rng: &mut Rng,
+    record: Option<&mut DecisionRecord>,
+) -> Result<Candidates, Rejection> {
+    let now = router.clock().now();
+    let snapshot = router.datastore.snapshot();
+    let n_endpoints = snapshot.len();
+    let mut candidates = if router.settings().disable_subset_filter {
+        Candidates::all(snapshot)
+    } else {
+        subset::candidates(snapshot, &request.head.subset)
+    };
+    let n_unhealthy = router.health.apply(&mut candidates, now);
+    admission::admit(
+        request.priority,
+        &candidates,
+        router.detector.inner(),
+        router.freshness,
+        now,
+    )?;
+    if candidates.is_empty() {
+        let message = "failed to find endpoint candidates for serving the request";
+        return Err(Rejection::no_endpoints(message).with_retry_after(admission::RETRY_AFTER));
+    }
+    let n_candidates = candidates.len();
+    if !router.screeners.is_empty() {
+        screen(router, request, rng, now, &mut candidates)?;
+    }
+    if let Some(record) = record {
+        record.n_endpoints = n_endpoints;
+        record.n_unhealthy = n_unhealthy;
+        record.n_candidates = n_candidates;
+        record.n_screened = candidates.len();
+    }
+    Ok(candidates)
+}
+
+fn screen(
+    router: &Router,
+    request: &Request,
+    rng: &mut Rng,
+    now: Stamp,
+    candidates: &mut Candidates,
+) -> Result<(), Rejection> {
+    let nothing = RequestData::default();
+    let cx = RequestCx { request, candidates, data: &nothing, now, freshness: router.freshness };
+    let mut kept = vec![true; candidates.len()];
+    for screener in &router.screeners {
+        let mut keep = vec![true; candidates.len()];
+        // A mandatory constraint that cannot be evaluated is not met.
+        if screener.call(Point::Screener, |screener| screener.screen(&cx, rng, &mut keep)).is_none()
+        {
+            keep.fill(false);
+        }
+        kept.iter_mut().zip(keep).for_each(|(kept, keep)| *kept &= keep);
+    }
+    candidates.retain(|position, _| kept.get(position.index()).copied().unwrap_or(false));
+    if candidates.is_empty() {
+        return Err(Rejection::no_endpoints(
+            "no endpoint passes the mandatory constraints of this request",
+        ));
+    }
+    Ok(())
+}
+
+/// Runs the producers in the order of their data. One that fails or is late costs only its own values
+/// (defect A-8 of `spec/scheduling.md`).
+async fn produce(
+    router: &Router,
+    request: &Request,
+    candidates: &Candidates,
+    data: &mut RequestData,
+    mut record: Option<&mut DecisionRecord>,
+) {
+    for producer in &router.producers {
+        let now = router.clock().now();
+        let cx = RequestCx { request, candidates, data, now, freshness: router.freshness };
+        let made = match isolated(&producer.ident().name, Point::DataProducer.as_str(), || {
+            producer.inner().produce(&cx)
+        }) {
+            None => Err("it panicked".to_owned()),
+            Some(Produced::Ready(made)) => made.map_err(|error| error.to_string()),
+            Some(Produced::Later(made)) => {
+                match deadline(producer.inner().deadline(), made).await {
+                    Ok(made) => made.map_err(|error| error.to_string()),
+                    Err(_elapsed) => {
+                        Err(format!("no answer within {:?}", producer.inner().deadline()))
+                    }
+                }
+            }
+        };
+        producer.observe(Point::DataProducer, router.clock().now().since(now));
+        match made {
+            Ok(outputs) => data.accept(outputs),
+            Err(cause) => {
+                let plugin = &*producer.ident().name;
+                tracing::debug!(
+                    plugin,
+                    cause,
+                    request_id = &*request.external_id,
+                    "a data producer has nothing"
+                );
+                if let Some(record) = record.as_deref_mut() {
+                    record.failed_producers.push(format!("{plugin}: {cause}"));
+                }
+            }
+        }
+    }
+}
+
+fn schedule(
+    router: &Router,
+    cx: &RequestCx<'_>,
+    rng: &mut Rng,
+    record: Option<&mut DecisionRecord>,
+) -> Result<Outcome, Rejection> {
+    let outcome = router.scheduler.schedule(cx, rng, record.map(|record| &mut record.profiles));
+    let metrics = &router.env.metrics.scheduler;
+    metrics.e2e_duration.observe_duration(router.clock().now().since(cx.now));
+    let series = router.env.metrics.request(
+        &cx.request.model,
+        &cx.request.target_model,
+        &cx.request.fairness_id,
+        cx.request.priority,
+    );
+    match outcome.as_ref().ok().and_then(|outcome| outcome.target(cx)) {
+        Some(endpoint) => {
+            let spec = endpoint.spec();
+            let port = spec.port.to_string();
+            metrics
+                .attempts
+                .with(["success", series.target_model(), &spec.name, &spec.namespace, &port])
+                .inc();
+        }
+        None => metrics.attempts.with(["failure", series.target_model(), "", "", ""]).inc(),
+    }
+    outcome
+}
+
+/// Whether the chosen endpoint holds at least one block of the prompt.
+fn has_cached_prefix(router: &Router, cx: &RequestCx<'_>, outcome: &Outcome) -> bool {
+    let target = outcome.primary_run().and_then(router_framework::ProfileRun::target);
+    target
+        .and_then(|position| cx.column(&router.prefix_match, position))
+        .is_some_and(|found| found.matched_blocks > 0)
+}
+
+/// Runs all pre-request hooks; if one fails, what the others took is released.
+fn take_leases(
+    router: &Arc<Router>,
+    cx: &RequestCx<'_>,
+    outcome: &Outcome,
+    patch: &mut HeadPatch,
+) -> Result<Vec<Box<dyn Lease>>, Rejection> {
+    let mut leases = Vec::with_capacity(router.pre_requests.len());
+    let mut failures = Vec::new();
+    for hook in &router.pre_requests {
+        match hook.call(Point::PreRequest, |hook| hook.pre_request(cx, outcome, patch)) {
+            Some(Ok(lease)) => leases.extend(lease),
+            Some(Err(rejection)) => failures.push(rejection),
+            None => {}
+        }
+    }
+    let Some(first) = failures.pop() else { return Ok(leases) };
+    Exchange::release(leases, cx.now);
+    if failures.is_empty() {
+        return Err(first);
+    }
+    let causes: Vec<_> = failures.iter().chain([&first]).map(ToString::to_string).collect();
+    Err(Rejection::internal(causes.join("; ")))
+}
+
+fn routed(
+    router: &Arc<Router>,
+    request: &Arc<Request>,
+    cx: &RequestCx<'_>,
+    outcome: &Outcome,
+    plugin_patch: HeadPatch,
+    leases: Vec<Box<dyn Lease>>,
+) -> Routed {
+    let run = outcome.primary_run();
+    let endpoints = |positions: &[router_core::Position]| -> smallvec::SmallVec<_> {
+        positions.iter().filter_map(|&position| cx.endpoint(position).cloned()).collect()
+    };
+    let targets: smallvec::SmallVec<[_; router_framework::MAX_TARGETS]> =
+        run.map(|run| endpoints(&run.ranked)).unwrap_or_default();
+    let shown: Vec<_> = run
+        .map(|run| run.shown())
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|&position| cx.endpoint(position).map(|endpoint| endpoint.authority()))
+        .collect();
+    let destination = shown.join(",");
+    let scores = router.settings().emit_endpoint_scores.then(|| {
+        let scored = run.map(|run| run.scored.as_slice()).unwrap_or_default();
+        scored
+            .iter()
+            .filter_map(|(position, score)| {
+                Some((Arc::clone(cx.endpoint(*position)?.shared_authority()), *score))
+            })
+            .collect()
+    });
+    let edit = (request.target_model != request.model)
+        .then_some(request.parsed.model_editor.as_ref())
+        .flatten();
+    let body_plan = edit.map_or(BodyPlan::Pass, |editor| {
+        let (span, replacement) = editor.edit(&request.target_model);
+        BodyPlan::Splice { span, replacement }
+    });
+    let restores = matches!(body_plan, BodyPlan::Splice { .. }) && !request.model.is_empty();
+    let head_patch = head_patch(request, plugin_patch, restores);
+    let exchange =
+        Exchange::new(Arc::clone(router), Arc::clone(request), targets.clone(), leases, restores);
+    Routed { targets, destination, head_patch, body_plan, scores, exchange }
+}
+
+/// The delta of the request's head: control headers that a client sent are removed (defect A.1#4), ours
+/// are set, everything else stays as it came (defect A.1#5).
+fn head_patch(request: &Request, plugin_patch: HeadPatch, reads_response: bool) -> HeadPatch {
+    let headers = &request.head.headers;
+    let mut patch = HeadPatch::default();
+    for name in header::CONTROL.iter().filter(|name| headers.contains_key(*name)) {
+        patch.remove(name.clone());
+    }
+    if reads_response && headers.contains_key(http::header::ACCEPT_ENCODING) {
+        patch.remove(http::header::ACCEPT_ENCODING);
+    }
+    if !headers.contains_key(header::REQUEST_ID)
+        && let Ok(value) = HeaderValue::from_str(&request.external_id)
+    {
+        patch.set(header::REQUEST_ID, value);
+    }
+    for name in plugin_patch.remove {
+        if headers.contains_key(&name) {
+            patch.remove(name);
+        }
+    }
+    for (name, value) in plugin_patch.set {
+        patch.set(name, value);
+    }
+    patch
+}
+
+fn finish_record(
+    router: &Router,
+    mut record: DecisionRecord,
+    request: &Request,
+    result: &Result<Routed, Rejection>,
+    decided_in: f64,
+) {
+    record.request_id = request.external_id.to_string();
+    record.time = router.clock().unix_now().as_secs_f64();
+    record.model = request.model.to_string();
+    record.target_model = request.target_model.to_string();
+    record.priority = request.priority;
+    record.fairness_id = request.fairness_id.to_string();
+    record.decided_in = decided_in;
+    match result {
+        Ok(routed) => {
+            record.targets =
+                routed.targets.iter().map(|endpoint| endpoint.id().to_string()).collect();
+            let primary =
+                record.profiles.iter().rev().find(|profile| profile.picked == record.targets);
+            record.reason = primary.map(explain::reason).unwrap_or_default();
+        }
+        Err(rejection) => {
+            record.reason = "rejected".to_owned();
+            record.rejection = Some(rejection.to_string());
+        }
+    }
+    router.decisions.push(record);
+}

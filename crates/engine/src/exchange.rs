@@ -1,0 +1,422 @@
+//! A routed request until its end: attempts, the response going by, and the release of every lease.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use router_core::{Endpoint, Rejection, Stamp, header::HeadPatch};
+use router_framework::{
+    End, EndCause, Lease, MAX_TARGETS, MetadataNumber, Progress, Request, ResponseCx, ResponseKind,
+    ResponseParser,
+};
+use router_telemetry::router::{RequestSeries, RunningGuard};
+use router_wire::response::ModelRestore;
+use smallvec::SmallVec;
+
+use crate::{isolate::isolated, observe::Point, router::Router};
+
+/// Pieces that one chunk of a response may turn into when the model name is restored in it.
+pub type Chunks = SmallVec<[Bytes; 3]>;
+
+/// One routed request. Dropping it ends the request as a client that went away.
+pub struct Exchange {
+    router: Arc<Router>,
+    request: Arc<Request>,
+    targets: SmallVec<[Arc<Endpoint>; MAX_TARGETS]>,
+    /// Which target is being tried.
+    at: usize,
+    leases: Vec<Box<dyn Lease>>,
+    series: Arc<RequestSeries>,
+    running: Option<RunningGuard>,
+    /// The response names another model than the client asked for.
+    restores: bool,
+    response: Option<Response>,
+    ended: bool,
+}
+
+/// What is known of the response.
+struct Response {
+    status: StatusCode,
+    headers: HeaderMap,
+    /// What the proxy says served, if it says.
+    served: Option<String>,
+    streaming: bool,
+    parser: Option<Box<dyn ResponseParser>>,
+    restore: Option<ModelRestore>,
+    first_byte: Option<Stamp>,
+    last_chunk: Stamp,
+    n_bytes: u64,
+    handled: std::time::Duration,
+}
+
+/// The head of a response as a driver sees it.
+#[derive(Debug)]
+pub struct ResponseHead<'a> {
+    pub status: StatusCode,
+    pub headers: &'a HeaderMap,
+    /// `ip:port` that served, where the proxy reports it.
+    pub served: Option<&'a str>,
+    /// The proxy made the response itself because it could not reach the endpoint.
+    pub from_proxy: bool,
+}
+
+/// Why an attempt failed before any response byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptFailure {
+    /// No connection, or it broke before the response head.
+    Unreachable,
+    /// The endpoint answered 503.
+    Unavailable,
+    /// No response head in time.
+    Timeout,
+}
+
+impl Exchange {
+    pub(crate) fn new(
+        router: Arc<Router>,
+        request: Arc<Request>,
+        targets: SmallVec<[Arc<Endpoint>; MAX_TARGETS]>,
+        leases: Vec<Box<dyn Lease>>,
+        restores: bool,
+    ) -> Self {
+        let series = router.env.metrics.request(
+            &request.model,
+            &request.target_model,
+            &request.fairness_id,
+            request.priority,
+        );
+        series.total().inc();
+        series.request_size().observe(request.parsed.n_body_bytes as f64);
+        let running = series.start_running();
+        if let Some(first) = targets.first() {
+            router.health.picked(first, router.clock().now());
+        }
+        Self {
+            router,
+            request,
+            targets,
+            at: 0,
+            leases,
+            series,
+            running,
+            restores,
+            response: None,
+            ended: false,
+        }
+    }
+
+    pub fn request(&self) -> &Arc<Request> {
+        &self.request
+    }
+
+    /// The endpoint that is being tried, or that serves.
+    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.targets.get(self.at)
+    }
+
+    /// The attempt at the current endpoint failed before any response byte. Gives the next endpoint to
+    /// try, with the leases moved to it; `None` when there is none left.
+    pub fn attempt_failed(&mut self, failure: AttemptFailure) -> Option<Arc<Endpoint>> {
+        let now = self.router.clock().now();
+        if let Some(endpoint) = self.targets.get(self.at) {
+            match failure {
+                AttemptFailure::Unreachable | AttemptFailure::Timeout => {
+                    self.router.health.unreachable(endpoint, now)
+                }
+                AttemptFailure::Unavailable => self.router.health.answered(endpoint, 503, now),
+            }
+        }
+        let tried = self.at;
+        let next = (tried + 1..self.targets.len())
+            .find(|&at| {
+                self.targets.get(at).is_some_and(|e| self.router.health.out(e, now).is_none())
+            })
+            .or_else(|| (tried + 1 < self.targets.len()).then_some(tried + 1))?;
+        self.move_to(next);
+        self.targets.get(next).cloned()
+    }
+
+    fn move_to(&mut self, at: usize) {
+        self.at = at;
+        let Some(endpoint) = self.targets.get(at).cloned() else { return };
+        self.router.health.picked(&endpoint, self.router.clock().now());
+        for lease in &mut self.leases {
+            isolated("lease", "PreRequest", || lease.moved(&endpoint));
+        }
+    }
+
+    /// The head of the response came. Gives what to change in it for the client.
+    pub fn on_headers(&mut self, head: &ResponseHead<'_>) -> HeadPatch {
+        let started = self.router.clock().now();
+        self.note_served(head);
+        if let Some(endpoint) = self.endpoint() {
+            if head.from_proxy {
+                self.router.health.unreachable(endpoint, started);
+            } else {
+                self.router.health.answered(endpoint, head.status.as_u16(), started);
+            }
+        }
+        let kind = response_kind(head.headers);
+        let streaming = self.request.parsed.stream || kind == ResponseKind::Events;
+        // Bytes under a content coding can be passed on, not read.
+        let readable = !head.headers.contains_key(http::header::CONTENT_ENCODING);
+        let parser = (readable && !self.request.parsed.skip_response && !head.from_proxy)
+            .then(|| self.router.parsers().find(self.request.head.path()))
+            .flatten()
+            .and_then(|entry| entry.timed.inner().response(&self.request.head, kind));
+        let restore = (self.restores && readable)
+            .then(|| ModelRestore::new(&self.request.target_model, &self.request.model));
+        let mut patch = HeadPatch::default();
+        if restore.is_some() && head.headers.contains_key(http::header::CONTENT_LENGTH) {
+            patch.remove(http::header::CONTENT_LENGTH);
+        }
+        let response = Response {
+            status: head.status,
+            headers: if self.needs_headers() { head.headers.clone() } else { HeaderMap::new() },
+            served: head.served.map(str::to_owned),
+            streaming,
+            parser,
+            restore,
+            first_byte: None,
+            last_chunk: started,
+            n_bytes: 0,
+            handled: std::time::Duration::ZERO,
+        };
+        self.response = Some(response);
+        self.run_header_hooks(&mut patch);
+        if let Some(response) = &mut self.response {
+            response.handled = self.router.clock().now().since(started);
+        }
+        patch
+    }
+
+    fn needs_headers(&self) -> bool {
+        !self.router.response_headers.is_empty() || !self.router.response_bodies.is_empty()
+    }
+
+    fn run_header_hooks(&mut self, patch: &mut HeadPatch) {
+        let Some((response, endpoint)) = self.response.as_ref().zip(self.endpoint()) else {
+            return;
+        };
+        let cx = response.cx(&self.request, endpoint, self.router.clock().now());
+        for hook in &self.router.response_headers {
+            hook.call(Point::ResponseReceived, |hook| hook.on_response_headers(&cx, patch));
+        }
+    }
+
+    /// Corrects the accounting when the proxy says that another endpoint served than the one expected
+    /// (defects A.1#13 and A.3#27).
+    fn note_served(&mut self, head: &ResponseHead<'_>) {
+        let Some(served) = head.served else { return };
+        if self.endpoint().is_some_and(|endpoint| endpoint.authority() == served) {
+            return;
+        }
+        if let Some(at) = self.targets.iter().position(|endpoint| endpoint.authority() == served) {
+            return self.move_to(at);
+        }
+        let snapshot = self.router.datastore.snapshot();
+        if let Some(endpoint) =
+            snapshot.endpoints().iter().find(|endpoint| endpoint.authority() == served)
+        {
+            self.targets.push(Arc::clone(endpoint));
+            self.move_to(self.targets.len() - 1);
+        }
+    }
+
+    /// Bytes of the response body went by. Gives what the client gets for them: the same bytes, unless the
+    /// model name is restored in them.
+    pub fn on_chunk(&mut self, chunk: Bytes) -> Chunks {
+        let now = self.router.clock().now();
+        let Some(response) = &mut self.response else { return SmallVec::from_iter([chunk]) };
+        response.n_bytes += chunk.len() as u64;
+        if response.first_byte.is_none() {
+            if !chunk.is_empty() {
+                response.first_byte = Some(now);
+                self.series
+                    .ttft(response.streaming)
+                    .observe_duration(now.since(self.request.head.received));
+                for lease in &mut self.leases {
+                    isolated("lease", "ResponseStreaming", || lease.first_byte());
+                }
+            }
+        } else if response.streaming && !chunk.is_empty() {
+            self.series.streaming_itl().observe_duration(now.since(response.last_chunk));
+        }
+        response.last_chunk = now;
+        if let Some(parser) = &mut response.parser
+            && isolated("response parser", "ResponseParsing", || parser.push(&chunk)).is_none()
+        {
+            response.parser = None;
+        }
+        self.run_chunk_hooks(now);
+        let Some(response) = &mut self.response else { return SmallVec::from_iter([chunk]) };
+        let out = match &mut response.restore {
+            Some(restore) => restore.push(chunk).into_iter().collect(),
+            None => SmallVec::from_iter([chunk]),
+        };
+        response.handled += self.router.clock().now().since(now);
+        out
+    }
+
+    fn run_chunk_hooks(&self, now: Stamp) {
+        if self.router.response_bodies.is_empty() {
+            return;
+        }
+        let Some((response, endpoint)) = self.response.as_ref().zip(self.endpoint()) else {
+            return;
+        };
+        let cx = response.cx(&self.request, endpoint, now);
+        let progress = Progress {
+            n_bytes: response.n_bytes,
+            n_events: response.parser.as_ref().map_or(0, |parser| parser.n_events()),
+            usage: response.parser.as_ref().and_then(|parser| parser.usage()),
+            elapsed: now.since(self.request.head.received),
+        };
+        for hook in &self.router.response_bodies {
+            hook.call(Point::ResponseStreaming, |hook| hook.on_chunk(&cx, &progress));
+        }
+    }
+
+    /// Bytes that the restoring of the model name still held back; to be sent before the body's end.
+    pub fn finish_body(&mut self) -> Chunks {
+        let restore = self.response.as_mut().and_then(|response| response.restore.take());
+        restore.map(|mut restore| restore.end().into_iter().collect()).unwrap_or_default()
+    }
+
+    /// The request has ended. Releases everything, once; later calls do nothing.
+    pub fn end(&mut self, cause: EndCause) -> Vec<MetadataNumber> {
+        let mut metadata = Vec::new();
+        if std::mem::replace(&mut self.ended, true) {
+            return metadata;
+        }
+        self.running = None;
+        let now = self.router.clock().now();
+        let usage = self.response.as_ref().and_then(|response| response.parser.as_ref()?.usage());
+        let end = End {
+            cause,
+            status: self.response.as_ref().map(|response| response.status),
+            usage,
+            at: now,
+        };
+        for mut lease in self.leases.drain(..) {
+            isolated("lease", "ResponseStreaming", || lease.end(&end));
+        }
+        if let Some(endpoint) = self.targets.get(self.at) {
+            for hook in &self.router.response_bodies {
+                hook.call(Point::ResponseStreaming, |hook| {
+                    hook.on_end(&self.request, endpoint, &end, &mut metadata)
+                });
+            }
+        }
+        self.observe_end(&end);
+        metadata
+    }
+
+    /// The request could not be served by any endpoint: counts the error and ends.
+    pub fn reject(&mut self, rejection: &Rejection) {
+        if !self.ended {
+            self.series.error(rejection.code.label()).inc();
+        }
+        self.end(EndCause::Error);
+    }
+
+    fn observe_end(&self, end: &End) {
+        let series = &self.series;
+        let error = match end.cause {
+            EndCause::Natural => {
+                end.status.filter(|status| status.as_u16() >= 400).map(|_| "ModelServerError")
+            }
+            EndCause::ClientDisconnect => Some("ClientDisconnect"),
+            EndCause::Evicted => Some("Evicted"),
+            EndCause::Error => None,
+        };
+        if let Some(error) = error {
+            series.error(error).inc();
+        }
+        let Some(response) = &self.response else { return };
+        self.router
+            .env
+            .metrics
+            .requests
+            .response_processing_duration
+            .observe_duration(response.handled);
+        if end.cause != EndCause::Natural {
+            return;
+        }
+        let took = end.at.since(self.request.head.received);
+        series.duration().observe_duration(took);
+        series.response_size().observe(response.n_bytes as f64);
+        let Some(usage) = end.usage else { return };
+        if usage.prompt_tokens > 0 {
+            series.input_tokens().observe(usage.prompt_tokens as f64);
+        }
+        if let Some(cached) = usage.cached_tokens {
+            series.cached_tokens().observe(cached as f64);
+        }
+        if usage.completion_tokens > 0 {
+            let n_tokens = usage.completion_tokens as f64;
+            series.output_tokens().observe(n_tokens);
+            series.ntpot().observe(took.as_secs_f64() / n_tokens);
+            if let Some(first) =
+                response.first_byte.filter(|_| response.streaming && usage.completion_tokens > 1)
+            {
+                series
+                    .streaming_tpot()
+                    .observe(end.at.since(first).as_secs_f64() / (n_tokens - 1.0));
+            }
+        }
+    }
+
+    /// Gives back leases of a request that was not routed in the end.
+    pub(crate) fn release(leases: Vec<Box<dyn Lease>>, now: Stamp) {
+        let end = End { cause: EndCause::Error, status: None, usage: None, at: now };
+        for mut lease in leases {
+            isolated("lease", "PreRequest", || lease.end(&end));
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.end(EndCause::ClientDisconnect);
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange")
+            .field("request", &self.request.external_id)
+            .field("targets", &self.targets)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Response {
+    fn cx<'a>(
+        &'a self,
+        request: &'a Request,
+        endpoint: &'a Arc<Endpoint>,
+        now: Stamp,
+    ) -> ResponseCx<'a> {
+        ResponseCx {
+            request,
+            endpoint,
+            served: self.served.as_deref(),
+            status: self.status,
+            headers: &self.headers,
+            now,
+        }
+    }
+}
+
+fn response_kind(headers: &HeaderMap) -> ResponseKind {
+    let content_type =
+        headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if content_type.is_some_and(|value| {
+        value.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
+    }) {
+        ResponseKind::Events
+    } else {
+        ResponseKind::Json
+    }
+}

@@ -1,0 +1,124 @@
+//! The way of a request body into the pipeline.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use router_core::{ErrorCode, Rejection, header};
+use router_framework::{BodyParser, ParsedRequest, Parser, RequestHead};
+use tokio::sync::oneshot;
+
+use crate::{budget::BodyLease, isolate::isolated, router::Router};
+
+/// Takes a request body as it comes. Errors do not show here: they end the [`Decision`](crate::Decision),
+/// and whatever is pushed after that is ignored.
+pub struct BodyFeed {
+    state: State,
+    lease: BodyLease,
+    max_bytes: usize,
+}
+
+enum State {
+    Reading { parser: Box<dyn BodyParser>, plugin: Arc<str>, verdict: oneshot::Sender<Verdict> },
+    Done,
+}
+
+/// What the body turned out to be.
+pub(crate) type Verdict = Result<ParsedRequest, Rejection>;
+
+impl BodyFeed {
+    /// Starts on the body of the request with this head; the verdict comes through the receiver.
+    pub(crate) fn start(router: &Router, head: &RequestHead) -> (Self, oneshot::Receiver<Verdict>) {
+        let (verdict, receiver) = oneshot::channel();
+        let mut feed = Self {
+            state: State::Done,
+            lease: router.budget().lease(),
+            max_bytes: router.settings().max_body_bytes,
+        };
+        if head.end_of_stream {
+            // A request without a body goes through the pipeline with an empty prompt (design §9).
+            let _receiver_may_be_gone = verdict.send(Ok(ParsedRequest::default()));
+            return (feed, receiver);
+        }
+        let parser = router.parsers().find(head.path());
+        match begin(parser, head) {
+            Ok((plugin, parser)) => feed.state = State::Reading { parser, plugin, verdict },
+            Err(rejection) => {
+                let _receiver_may_be_gone = verdict.send(Err(rejection));
+            }
+        }
+        (feed, receiver)
+    }
+
+    /// Takes the next bytes.
+    pub fn push(&mut self, chunk: &Bytes) {
+        if matches!(self.state, State::Done) {
+            return;
+        }
+        if self.lease.n_bytes().saturating_add(chunk.len()) > self.max_bytes {
+            let limit = self.max_bytes;
+            let message = format!("request body is larger than {limit} bytes");
+            return self.fail(Rejection::new(ErrorCode::PayloadTooLarge, message));
+        }
+        if !self.lease.grow(chunk.len()) {
+            let message = "too many request bytes are held, try again later";
+            return self.fail(Rejection::new(ErrorCode::ServiceUnavailable, message));
+        }
+        let State::Reading { parser, plugin, .. } = &mut self.state else { return };
+        match isolated(plugin, "RequestParsing", || parser.push(chunk)) {
+            Some(Ok(())) => {}
+            Some(Err(rejection)) => self.fail(rejection),
+            None => self.fail(Rejection::internal("the parser panicked")),
+        }
+    }
+
+    /// The body has ended, by its end-of-stream mark or by trailers.
+    pub fn end(&mut self) {
+        if let State::Reading { parser, plugin, verdict } =
+            std::mem::replace(&mut self.state, State::Done)
+        {
+            let n_body_bytes = self.lease.n_bytes();
+            let parsed = isolated(&plugin, "RequestParsing", || parser.finish())
+                .unwrap_or_else(|| Err(Rejection::internal("the parser panicked")))
+                .map(|parsed| ParsedRequest { n_body_bytes, ..parsed });
+            let _receiver_may_be_gone = verdict.send(parsed);
+        }
+    }
+
+    /// Ends the request with an error that the driver found, such as a body that stopped coming.
+    pub fn fail(&mut self, rejection: Rejection) {
+        if let State::Reading { verdict, .. } = std::mem::replace(&mut self.state, State::Done) {
+            let _receiver_may_be_gone = verdict.send(Err(rejection));
+        }
+    }
+
+    /// Bytes taken so far.
+    pub fn n_bytes(&self) -> usize {
+        self.lease.n_bytes()
+    }
+
+    /// The lease on the bytes, to be kept for as long as the driver holds the body.
+    pub fn into_lease(self) -> BodyLease {
+        self.lease
+    }
+}
+
+fn begin(
+    parser: Option<&crate::router::ParserEntry>,
+    head: &RequestHead,
+) -> Result<(Arc<str>, Box<dyn BodyParser>), Rejection> {
+    let Some(entry) = parser else {
+        let message = format!("no parser registered matching path suffix for: {}", head.path());
+        return Err(Rejection::new(ErrorCode::NotFound, message));
+    };
+    let encoding = header::text(&head.headers, &http::header::CONTENT_ENCODING, None);
+    if !entry.is_fallback && encoding.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"))
+    {
+        let message =
+            "encoded request bodies are not supported, send the body without content-encoding";
+        return Err(Rejection::new(ErrorCode::UnsupportedMediaType, message));
+    }
+    let parser: &dyn Parser = entry.timed.inner();
+    let body = isolated(&entry.timed.ident().name, "RequestParsing", || parser.begin(head))
+        .unwrap_or_else(|| Err(Rejection::internal("the parser panicked")))?;
+    Ok((Arc::clone(&entry.timed.ident().name), body))
+}

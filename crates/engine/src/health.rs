@@ -1,0 +1,286 @@
+//! Passive endpoint health: an endpoint that fails is left out for a while, then probed by one request.
+//!
+//! What counts as a failure: a connection that cannot be made or breaks before the response head, repeated
+//! 503s, a scrape that cannot connect, repeated scrapes that fail otherwise. An endpoint that could not be
+//! reached is back as soon as a scrape reaches it; any other has to pass a probe. When every candidate
+//! would be out, none is (design §9).
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use router_core::{Candidates, Endpoint, EndpointSlot, Stamp};
+
+use crate::settings::HealthSettings;
+
+/// Health of one endpoint.
+#[derive(Debug, Default)]
+pub struct Health(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: State,
+    n_failed_scrapes: u32,
+    n_unavailable: u32,
+    /// Ejections in a row without a success between them.
+    n_ejections: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum State {
+    #[default]
+    In,
+    /// Left out until then.
+    Out { until: Stamp, why: Why },
+    /// One request is trying it; another may try when that has taken too long.
+    Probing { since: Stamp, why: Why },
+}
+
+/// What took an endpoint out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// No connection, or it broke before the response head.
+    Unreachable,
+    /// It answered 503 again and again.
+    Unavailable,
+    /// Its scrapes fail again and again.
+    Scrapes,
+}
+
+/// Whether an endpoint may be picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    In,
+    /// Its time out is over: one request may try it.
+    Probe,
+    Out,
+}
+
+impl Health {
+    fn verdict(&self, now: Stamp, settings: &HealthSettings) -> Verdict {
+        match self.0.lock().state {
+            State::In => Verdict::In,
+            State::Out { until, .. } if now >= until => Verdict::Probe,
+            State::Probing { since, .. } if now.since(since) >= settings.max_ejection => {
+                Verdict::Probe
+            }
+            State::Out { .. } | State::Probing { .. } => Verdict::Out,
+        }
+    }
+
+    fn eject(inner: &mut Inner, why: Why, now: Stamp, settings: &HealthSettings) {
+        if matches!(inner.state, State::Out { until, .. } if now < until) {
+            return;
+        }
+        let doublings = inner.n_ejections.min(16);
+        let time_out =
+            settings.base_ejection.saturating_mul(1 << doublings).min(settings.max_ejection);
+        inner.n_ejections = inner.n_ejections.saturating_add(1);
+        inner.state = State::Out { until: now + time_out, why };
+    }
+
+    fn restore(inner: &mut Inner) {
+        *inner = Inner::default();
+    }
+}
+
+/// Judges and records the health of endpoints.
+#[derive(Clone, Debug)]
+pub struct HealthBook {
+    slot: EndpointSlot<Health>,
+    settings: Arc<HealthSettings>,
+}
+
+impl HealthBook {
+    pub fn new(slot: EndpointSlot<Health>, settings: HealthSettings) -> Self {
+        Self { slot, settings: Arc::new(settings) }
+    }
+
+    fn change(&self, endpoint: &Endpoint, change: impl FnOnce(&mut Inner, &HealthSettings)) {
+        if !self.settings.enabled {
+            return;
+        }
+        if let Some(health) = endpoint.slot(&self.slot) {
+            change(&mut health.0.lock(), &self.settings);
+        }
+    }
+
+    /// A connection could not be made, or broke before the response head.
+    pub fn unreachable(&self, endpoint: &Endpoint, now: Stamp) {
+        self.change(endpoint, |inner, settings| {
+            Health::eject(inner, Why::Unreachable, now, settings)
+        });
+    }
+
+    /// A response head came.
+    pub fn answered(&self, endpoint: &Endpoint, status: u16, now: Stamp) {
+        self.change(endpoint, |inner, settings| {
+            if status != 503 {
+                let still_out = matches!(inner.state, State::Out { until, .. } if now < until);
+                if !still_out || matches!(inner.state, State::Probing { .. }) {
+                    Health::restore(inner);
+                } else {
+                    inner.n_unavailable = 0;
+                }
+                return;
+            }
+            inner.n_unavailable = inner.n_unavailable.saturating_add(1);
+            let probe_failed = matches!(inner.state, State::Probing { .. });
+            if probe_failed || inner.n_unavailable >= settings.n_unavailable {
+                Health::eject(inner, Why::Unavailable, now, settings);
+            }
+        });
+    }
+
+    /// A page was scraped.
+    pub fn scraped(&self, endpoint: &Endpoint) {
+        self.change(endpoint, |inner, _| {
+            inner.n_failed_scrapes = 0;
+            let by_reach = |why| matches!(why, Why::Unreachable | Why::Scrapes);
+            if matches!(inner.state, State::Out { why, .. } | State::Probing { why, .. } if by_reach(why)) {
+                Health::restore(inner);
+            }
+        });
+    }
+
+    /// A page could not be scraped; `connected` tells whether the server could be reached at all.
+    pub fn scrape_failed(&self, endpoint: &Endpoint, connected: bool, now: Stamp) {
+        self.change(endpoint, |inner, settings| {
+            inner.n_failed_scrapes = inner.n_failed_scrapes.saturating_add(1);
+            if !connected {
+                Health::eject(inner, Why::Unreachable, now, settings);
+            } else if inner.n_failed_scrapes >= settings.n_failed_scrapes {
+                Health::eject(inner, Why::Scrapes, now, settings);
+            }
+        });
+    }
+
+    /// A probe of this endpoint starts: others stay away until it has ended.
+    pub fn picked(&self, endpoint: &Endpoint, now: Stamp) {
+        self.change(endpoint, |inner, _| {
+            if let State::Out { until, why } = inner.state
+                && now >= until
+            {
+                inner.state = State::Probing { since: now, why };
+            }
+        });
+    }
+
+    /// Why the endpoint is left out at this moment, if it is.
+    pub fn out(&self, endpoint: &Endpoint, now: Stamp) -> Option<Why> {
+        let health = endpoint.slot(&self.slot)?;
+        if !self.settings.enabled || health.verdict(now, &self.settings) != Verdict::Out {
+            return None;
+        }
+        match health.0.lock().state {
+            State::Out { why, .. } | State::Probing { why, .. } => Some(why),
+            State::In => None,
+        }
+    }
+
+    /// Drops candidates that are out, unless that would drop all of them. Gives the number dropped.
+    pub fn apply(&self, candidates: &mut Candidates, now: Stamp) -> usize {
+        if !self.settings.enabled {
+            return 0;
+        }
+        let is_out = |endpoint: &Endpoint| {
+            endpoint
+                .slot(&self.slot)
+                .is_some_and(|health| health.verdict(now, &self.settings) == Verdict::Out)
+        };
+        let n_out = candidates.iter().filter(|(_, endpoint)| is_out(endpoint)).count();
+        if n_out == 0 || n_out == candidates.len() {
+            return 0;
+        }
+        candidates.retain(|_, endpoint| !is_out(endpoint));
+        n_out
+    }
+}
+
+impl Default for HealthBook {
+    fn default() -> Self {
+        let disabled = HealthSettings {
+            enabled: false,
+            base_ejection: Duration::ZERO,
+            ..HealthSettings::default()
+        };
+        Self::new(EndpointSlot::unbound(), disabled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use router_core::{EndpointSpec, Pool};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn world() -> (HealthBook, Pool) {
+        let pool = Pool::new(1);
+        pool.replace(
+            (1..=2).map(|n| EndpointSpec::new("d", &format!("e{n}"), "10.0.0.1", n)).collect(),
+        );
+        (HealthBook::new(EndpointSlot::bound(0), HealthSettings::default()), pool)
+    }
+
+    fn names(book: &HealthBook, pool: &Pool, now: Stamp) -> Vec<String> {
+        let mut candidates = Candidates::all(pool.snapshot());
+        book.apply(&mut candidates, now);
+        candidates.iter().map(|(_, endpoint)| endpoint.name().to_owned()).collect()
+    }
+
+    #[test]
+    fn one_failure_takes_an_endpoint_out_and_one_probe_at_a_time_tries_it() {
+        let (book, pool) = world();
+        let first = pool.snapshot().endpoints()[0].clone();
+        let start = Stamp::from_nanos(1);
+        book.unreachable(&first, start);
+        assert_eq!(names(&book, &pool, start), ["e2"]);
+        let later = start + SECOND;
+        assert_eq!(names(&book, &pool, later), ["e1", "e2"]);
+        book.picked(&first, later);
+        assert_eq!(names(&book, &pool, later), ["e2"], "a probe is under way");
+        book.unreachable(&first, later);
+        assert_eq!(names(&book, &pool, later + SECOND), ["e2"], "the time out has doubled");
+        assert_eq!(names(&book, &pool, later + 2 * SECOND), ["e1", "e2"]);
+        book.picked(&first, later + 2 * SECOND);
+        book.answered(&first, 200, later + 2 * SECOND);
+        assert_eq!(names(&book, &pool, later + 2 * SECOND), ["e1", "e2"]);
+    }
+
+    #[test]
+    fn when_all_are_out_none_is() {
+        let (book, pool) = world();
+        for endpoint in pool.snapshot().endpoints() {
+            book.unreachable(endpoint, Stamp::from_nanos(1));
+        }
+        assert_eq!(names(&book, &pool, Stamp::from_nanos(1)), ["e1", "e2"]);
+    }
+
+    #[test]
+    fn a_scrape_brings_back_what_could_not_be_reached_but_not_what_says_503() {
+        let (book, pool) = world();
+        let first = pool.snapshot().endpoints()[0].clone();
+        let now = Stamp::from_nanos(1);
+        book.scrape_failed(&first, false, now);
+        assert_eq!(book.out(&first, now), Some(Why::Unreachable));
+        book.scraped(&first);
+        assert_eq!(book.out(&first, now), None);
+        for _ in 0..3 {
+            book.answered(&first, 503, now);
+        }
+        book.scraped(&first);
+        assert_eq!(book.out(&first, now), Some(Why::Unavailable));
+    }
+
+    #[test]
+    fn a_probe_that_never_ends_does_not_keep_the_endpoint_out_for_ever() {
+        let (book, pool) = world();
+        let first = pool.snapshot().endpoints()[0].clone();
+        book.unreachable(&first, Stamp::from_nanos(1));
+        let probed = Stamp::from_nanos(1) + SECOND;
+        book.picked(&first, probed);
+        assert_eq!(book.out(&first, probed + 29 * SECOND), Some(Why::Unreachable));
+        assert_eq!(book.out(&first, probed + 30 * SECOND), None);
+    }
+}

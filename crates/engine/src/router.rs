@@ -1,0 +1,333 @@
+//! The router: a loaded configuration at work, and the two calls with which a request enters it.
+
+use std::{
+    fmt,
+    future::Future,
+    ops::Range,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use router_core::{Column, Endpoint, EndpointSlot, Rejection, header::HeadPatch};
+use router_framework::{
+    Admitter, DataProducer, DumpState, Freshness, Loaded, MAX_TARGETS, ParsedRequest, Parser,
+    PreRequest, Read, RequestHead, RequestHeaderHook, ResponseBodyHook, ResponseHeaderHook,
+    SaturationDetector, Screener, keys::PrefixMatch, loader::SourceBinding,
+};
+use router_rt::{Clock, Seeds};
+use router_telemetry::RouterMetrics;
+use smallvec::SmallVec;
+
+use crate::{
+    budget::BodyBudget,
+    datastore::Datastore,
+    decide,
+    exchange::Exchange,
+    explain::DecisionLog,
+    feed::BodyFeed,
+    health::HealthBook,
+    observe::{Point, Timed, Timer},
+    scheduler::{Profile, Scheduler},
+    settings::Settings,
+};
+
+/// What a router is built with besides its configuration.
+#[derive(Clone)]
+pub struct RouterEnv {
+    pub clock: Clock,
+    pub metrics: Arc<RouterMetrics>,
+    pub settings: Settings,
+}
+
+/// One loaded configuration and everything that it decides with.
+pub struct Router {
+    pub(crate) env: RouterEnv,
+    pub(crate) seeds: Seeds,
+    pub(crate) freshness: Freshness,
+    pub(crate) datastore: Arc<Datastore>,
+    pub(crate) health: HealthBook,
+    pub(crate) budget: Arc<BodyBudget>,
+    pub(crate) decisions: DecisionLog,
+    pub(crate) parsers: ParserTable,
+    pub(crate) request_headers: Vec<Timed<dyn RequestHeaderHook>>,
+    pub(crate) screeners: Vec<Timed<dyn Screener>>,
+    pub(crate) producers: Vec<Timed<dyn DataProducer>>,
+    pub(crate) admitters: Vec<Timed<dyn Admitter>>,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) pre_requests: Vec<Timed<dyn PreRequest>>,
+    pub(crate) response_headers: Vec<Timed<dyn ResponseHeaderHook>>,
+    pub(crate) response_bodies: Vec<Timed<dyn ResponseBodyHook>>,
+    pub(crate) detector: Timed<dyn SaturationDetector>,
+    pub(crate) sources: Vec<SourceBinding>,
+    pub(crate) prefix_match: Read<Column<PrefixMatch>>,
+    pub(crate) n_request_slots: usize,
+    dumps: Vec<(Arc<str>, Arc<str>, Option<Arc<dyn DumpState>>)>,
+    next_id: AtomicU64,
+}
+
+/// Where a request goes and what changes on the way.
+pub struct Routed {
+    /// Candidates best first; the first is the one that the leases are on.
+    pub targets: SmallVec<[Arc<Endpoint>; MAX_TARGETS]>,
+    /// The destination header's value: one `ip:port`, or several where the picker shows several.
+    pub destination: String,
+    /// Headers to set and to remove on the request, the destination excluded.
+    pub head_patch: HeadPatch,
+    pub body_plan: BodyPlan,
+    /// Scores of all candidates of the primary profile, when they are to be emitted.
+    pub scores: Option<Vec<(Arc<str>, f64)>>,
+    /// The request's life from here on. Dropping it ends the request.
+    pub exchange: Exchange,
+}
+
+impl fmt::Debug for Routed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routed")
+            .field("targets", &self.targets)
+            .field("head_patch", &self.head_patch)
+            .field("body_plan", &self.body_plan)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What happens to the body on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyPlan {
+    /// As it came.
+    Pass,
+    /// The bytes of `span` are replaced; everything else stays as it came.
+    Splice { span: Range<usize>, replacement: Bytes },
+}
+
+/// A decision under way. Dropping it cancels the request.
+#[must_use = "a decision does nothing unless awaited"]
+pub struct Decision(Pin<Box<dyn Future<Output = Result<Routed, Rejection>> + Send>>);
+
+impl Future for Decision {
+    type Output = Result<Routed, Rejection>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl Router {
+    pub fn new(loaded: Loaded, env: RouterEnv) -> Arc<Self> {
+        let settings = &env.settings;
+        let health_slot = EndpointSlot::bound(loaded.n_endpoint_slots);
+        let timed = Timer { clock: env.clock.clone(), metrics: Arc::clone(&env.metrics) };
+        let profiles: Vec<Profile> = loaded
+            .profiles
+            .into_iter()
+            .map(|profile| Profile {
+                name: profile.name,
+                filters: timed.all(profile.filters, Point::Filter),
+                scorers: profile
+                    .scorers
+                    .into_iter()
+                    .map(|(s, weight)| (timed.at(s, &[Point::Scorer]), weight))
+                    .collect(),
+                picker: timed.at(profile.picker, &[Point::Picker]),
+            })
+            .collect();
+        let dumps = loaded
+            .plugins
+            .iter()
+            .map(|plugin| {
+                (
+                    plugin.ident.name.clone(),
+                    plugin.ident.plugin_type.clone(),
+                    plugin.instance.dump.clone(),
+                )
+            })
+            .collect();
+        Arc::new(Self {
+            seeds: Seeds::new(settings.seed),
+            freshness: Freshness::new(
+                settings.staleness_threshold,
+                slowest_interval(&loaded.sources, settings),
+            ),
+            datastore: Arc::new(Datastore::new(loaded.n_endpoint_slots + 1, loaded.listeners)),
+            health: HealthBook::new(health_slot, settings.health.clone()),
+            budget: BodyBudget::new(settings.max_buffered_bytes),
+            decisions: DecisionLog::new(settings.decisions.clone()),
+            parsers: ParserTable::new(timed.all(loaded.parsers, Point::RequestParsing)),
+            request_headers: timed.all(loaded.request_headers, Point::RequestHeader),
+            screeners: timed.all(loaded.screeners, Point::Screener),
+            producers: timed.all(loaded.producers, Point::DataProducer),
+            admitters: timed.all(loaded.admitters, Point::Admission),
+            scheduler: Scheduler {
+                handler: timed.at(
+                    loaded.profile_handler,
+                    &[Point::ProfilePicker, Point::ProcessProfilesResults],
+                ),
+                names: profiles.iter().map(|profile| Arc::clone(&profile.name)).collect(),
+                profiles,
+            },
+            pre_requests: timed.all(loaded.pre_requests, Point::PreRequest),
+            response_headers: timed.all(loaded.response_headers, Point::ResponseReceived),
+            response_bodies: timed.all(loaded.response_bodies, Point::ResponseStreaming),
+            detector: timed.at(loaded.detector, &[]),
+            sources: loaded.sources,
+            prefix_match: loaded.prefix_match,
+            n_request_slots: loaded.n_request_slots,
+            dumps,
+            next_id: AtomicU64::new(1),
+            env,
+        })
+    }
+
+    /// Starts a request. The body goes into the feed, before and while the decision is awaited; the
+    /// decision needs the feed's end.
+    pub fn begin(self: &Arc<Self>, head: RequestHead) -> (BodyFeed, Decision) {
+        let (feed, verdict) = BodyFeed::start(self, &head);
+        let router = Arc::clone(self);
+        let decision = async move {
+            let parsed = match verdict.await {
+                Ok(Ok(parsed)) => Ok(parsed),
+                Ok(Err(rejection)) => Err(rejection),
+                Err(_feed_dropped) => {
+                    Err(Rejection::bad_request("the request body ended too early"))
+                }
+            };
+            decide::decide(router, head, parsed).await
+        };
+        (feed, Decision(Box::pin(decision)))
+    }
+
+    /// Starts a request whose body has been parsed elsewhere, such as one of a trace without text.
+    pub fn begin_parsed(self: &Arc<Self>, head: RequestHead, parsed: ParsedRequest) -> Decision {
+        Decision(Box::pin(decide::decide(Arc::clone(self), head, Ok(parsed))))
+    }
+
+    pub fn datastore(&self) -> &Arc<Datastore> {
+        &self.datastore
+    }
+
+    pub fn health(&self) -> &HealthBook {
+        &self.health
+    }
+
+    pub fn budget(&self) -> &Arc<BodyBudget> {
+        &self.budget
+    }
+
+    pub fn decisions(&self) -> &DecisionLog {
+        &self.decisions
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.env.settings
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.env.clock
+    }
+
+    pub fn metrics(&self) -> &Arc<RouterMetrics> {
+        &self.env.metrics
+    }
+
+    /// State of every plugin that can show it, for `GET /debug/plugins/state`.
+    pub fn plugin_state(&self) -> serde_json::Value {
+        let plugins = self.dumps.iter().map(|(name, plugin_type, dump)| {
+            let mut entry = serde_json::json!({ "name": &**name, "type": &**plugin_type });
+            let (key, value) = match dump {
+                Some(dump) => ("state", dump.dump()),
+                None => ("message", "plugin does not support state collection".into()),
+            };
+            if let Some(fields) = entry.as_object_mut() {
+                fields.insert(key.to_owned(), value);
+            }
+            (name.to_string(), entry)
+        });
+        let timestamp = self.env.clock.unix_now().as_secs_f64();
+        serde_json::json!({ "timestamp": timestamp, "plugins": plugins.collect::<serde_json::Map<_, _>>() })
+    }
+
+    pub(crate) fn parsers(&self) -> &ParserTable {
+        &self.parsers
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The longest time between two scrapes of the same endpoint by any source.
+fn slowest_interval(sources: &[SourceBinding], settings: &Settings) -> std::time::Duration {
+    let own = sources.iter().filter_map(|binding| binding.source.role.interval());
+    own.fold(settings.refresh_interval, std::time::Duration::max)
+}
+
+/// Parsers by path suffix.
+pub(crate) struct ParserTable {
+    entries: Vec<ParserEntry>,
+}
+
+/// One parser of the configuration.
+pub(crate) struct ParserEntry {
+    pub(crate) timed: Timed<dyn Parser>,
+    pub(crate) is_fallback: bool,
+}
+
+impl ParserTable {
+    fn new(parsers: Vec<Timed<dyn Parser>>) -> Self {
+        let mut entries: Vec<ParserEntry> = Vec::new();
+        for timed in parsers {
+            let is_fallback = timed.inner().suffixes().is_empty();
+            entries.push(ParserEntry { timed, is_fallback });
+            if is_fallback {
+                break;
+            }
+        }
+        Self { entries }
+    }
+
+    /// The parser with the longest matching suffix, else the fallback.
+    pub(crate) fn find(&self, path: &str) -> Option<&ParserEntry> {
+        let path = path.trim().strip_suffix('/').unwrap_or(path.trim());
+        let by_suffix = self
+            .entries
+            .iter()
+            .flat_map(|entry| {
+                entry
+                    .timed
+                    .inner()
+                    .suffixes()
+                    .iter()
+                    .map(move |suffix| (entry, suffix.trim_matches('/')))
+            })
+            .filter(|(_, suffix)| ends_with_segments(path, suffix))
+            .max_by_key(|(_, suffix)| suffix.len());
+        by_suffix
+            .map(|(entry, _)| entry)
+            .or_else(|| self.entries.iter().find(|entry| entry.is_fallback))
+    }
+}
+
+/// Whether `suffix` is the end of `path` and begins at a segment (defect A.2#17 of `spec/request-path.md`).
+fn ends_with_segments(path: &str, suffix: &str) -> bool {
+    path.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a17_a_suffix_matches_whole_segments_only() {
+        let check =
+            |path, suffix, matches| assert_eq!(ends_with_segments(path, suffix), matches, "{path}");
+        check("/v1/completions", "completions", true);
+        check("completions", "completions", true);
+        check("/x/mycompletions", "completions", false);
+        check("/v1/chat/completions", "chat/completions", true);
+        check("/v1/notchat/completions", "chat/completions", false);
+    }
+}

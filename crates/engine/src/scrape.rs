@@ -1,0 +1,124 @@
+//! The scrape runtime: one task per endpoint polls every source and hands the pages to their extractors.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use router_core::Endpoint;
+use router_framework::{Fetch, FetchError, FetchSession, loader::SourceBinding};
+use router_rt::{Tasks, deadline};
+
+use crate::{isolate::isolated, router::Router};
+
+/// Longest time that one fetch may take (`spec/scheduling.md` §13.2).
+const FETCH_DEADLINE: Duration = Duration::from_secs(1);
+/// Shortest polling interval.
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Scrapes the endpoints of the pool until the tasks are cancelled. Endpoints that come are scraped at
+/// once, those that go are left alone at once.
+pub async fn run(router: Arc<Router>, fetch: Arc<dyn Fetch>, tasks: Tasks) {
+    if router.sources.is_empty() {
+        return;
+    }
+    let mut changes = router.datastore.changes();
+    let mut pollers: HashMap<Arc<str>, (Arc<Endpoint>, Tasks)> = HashMap::new();
+    loop {
+        let snapshot = router.datastore.snapshot();
+        pollers.retain(|id, (endpoint, poller)| {
+            let alive = snapshot.by_id(id).is_some_and(|now| Arc::ptr_eq(now, endpoint));
+            if !alive {
+                poller.cancel();
+            }
+            alive
+        });
+        for endpoint in snapshot.endpoints() {
+            pollers.entry(Arc::clone(endpoint.id())).or_insert_with(|| {
+                let poller = tasks.child();
+                let poll = poll(Arc::clone(&router), Arc::clone(&fetch), Arc::clone(endpoint));
+                let _runs_until_cancelled = poller.spawn_cancellable("scrape endpoint", poll);
+                (Arc::clone(endpoint), poller)
+            });
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One source of one endpoint, with its connection.
+struct Poll<'a> {
+    binding: &'a SourceBinding,
+    session: Result<Box<dyn FetchSession>, FetchError>,
+    interval: Duration,
+    due: tokio::time::Instant,
+}
+
+/// Polls all sources of one endpoint for ever.
+async fn poll(router: Arc<Router>, fetch: Arc<dyn Fetch>, endpoint: Arc<Endpoint>) {
+    let started = tokio::time::Instant::now();
+    let base = router.settings().refresh_interval.max(MIN_INTERVAL);
+    let mut polls: Vec<Poll<'_>> = router
+        .sources
+        .iter()
+        .map(|binding| Poll {
+            session: fetch.open(&binding.source.role.target(&endpoint)),
+            interval: binding.source.role.interval().unwrap_or(base).max(MIN_INTERVAL),
+            due: started,
+            binding,
+        })
+        .collect();
+    let mut rng = router.seeds.rng(u64::from(endpoint.index().slot));
+    let mut page = Vec::new();
+    loop {
+        let Some(next) = polls.iter_mut().min_by_key(|poll| poll.due) else { return };
+        tokio::time::sleep_until(next.due).await;
+        scrape(&router, &endpoint, next, &mut page).await;
+        // Up to a tenth early, so that the scrapes of many endpoints spread instead of coming all at once.
+        let jitter = next.interval.mul_f64(0.1 * rng.f64());
+        next.due = tokio::time::Instant::now().max(next.due + next.interval - jitter);
+    }
+}
+
+async fn scrape(router: &Router, endpoint: &Endpoint, poll: &mut Poll<'_>, page: &mut Vec<u8>) {
+    let source = &poll.binding.source.ident;
+    let fetched = match &mut poll.session {
+        Ok(session) => match deadline(FETCH_DEADLINE, session.get(page)).await {
+            Ok(fetched) => fetched,
+            Err(_elapsed) => Err(FetchError::Deadline {
+                authority: endpoint.authority().to_owned(),
+                deadline: FETCH_DEADLINE,
+            }),
+        },
+        Err(error) => Err(error.clone()),
+    };
+    let now = router.clock().now();
+    if let Err(error) = fetched {
+        router.env.metrics.data_layer.poll_errors.with([&source.plugin_type]).inc();
+        router.health.scrape_failed(endpoint, !matches!(error, FetchError::Connect { .. }), now);
+        tracing::debug!(endpoint = &**endpoint.id(), source = &*source.name, %error, "scrape failed");
+        return;
+    }
+    router.health.scraped(endpoint);
+    for extractor in &poll.binding.extractors {
+        let extracted = isolated(&extractor.ident.name, "Extractor", || {
+            extractor.role.extract(endpoint, page, now)
+        });
+        let error = match extracted {
+            Some(Ok(())) => continue,
+            Some(Err(error)) => error.to_string(),
+            None => "it panicked".to_owned(),
+        };
+        router
+            .env
+            .metrics
+            .data_layer
+            .extract_errors
+            .with([&source.plugin_type, &extractor.ident.plugin_type])
+            .inc();
+        tracing::debug!(
+            endpoint = &**endpoint.id(),
+            extractor = &*extractor.ident.name,
+            error,
+            "page is not whole"
+        );
+    }
+}

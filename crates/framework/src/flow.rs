@@ -1,0 +1,55 @@
+//! Extension points of admission and flow control.
+
+use std::{sync::Arc, time::Duration};
+
+use router_core::{Endpoint, Stamp};
+
+use crate::{cx::Freshness, request::Request};
+
+/// The endpoints that a detector judges.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolView<'a> {
+    pub endpoints: &'a [&'a Arc<Endpoint>],
+    pub now: Stamp,
+    pub freshness: Freshness,
+}
+
+/// How full a set of endpoints is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Saturation {
+    /// 0 is idle, 1 and above is saturated.
+    pub value: f64,
+    /// Endpoints without a fresh signal.
+    pub n_stale: usize,
+}
+
+/// Says how full a pool is.
+pub trait SaturationDetector: Send + Sync {
+    /// An empty view is saturated (1.0).
+    fn saturation(&self, view: &PoolView<'_>) -> Saturation;
+}
+
+/// Order of the requests within one flow's queue.
+pub trait OrderingPolicy: Send + Sync {
+    /// Smaller goes first. Computed once, when the request enters the queue.
+    fn rank(&self, request: &Request, enqueued: Stamp, ttl: Option<Duration>) -> (u64, u64);
+}
+
+/// Which flow of a priority band goes next.
+pub trait FairnessPolicy: Send + Sync {
+    /// `heads` holds the rank of each waiting flow's first request, by flow; gives the place to serve.
+    fn next(&self, heads: &[(&str, (u64, u64))]) -> Option<usize>;
+}
+
+/// How full the pool may be for each priority band.
+pub trait UsageLimitPolicy: Send + Sync {
+    /// Writes one ceiling per priority (`priorities` falls) into `ceilings`.
+    fn ceilings(&self, saturation: f64, priorities: &[i32], ceilings: &mut [f64]);
+}
+
+/// Which requests in flight may be evicted, and in which order.
+pub trait EvictionPolicy: Send + Sync {
+    fn may_evict(&self, request: &Request) -> bool;
+    /// Smaller is evicted first.
+    fn rank(&self, request: &Request, dispatched: Stamp) -> (i64, u64);
+}
