@@ -7,6 +7,7 @@
 
 mod arrows;
 mod lexer;
+mod links;
 mod maps;
 mod rust;
 mod shape;
@@ -75,6 +76,7 @@ pub(crate) fn check() -> anyhow::Result<Report> {
     let sources = source::load_all()?;
     let mut report = Report { n_files: sources.len(), ..Report::default() };
     report.findings.extend(arrows::check()?);
+    report.findings.extend(links::check(&sources));
     for source in &sources {
         check_source(source, &mut report);
     }

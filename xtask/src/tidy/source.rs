@@ -47,6 +47,11 @@ impl Source {
         self.text.lines().take(5).any(|line| line.contains("@generated"))
     }
 
+    /// True for recorded truth, which keeps the words of those who wrote it.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.path.split('/').any(|part| part == "testdata" || part == "corpus")
+    }
+
     /// `line_idx` counts from 0.
     pub(super) fn is_test_line(&self, line_idx: usize) -> bool {
         self.test_lines.get(line_idx).copied().unwrap_or(false)

@@ -34,8 +34,7 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
         check_lock(source, &mut findings);
         return findings;
     }
-    // Recorded truth keeps the words of those who wrote it.
-    let is_recorded = source.path.split('/').any(|part| part == "testdata" || part == "corpus");
+    let is_recorded = source.is_recorded();
     for (line_idx, line) in source.text.lines().enumerate() {
         for path in MACHINE_PATHS {
             if has_absolute(line, path) {

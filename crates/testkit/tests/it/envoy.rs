@@ -1,5 +1,8 @@
 use router_testkit::envoy::{Envoy, EnvoyConfig, ExtProc, Responses, Route, SubsetHint};
-use router_testkit::process::{ReservedPort, START_LIMIT, http_get, poll_until};
+use router_testkit::process::{
+    Launch, ReservedPort, START_LIMIT, http_get, poll_until, run_to_end,
+};
+use router_testkit::tools;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -61,5 +64,14 @@ async fn every_option_makes_a_document_that_envoy_takes() -> Outcome {
         assert_eq!(http_get(envoy.addr(), "/").await?.status, 204);
         assert_eq!(envoy.stat("http.test.ext_proc.failure_mode_allowed").await?, 1);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_committed_configuration_is_valid() -> Outcome {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/envoy.yaml");
+    let launch = Launch::new(tools::envoy()?).args(["--mode", "validate", "-c", path]);
+    let finished = run_to_end(launch, START_LIMIT).await?;
+    assert!(finished.status.success(), "{}", finished.stderr);
     Ok(())
 }
