@@ -60,9 +60,9 @@ impl ClientTls {
             .with_protocol_versions(options.min_version.and_newer())?;
         let builder = match options.roots.load()? {
             Some(roots) => builder.with_root_certificates(roots),
-            None => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AcceptAny(provider))),
+            None => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+            }
         };
         let config = match &options.certificate {
             None => builder.with_no_client_auth(),
@@ -106,7 +106,9 @@ impl Roots {
             Self::System => {
                 let pem = SYSTEM_ROOTS
                     .iter()
-                    .find_map(|path| router_rt::read_file_bounded(path.as_ref(), MAX_PEM_BYTES).ok())
+                    .find_map(|path| {
+                        router_rt::read_file_bounded(path.as_ref(), MAX_PEM_BYTES).ok()
+                    })
                     .ok_or(TlsError::NoSystemRoots)?;
                 let mut roots = RootCertStore::empty();
                 // Systems carry certificates that rustls does not take; the others count.

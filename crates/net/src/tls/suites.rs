@@ -50,10 +50,7 @@ const TLS13_SUITES: [&str; 3] =
 
 /// Go's other names for suites above.
 const ALIASES: [(&str, &str); 2] = [
-    (
-        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
-        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
-    ),
+    ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
     ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"),
 ];
 
@@ -197,7 +194,10 @@ mod tests {
     #[test]
     fn unknown_suites_are_errors_that_list_the_known() {
         let error = CipherSuites::from_names(&["TLS_FANCY"]).unwrap_err().to_string();
-        assert!(error.contains("`TLS_FANCY`") && error.contains("TLS_AES_128_GCM_SHA256"), "{error}");
+        assert!(
+            error.contains("`TLS_FANCY`") && error.contains("TLS_AES_128_GCM_SHA256"),
+            "{error}"
+        );
         let only_bad = CipherSuites::from_names(&["TLS_RSA_WITH_RC4_128_SHA"]);
         assert!(matches!(only_bad, Err(TlsError::NoSuiteLeft)));
     }
