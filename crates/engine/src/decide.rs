@@ -8,6 +8,7 @@ use router_framework::{
     Identity, Lease, Outcome, ParsedRequest, Produced, Request, RequestCx, RequestData, RequestHead,
 };
 use router_rt::{Rng, deadline};
+use router_telemetry::TraceContext;
 
 use crate::{
     admission,
@@ -170,6 +171,9 @@ async fn route(
     }
     let mut patch = HeadPatch::default();
     let leases = take_leases(router, &cx, &outcome, &mut patch)?;
+    if !request.head.headers.contains_key(header::TRACEPARENT) {
+        patch.set(header::TRACEPARENT, new_trace(rng));
+    }
     Ok(routed(router, request, &cx, &outcome, patch, leases))
 }
 
@@ -321,6 +325,12 @@ fn has_cached_prefix(router: &Router, cx: &RequestCx<'_>, outcome: &Outcome) -> 
     target
         .and_then(|position| cx.column(&router.prefix_match, position))
         .is_some_and(|found| found.matched_blocks > 0)
+}
+
+/// A trace for a request that came without one. Nobody recorded its beginning, so it is not sampled.
+fn new_trace(rng: &mut Rng) -> HeaderValue {
+    let trace_id = (u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64());
+    TraceContext::new_root(trace_id, rng.next_u64(), false).traceparent()
 }
 
 /// Runs all pre-request hooks; if one fails, what the others took is released.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use router_core::{ErrorCode, Rejection, header};
-use router_framework::{BodyParser, ParsedRequest, Parser, RequestHead};
+use router_framework::{BodyParser, ParsedRequest, Parser, RequestHead, SubsetHint};
 use tokio::sync::oneshot;
 
 use crate::{budget::BodyLease, isolate::isolated, router::Router};
@@ -15,6 +15,7 @@ pub struct BodyFeed {
     state: State,
     lease: BodyLease,
     max_bytes: usize,
+    subset: Option<SubsetHint>,
 }
 
 enum State {
@@ -23,7 +24,14 @@ enum State {
 }
 
 /// What the body turned out to be.
-pub(crate) type Verdict = Result<ParsedRequest, Rejection>;
+pub(crate) type Verdict = Result<Parsed, Rejection>;
+
+/// A request that has been read to its end.
+pub(crate) struct Parsed {
+    pub(crate) request: ParsedRequest,
+    /// Restriction of the candidates that came after the head.
+    pub(crate) subset: Option<SubsetHint>,
+}
 
 impl BodyFeed {
     /// Starts on the body of the request with this head; the verdict comes through the receiver.
@@ -33,10 +41,12 @@ impl BodyFeed {
             state: State::Done,
             lease: router.budget().lease(),
             max_bytes: router.settings().max_body_bytes,
+            subset: None,
         };
         if head.end_of_stream {
             // A request without a body goes through the pipeline with an empty prompt (design §9).
-            let _receiver_may_be_gone = verdict.send(Ok(ParsedRequest::default()));
+            let _receiver_may_be_gone =
+                verdict.send(Ok(Parsed { request: ParsedRequest::default(), subset: None }));
             return (feed, receiver);
         }
         let parser = router.parsers().find(head.path());
@@ -79,9 +89,17 @@ impl BodyFeed {
             let n_body_bytes = self.lease.n_bytes();
             let parsed = isolated(&plugin, "RequestParsing", || parser.finish())
                 .unwrap_or_else(|| Err(Rejection::internal("the parser panicked")))
-                .map(|parsed| ParsedRequest { n_body_bytes, ..parsed });
+                .map(|parsed| Parsed {
+                    request: ParsedRequest { n_body_bytes, ..parsed },
+                    subset: self.subset.take(),
+                });
             let _receiver_may_be_gone = verdict.send(parsed);
         }
+    }
+
+    /// Restricts the candidates, where the proxy says so only after the head; the first restriction counts.
+    pub fn restrict(&mut self, subset: SubsetHint) {
+        self.subset.get_or_insert(subset);
     }
 
     /// Ends the request with an error that the driver found, such as a body that stopped coming.

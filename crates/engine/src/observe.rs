@@ -55,7 +55,7 @@ impl Timer {
         let Named { ident, role } = named;
         let plugin = |point| self.metrics.scheduler.plugin(point, &ident.plugin_type, &ident.name);
         let series = points.iter().map(|&point| (point, plugin(point))).collect();
-        Timed { ident, role, clock: self.clock.clone(), series }
+        Timed { ident, role, clock: self.clock, series }
     }
 
     pub(crate) fn all<T: ?Sized>(&self, named: Vec<Named<T>>, point: Point) -> Vec<Timed<T>> {

@@ -17,7 +17,7 @@ use router_core::{Column, Endpoint, EndpointSlot, Rejection, header::HeadPatch};
 use router_framework::{
     Admitter, DataProducer, DumpState, Freshness, Loaded, MAX_TARGETS, ParsedRequest, Parser,
     PreRequest, Read, RequestHead, RequestHeaderHook, ResponseBodyHook, ResponseHeaderHook,
-    SaturationDetector, Screener, keys::PrefixMatch, loader::SourceBinding,
+    SaturationDetector, Screener, SubsetHint, keys::PrefixMatch, loader::SourceBinding,
 };
 use router_rt::{Clock, Seeds};
 use router_telemetry::RouterMetrics;
@@ -120,7 +120,7 @@ impl Router {
     pub fn new(loaded: Loaded, env: RouterEnv) -> Arc<Self> {
         let settings = &env.settings;
         let health_slot = EndpointSlot::bound(loaded.n_endpoint_slots);
-        let timed = Timer { clock: env.clock.clone(), metrics: Arc::clone(&env.metrics) };
+        let timed = Timer { clock: env.clock, metrics: Arc::clone(&env.metrics) };
         let profiles: Vec<Profile> = loaded
             .profiles
             .into_iter()
@@ -188,8 +188,14 @@ impl Router {
         let (feed, verdict) = BodyFeed::start(self, &head);
         let router = Arc::clone(self);
         let decision = async move {
+            let mut head = head;
             let parsed = match verdict.await {
-                Ok(Ok(parsed)) => Ok(parsed),
+                Ok(Ok(parsed)) => {
+                    if let (Some(subset), SubsetHint::All) = (parsed.subset, &head.subset) {
+                        head.subset = subset;
+                    }
+                    Ok(parsed.request)
+                }
                 Ok(Err(rejection)) => Err(rejection),
                 Err(_feed_dropped) => {
                     Err(Rejection::bad_request("the request body ended too early"))

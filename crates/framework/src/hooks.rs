@@ -115,7 +115,7 @@ pub trait ResponseHeaderHook: Send + Sync {
 pub trait ResponseBodyHook: Send + Sync {
     /// A chunk went by. Called for every chunk: keep it cheap.
     fn on_chunk(&self, cx: &ResponseCx<'_>, progress: &Progress) {
-        let _unused = (cx, progress);
+        let (_, _) = (cx, progress);
     }
 
     /// The request ended; what is put into `metadata` goes to the proxy with the last chunk.

@@ -1,0 +1,365 @@
+//! The endpoint picker's side of a stream: Envoy's messages drive one request of the engine.
+//!
+//! ```text
+//! Start ──headers──► Deciding ──decision──► Routed ──response headers──► Responding ──end──► Done
+//!                        └──── rejection ────────────────────────────────────────────────► Done
+//! ```
+//!
+//! The reply to the request's headers is held back until the request is routed; its body follows at once.
+//! Response bodies pass in the order in which they come, without being gathered.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use router_core::{ErrorCode, Rejection, Stamp, header};
+use router_engine::{
+    BodyFeed, BodyLease, BodyPlan, Decision, Exchange, ResponseHead, Routed, Router,
+};
+use router_framework::{EndCause, SubsetHint};
+use router_proto::ext_proc::{
+    HttpBody, HttpHeaders, ProcessingRequest, ProcessingResponse, ProtocolConfiguration,
+    TrailersResponse, processing_mode::BodySendMode, processing_request::Request as Message,
+    processing_response::Response,
+};
+use router_wire::splice::splice;
+use tokio::time::{Instant, Sleep, sleep};
+use tonic::Status;
+
+use crate::{
+    handler::{Handler, Opening, Replies, Session},
+    head::{self, Parts},
+    reply::{self, Direction},
+};
+
+/// Header that Envoy adds to what an upstream answered, and not to what it answers itself.
+const UPSTREAM_TIME: &str = "x-envoy-upstream-service-time";
+
+/// Sessions of the endpoint picker. The router is looked up per stream, so that a reloaded configuration
+/// serves new requests while the old one finishes its own.
+#[derive(Clone)]
+pub struct EppHandler {
+    router: Arc<ArcSwap<Router>>,
+    body_timeout: Duration,
+}
+
+impl EppHandler {
+    /// `body_timeout` is how long a request body may stop coming before the request is answered 408.
+    pub fn new(router: Arc<ArcSwap<Router>>, body_timeout: Duration) -> Self {
+        Self { router, body_timeout }
+    }
+}
+
+impl Handler for EppHandler {
+    type Session = EppSession;
+
+    fn open(&self, _: Opening) -> EppSession {
+        EppSession {
+            router: self.router.load_full(),
+            phase: Phase::Start,
+            body_timeout: self.body_timeout,
+        }
+    }
+}
+
+/// One stream of the endpoint picker.
+pub struct EppSession {
+    router: Arc<Router>,
+    phase: Phase,
+    body_timeout: Duration,
+}
+
+enum Phase {
+    Start,
+    Deciding(Box<Deciding>),
+    /// The request has gone to its endpoint; no response head yet.
+    Routed(Box<Going>),
+    Responding(Box<Going>),
+    Done,
+}
+
+/// A request whose body is coming in, or that waits for its decision.
+struct Deciding {
+    feed: BodyFeed,
+    decision: Decision,
+    chunks: Vec<Bytes>,
+    body: BodyState,
+    stalled: Pin<Box<Sleep>>,
+    observes_body: bool,
+}
+
+/// How far the request's body has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyState {
+    /// There is none, or Envoy does not send it.
+    None,
+    Coming,
+    Ended,
+    /// Ended by trailers, which want an answer of their own.
+    EndedByTrailers,
+}
+
+/// A routed request.
+struct Going {
+    exchange: Exchange,
+    /// Bytes that Envoy may still hold for this request, released with the response head.
+    lease: Option<BodyLease>,
+    /// Envoy sends the response's body to us.
+    observes_body: bool,
+}
+
+impl Session for EppSession {
+    fn on_message(
+        &mut self,
+        message: ProcessingRequest,
+        replies: &mut Replies,
+    ) -> Result<(), Status> {
+        let subset = head::subset(&message);
+        let Some(content) = &message.request else { return Ok(()) };
+        match content {
+            Message::RequestHeaders(headers) => {
+                let config = message.protocol_config.as_ref();
+                self.on_request_headers(headers, subset, config)?;
+            }
+            Message::RequestBody(body) => self.on_request_body(body, subset),
+            Message::RequestTrailers(_) => self.on_request_trailers(replies),
+            Message::ResponseHeaders(headers) => {
+                self.on_response_headers(headers, head::served(&message), replies)?
+            }
+            Message::ResponseBody(body) => self.on_response_body(body, replies),
+            Message::ResponseTrailers(_) => self.on_response_trailers(replies),
+        }
+        Ok(())
+    }
+
+    fn poll_work(
+        &mut self,
+        cx: &mut Context<'_>,
+        replies: &mut Replies,
+    ) -> Poll<Result<(), Status>> {
+        let Phase::Deciding(deciding) = &mut self.phase else { return Poll::Pending };
+        if deciding.body == BodyState::Coming && deciding.stalled.as_mut().poll(cx).is_ready() {
+            let message = "the request body stopped coming";
+            deciding.feed.fail(Rejection::new(ErrorCode::RequestTimeout, message));
+        }
+        let decided = ready!(Pin::new(&mut deciding.decision).poll(cx));
+        let Phase::Deciding(deciding) = std::mem::replace(&mut self.phase, Phase::Done) else {
+            return Poll::Pending;
+        };
+        match decided {
+            Ok(routed) => self.phase = deciding.routed(routed, replies),
+            Err(rejection) => {
+                tracing::debug!(%rejection, "request rejected");
+                replies.push(reply::immediate(&rejection));
+                replies.close();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn on_half_close(&mut self) {
+        if let Phase::Routed(going) | Phase::Responding(going) = &mut self.phase {
+            // Envoy half-closes when it needs nothing more, and resets when its client goes away.
+            let cause =
+                if going.observes_body { EndCause::ClientDisconnect } else { EndCause::Natural };
+            going.exchange.end(cause);
+        }
+        self.phase = Phase::Done;
+    }
+}
+
+impl EppSession {
+    fn on_request_headers(
+        &mut self,
+        message: &HttpHeaders,
+        subset: Option<SubsetHint>,
+        config: Option<&ProtocolConfiguration>,
+    ) -> Result<(), Status> {
+        if !matches!(self.phase, Phase::Start) {
+            return Err(Status::invalid_argument("request headers came twice"));
+        }
+        let sends_body = request_body_is_sent(config)?;
+        let body =
+            if message.end_of_stream || !sends_body { BodyState::None } else { BodyState::Coming };
+        let received: Stamp = self.router.clock().now();
+        let parts = Parts::read(message)?;
+        let head =
+            parts.into_request_head(body == BodyState::None, subset.unwrap_or_default(), received);
+        let (feed, decision) = self.router.begin(head);
+        self.phase = Phase::Deciding(Box::new(Deciding {
+            feed,
+            decision,
+            chunks: Vec::new(),
+            body,
+            stalled: Box::pin(sleep(self.body_timeout)),
+            observes_body: response_body_is_sent(config),
+        }));
+        Ok(())
+    }
+
+    fn on_request_body(&mut self, message: &HttpBody, subset: Option<SubsetHint>) {
+        // A body of a request that was rejected meanwhile: Envoy had sent it before it saw the answer.
+        let Phase::Deciding(deciding) = &mut self.phase else { return };
+        if let Some(subset) = subset {
+            deciding.feed.restrict(subset);
+        }
+        deciding.stalled.as_mut().reset(Instant::now() + self.body_timeout);
+        if !message.body.is_empty() {
+            deciding.feed.push(&message.body);
+            deciding.chunks.push(message.body.clone());
+        }
+        if message.end_of_stream {
+            deciding.body = BodyState::Ended;
+            deciding.feed.end();
+        }
+    }
+
+    /// Trailers end the body as its end-of-stream mark would (defect A.1#2).
+    fn on_request_trailers(&mut self, replies: &mut Replies) {
+        match &mut self.phase {
+            Phase::Deciding(deciding) if deciding.body == BodyState::Coming => {
+                deciding.body = BodyState::EndedByTrailers;
+                deciding.feed.end();
+            }
+            Phase::Done => {}
+            _ => replies.push(Response::RequestTrailers(TrailersResponse::default())),
+        }
+    }
+
+    fn on_response_headers(
+        &mut self,
+        message: &HttpHeaders,
+        served: Option<String>,
+        replies: &mut Replies,
+    ) -> Result<(), Status> {
+        let Phase::Routed(mut going) = std::mem::replace(&mut self.phase, Phase::Done) else {
+            // A local reply of Envoy to a request that was not routed, such as one over its own limits.
+            replies.push(Response::ResponseHeaders(reply::headers(
+                &header::HeadPatch::default(),
+                false,
+            )));
+            return Ok(());
+        };
+        going.lease = None;
+        let parts = Parts::read(message)?;
+        let status = parts.status.unwrap_or(StatusCode::OK);
+        let from_proxy = is_local_reply(status, &parts.headers);
+        let head =
+            ResponseHead { status, headers: &parts.headers, served: served.as_deref(), from_proxy };
+        let patch = going.exchange.on_headers(&head);
+        replies.push(Response::ResponseHeaders(reply::headers(&patch, false)));
+        if message.end_of_stream || !going.observes_body {
+            going.end(EndCause::Natural, replies);
+        } else {
+            self.phase = Phase::Responding(going);
+        }
+        Ok(())
+    }
+
+    fn on_response_body(&mut self, message: &HttpBody, replies: &mut Replies) {
+        let Phase::Responding(going) = &mut self.phase else {
+            // Bytes of a response that we do not follow pass as they are.
+            let chunks = [message.body.clone()];
+            reply::body(Direction::Response, chunks, message.end_of_stream, |r| {
+                replies.push_whole(r)
+            });
+            return;
+        };
+        let mut chunks = going.exchange.on_chunk(message.body.clone());
+        if message.end_of_stream {
+            chunks.extend(going.exchange.finish_body());
+        }
+        reply::body(Direction::Response, chunks, message.end_of_stream, |r| replies.push_whole(r));
+        if message.end_of_stream {
+            going.end(EndCause::Natural, replies);
+            self.phase = Phase::Done;
+        }
+    }
+
+    fn on_response_trailers(&mut self, replies: &mut Replies) {
+        if let Phase::Responding(going) = &mut self.phase {
+            let rest = going.exchange.finish_body();
+            reply::body(Direction::Response, rest, false, |r| replies.push_whole(r));
+            replies.push(Response::ResponseTrailers(TrailersResponse::default()));
+            going.end(EndCause::Natural, replies);
+            self.phase = Phase::Done;
+            return;
+        }
+        replies.push(Response::ResponseTrailers(TrailersResponse::default()));
+    }
+}
+
+impl Deciding {
+    /// Sends what routes the request: headers, then the whole body.
+    fn routed(self: Box<Self>, routed: Routed, replies: &mut Replies) -> Phase {
+        let Self { feed, chunks, body, observes_body, .. } = *self;
+        let Routed { destination, head_patch, body_plan, scores, exchange, .. } = routed;
+        let chunks = match body_plan {
+            BodyPlan::Pass => chunks,
+            BodyPlan::Splice { span, replacement } => splice(&chunks, span, replacement),
+        };
+        let mut patch = head_patch;
+        if let Ok(value) = HeaderValue::from_str(&destination) {
+            patch.set(header::DESTINATION, value);
+        }
+        let n_bytes: usize = chunks.iter().map(Bytes::len).sum();
+        if n_bytes > 0 {
+            patch.set(http::header::CONTENT_LENGTH, HeaderValue::from(n_bytes));
+        }
+        replies.push_whole(ProcessingResponse {
+            dynamic_metadata: Some(reply::destination_metadata(&destination, scores.as_deref())),
+            ..Response::RequestHeaders(reply::headers(&patch, true)).into()
+        });
+        if body != BodyState::None {
+            reply::body(Direction::Request, chunks, body == BodyState::Ended, |r| {
+                replies.push_whole(r)
+            });
+        }
+        if body == BodyState::EndedByTrailers {
+            replies.push(Response::RequestTrailers(TrailersResponse::default()));
+        }
+        Phase::Routed(Box::new(Going { exchange, lease: Some(feed.intolease()), observes_body }))
+    }
+}
+
+impl Going {
+    /// The response has ended; numbers for the proxy go with the last reply.
+    fn end(&mut self, cause: EndCause, replies: &mut Replies) {
+        let metadata = reply::number_metadata(self.exchange.end(cause));
+        if let (Some(metadata), Some(last)) = (metadata, replies.last_mut()) {
+            last.dynamic_metadata = Some(metadata);
+        }
+    }
+}
+
+/// Whether Envoy will send the request's body. Modes in which it expects one answer per message, or waits
+/// for the headers' answer before it sends the body, cannot work.
+fn request_body_is_sent(config: Option<&ProtocolConfiguration>) -> Result<bool, Status> {
+    let Some(config) = config else { return Ok(true) };
+    match BodySendMode::try_from(config.request_body_mode) {
+        Ok(BodySendMode::FullDuplexStreamed) => Ok(true),
+        Ok(BodySendMode::None) => Ok(false),
+        _ => Err(Status::failed_precondition(
+            "set request_body_mode of the ext_proc filter to FULL_DUPLEX_STREAMED (or NONE)",
+        )),
+    }
+}
+
+fn response_body_is_sent(config: Option<&ProtocolConfiguration>) -> bool {
+    config.is_none_or(|config| config.response_body_mode != BodySendMode::None as i32)
+}
+
+/// Whether Envoy made this response because it could not reach the endpoint. What an upstream answers
+/// carries a header on how long that took, unless Envoy was told to leave its headers out.
+fn is_local_reply(status: StatusCode, headers: &http::HeaderMap) -> bool {
+    let is_text =
+        headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value == "text/plain");
+    status == StatusCode::SERVICE_UNAVAILABLE && is_text && !headers.contains_key(UPSTREAM_TIME)
+}
