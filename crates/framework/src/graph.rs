@@ -133,6 +133,11 @@ impl DataFlow {
         }
     }
 
+    /// Whether somebody writes the key.
+    pub(crate) fn is_written(&self, lifetime: Lifetime, key: &str) -> bool {
+        self.writes.iter().any(|write| write.lifetime == lifetime && write.key == key)
+    }
+
     pub(crate) fn write(
         &mut self,
         writer: &str,

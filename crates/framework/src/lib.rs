@@ -38,6 +38,7 @@ pub mod producer;
 pub mod registry;
 pub mod request;
 pub mod schedule;
+pub mod workbench;
 
 pub use build::{BuildCx, PluginEnv};
 pub use cx::{Freshness, RequestCx};
@@ -67,3 +68,4 @@ pub use schedule::{
     Admitter, Cycle, Filter, FilterKind, MAX_TARGETS, Outcome, Picker, ProfileHandler,
     ProfileIndex, ProfileRun, Scorer, Screener,
 };
+pub use workbench::{Slots, Workbench};
