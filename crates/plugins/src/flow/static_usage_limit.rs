@@ -1,0 +1,90 @@
+//! Lets every priority band fill the pool up to the same saturation.
+//!
+//! A band is held back while the saturation of the pool is at or above `threshold`.
+//!
+//! It is the usage limit where no other is named, and exists in every configuration.
+//!
+//! # Example
+//!
+//! ```yaml
+//! plugins:
+//! - type: static-usage-limit-policy
+//!   parameters:
+//!     threshold: 0.9
+//! ```
+
+use std::sync::Arc;
+
+use router_framework::{BuildCx, BuildError, Instance, PluginDef, Role, UsageLimitPolicy};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub const PLUGIN: PluginDef = PluginDef::new::<Params>(
+    "static-usage-limit-policy",
+    &[Role::UsageLimitPolicy],
+    file!(),
+    build,
+);
+
+/// Parameters of `static-usage-limit-policy`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Params {
+    /// Saturation up to which every band may fill the pool; 1 is full. Not negative.
+    pub threshold: f64,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { threshold: 1.0 }
+    }
+}
+
+struct StaticUsageLimit {
+    threshold: f64,
+}
+
+fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
+    let Params { threshold } = cx.params()?;
+    if threshold < 0.0 || !threshold.is_finite() {
+        return Err(BuildError::at("threshold", "must not be negative"));
+    }
+    Ok(Instance::new().usage_limit(Arc::new(StaticUsageLimit { threshold })))
+}
+
+impl UsageLimitPolicy for StaticUsageLimit {
+    fn ceilings(&self, _: f64, _: &[i32], ceilings: &mut [f64]) {
+        ceilings.fill(self.threshold);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use router_testkit::scheduling::SceneBuilder;
+
+    use super::*;
+
+    fn ceilings(params: &str) -> Vec<f64> {
+        let plugin = SceneBuilder::new().plugin(&PLUGIN, params);
+        let mut ceilings = vec![f64::NAN; 3];
+        plugin.usage_limit.unwrap().ceilings(0.7, &[10, 0, -10], &mut ceilings);
+        ceilings
+    }
+
+    #[test]
+    fn every_band_has_the_same_ceiling() {
+        assert_eq!(ceilings(""), [1.0; 3]);
+        assert_eq!(ceilings("{threshold: 0.75}"), [0.75; 3]);
+    }
+
+    #[test]
+    fn a_negative_threshold_is_refused() {
+        let error = SceneBuilder::refusal(&PLUGIN, "{threshold: -1}");
+        assert!(error.contains("threshold"), "{error}");
+    }
+
+    #[test]
+    fn a03_it_reports_its_own_type() {
+        assert_eq!(PLUGIN.plugin_type, "static-usage-limit-policy");
+    }
+}
