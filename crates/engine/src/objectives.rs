@@ -189,7 +189,7 @@ spec: {priority: -10}
             &format!(
                 "{TWO}---\napiVersion: llm-d.ai/v1alpha2\nkind: InferenceObjective\nmetadata: {{name: x}}\nspec:\n  priority: high\n"
             ),
-            ":17:",
+            ":18:13:",
         );
         check("kind: InferenceObjective", "needs `apiVersion`");
         check("apiVersion: llm-d.ai/v1\nkind: InferenceObjective", "expected `llm-d.ai/v1alpha2`");

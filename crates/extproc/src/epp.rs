@@ -325,7 +325,7 @@ impl Deciding {
         if body == BodyState::EndedByTrailers {
             replies.push(Response::RequestTrailers(TrailersResponse::default()));
         }
-        Phase::Routed(Box::new(Going { exchange, lease: Some(feed.intolease()), observes_body }))
+        Phase::Routed(Box::new(Going { exchange, lease: Some(feed.into_lease()), observes_body }))
     }
 }
 
