@@ -1,0 +1,138 @@
+//! Scheduling profiles and the profile handler.
+
+use std::collections::BTreeMap;
+
+use super::{Availability, Checker, Diagnostics, Node, Path, Plugin, Role, Span, Target, quote};
+use crate::document::model::{Profile, ProfilePlugin};
+
+/// The one handler that is tied to a number of profiles.
+const SINGLE: &str = crate::document::defaults::SINGLE_PROFILE_HANDLER;
+
+impl Checker<'_> {
+    pub(super) fn profiles(&mut self) {
+        let document = self.document;
+        let mut lines = BTreeMap::new();
+        for profile in &document.profiles {
+            if !profile.name.is_empty() {
+                let name = format!("{}.name", profile.path);
+                if let Some(line) = lines.insert(&profile.name, profile.span.line) {
+                    let message = format!("a second profile named {}", quote(&profile.name));
+                    let help = || Some(format!("the other is on line {line}"));
+                    self.diagnostics.error(profile.span, Path::Base(&name), message, help);
+                }
+            }
+            self.profile(profile);
+        }
+        if document.profiles.is_empty() {
+            self.default_profile();
+        }
+        self.handlers();
+    }
+
+    fn profile(&mut self, profile: &Profile) {
+        let mut lines = BTreeMap::new();
+        let mut picker: Option<&ProfilePlugin> = None;
+        for entry in &profile.plugins {
+            let reference = &entry.plugin;
+            let path = Path::Base(&reference.path);
+            let repeated = lines.insert(&reference.name, reference.span.line);
+            let Target::Known(info) = self.resolve(reference) else { continue };
+            if !info.roles.iter().any(|role| role.is_scheduling()) {
+                let message = format!(
+                    "{} is no filter, scorer or picker; in a profile it does nothing",
+                    quote(&reference.name)
+                );
+                self.diagnostics.warning(reference.span, path, message, || None);
+            }
+            if info.has(Role::Picker) {
+                if let Some(first) = picker.replace(entry) {
+                    second_picker(first, entry, self.diagnostics);
+                }
+            } else if let Some(line) = repeated {
+                let message =
+                    format!("{} is listed twice and counts twice", quote(&reference.name));
+                let help = || Some(format!("it is on line {line} too"));
+                self.diagnostics.warning(reference.span, path, message, help);
+            }
+        }
+        self.weights(profile);
+    }
+
+    fn weights(&mut self, profile: &Profile) {
+        for entry in profile.plugins.iter().filter(|entry| entry.weight.is_some()) {
+            if let Target::Known(info) = self.target(&entry.plugin)
+                && !info.has(Role::Scorer)
+            {
+                let path = entry.plugin.path.replace(".pluginRef", ".weight");
+                let message =
+                    format!("{} is no scorer; its weight is ignored", quote(&entry.plugin.name));
+                self.diagnostics.warning(entry.weight_span, path, message, || None);
+            }
+        }
+    }
+
+    /// Without profiles all pickers would come into one.
+    fn default_profile(&mut self) {
+        let pickers = self.document.having(Role::Picker, self.catalog);
+        for pair in pickers.windows(2) {
+            if let [first, second] = pair {
+                let message = "a second picker, and no profile that says which one to use";
+                let path = Path::Base(&second.path);
+                self.diagnostics.error(second.span, path, message, || {
+                    Some(format!("{} is the first; write `schedulingProfiles`", place(first)))
+                });
+            }
+        }
+    }
+
+    /// One profile handler, or none where a single profile needs no choice.
+    fn handlers(&mut self) {
+        let handlers = self.document.having(Role::ProfileHandler, self.catalog);
+        let n_profiles = self.document.profiles.len();
+        for pair in handlers.windows(2) {
+            if let [first, second] = pair {
+                let path = Path::Base(&second.path);
+                self.diagnostics.error(second.span, path, "a second profile handler", || {
+                    Some(format!("{} is the first; there can be only one", place(first)))
+                });
+            }
+        }
+        for handler in handlers.iter().filter(|handler| handler.plugin_type == SINGLE) {
+            if n_profiles > 1 {
+                let message = format!("`{SINGLE}` cannot handle {n_profiles} profiles");
+                self.diagnostics.error(handler.span, Path::Base(&handler.path), message, || None);
+            }
+        }
+        // The handler may be the one whose own error is reported elsewhere.
+        let n_written = self.root.get("plugins").and_then(Node::as_list).map_or(0, <[_]>::len);
+        let all_known = n_written == self.document.plugins.len()
+            && self.document.plugins.iter().all(|plugin| {
+                let info = self.catalog.lookup(&plugin.plugin_type);
+                info.is_some_and(|info| info.availability == Availability::Available)
+            });
+        if handlers.is_empty() && n_profiles > 1 && all_known {
+            let span = self.key_span("schedulingProfiles");
+            let path = Path::ROOT;
+            let message = "several profiles need a profile handler among the plugins";
+            self.diagnostics.error(span, path.key("schedulingProfiles"), message, || None);
+        }
+    }
+
+    /// Where a key of the document itself stands.
+    pub(super) fn key_span(&self, key: &str) -> Span {
+        let entry = self.root.as_map().and_then(|map| map.entry(key));
+        entry.map_or(Span::NONE, |entry| entry.key_span)
+    }
+}
+
+fn second_picker(first: &ProfilePlugin, second: &ProfilePlugin, diagnostics: &mut Diagnostics) {
+    let (first, second) = (&first.plugin, &second.plugin);
+    let path = Path::Base(&second.path);
+    diagnostics.error(second.span, path, "a second picker in this profile", || {
+        Some(format!("{} on line {} is the first", quote(&first.name), first.span.line))
+    });
+}
+
+fn place(plugin: &Plugin) -> String {
+    format!("{} on line {}", quote(&plugin.name), plugin.span.line)
+}
