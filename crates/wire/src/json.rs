@@ -1,8 +1,8 @@
 //! An incremental, bounded JSON tokenizer.
 //!
 //! Bytes come in pieces of any size; tokens go to a [`Sink`] with the absolute byte range they had on the wire.
-//! Nothing is kept but the state of the grammar, one bit for each open container and at most
-//! [`MAX_SPLIT_BYTES`] of a token that crosses a border between two pieces.
+//! Nothing is kept but the state of the grammar, one bit for each open container and at most [`MAX_RAW_BYTES`] of a
+//! token that crosses a border between two pieces.
 
 mod error;
 mod number;
@@ -28,8 +28,12 @@ pub const DEFAULT_MAX_DEPTH: usize = 128;
 /// The deepest nesting that can be asked for: one bit for each open container is kept in place.
 pub const MAX_DEPTH: usize = 256;
 
-/// A string or number that crosses a border between pieces is still handed over if it is not longer than this.
-pub const MAX_SPLIT_BYTES: usize = 64;
+/// A string or number is handed over if it is not longer than this, wherever the pieces were cut. Of a longer one
+/// only the place is told.
+pub const MAX_RAW_BYTES: usize = 64;
+
+/// So far ahead is looked for the end of an integer.
+const MAX_PLAIN_DIGITS: usize = 12;
 
 /// What a tokenizer finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +50,7 @@ pub enum Token<'a> {
     Key(Text<'a>),
     /// A string value.
     Str(Text<'a>),
-    /// A number as it was written; `None` if it crosses pieces and is longer than [`MAX_SPLIT_BYTES`].
+    /// A number as it was written; `None` if it is longer than [`MAX_RAW_BYTES`].
     Number(Option<&'a [u8]>),
     /// `true` or `false`
     Bool(bool),
@@ -58,7 +62,7 @@ pub enum Token<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Text<'a> {
     /// The bytes between the quotes as they were on the wire: valid UTF-8 with valid escapes.
-    /// `None` if the string crosses pieces and is longer than [`MAX_SPLIT_BYTES`].
+    /// `None` if they are longer than [`MAX_RAW_BYTES`].
     pub raw: Option<&'a [u8]>,
     /// Whether there is at least one escape in it.
     pub escaped: bool,
@@ -135,17 +139,24 @@ enum Word {
     Null,
 }
 
-/// The kinds of the open containers: a set bit is an object.
+/// The open containers: one bit for each, set if it is an object.
 #[derive(Debug, Default)]
 struct Containers {
     bits: [u64; MAX_DEPTH / 64],
     depth: usize,
+    innermost: Option<Container>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Container {
+    Object,
+    Array,
 }
 
 /// The beginning of a token that crosses pieces.
 #[derive(Debug, Default)]
 struct Split {
-    bytes: SmallVec<[u8; MAX_SPLIT_BYTES]>,
+    bytes: SmallVec<[u8; MAX_RAW_BYTES]>,
     active: bool,
     too_long: bool,
 }
@@ -234,7 +245,7 @@ impl Tokenizer {
             self.content_from = 0;
             self.end_number(&[], 0, at, sink);
         }
-        if self.state == State::AfterValue && self.containers.depth == 0 {
+        if self.state == State::AfterValue && self.containers.innermost.is_none() {
             return Ok(());
         }
         let error = JsonErrorKind::UnexpectedEnd.at(at);
@@ -250,9 +261,12 @@ impl Tokenizer {
 
     /// Whether a whole document has been read; more than white space after it would be an error.
     pub fn is_whole(&self) -> bool {
-        self.state == State::AfterValue && self.containers.depth == 0 && self.failed.is_none()
+        self.state == State::AfterValue
+            && self.containers.innermost.is_none()
+            && self.failed.is_none()
     }
 
+    /// Reads what is between and around tokens, and the tokens that are whole in this piece.
     fn structure<S: Sink>(
         &mut self,
         piece: &[u8],
@@ -262,50 +276,102 @@ impl Tokenizer {
     ) -> Result<usize, JsonError> {
         let mut at = from;
         while let Some(&byte) = piece.get(at) {
-            let place = base + at;
-            at += 1;
-            match (self.state, byte) {
-                (_, b' ' | b'\n' | b'\r' | b'\t') => {}
-                (State::Value | State::FirstElement, b'"') => return Ok(self.begin_text(at, place)),
-                (State::FirstKey | State::Key, b'"') => {
-                    let next = self.begin_text(at, place);
-                    self.is_key = true;
-                    return Ok(next);
-                }
-                (State::Colon, b':') => self.state = State::Value,
-                (State::AfterValue, b',') if self.containers.depth > 0 => {
-                    let in_object = self.containers.in_object();
-                    self.state = if in_object { State::Key } else { State::Value };
-                }
-                (State::Value | State::FirstElement, b'{' | b'[') => {
-                    self.open(byte == b'{', place, sink)?;
-                }
-                (State::AfterValue | State::FirstKey, b'}') if self.containers.in_object() => {
-                    self.close(Token::ObjectEnd, place, sink);
-                }
-                (State::AfterValue | State::FirstElement, b']')
-                    if self.containers.depth > 0 && !self.containers.in_object() =>
-                {
-                    self.close(Token::ArrayEnd, place, sink);
-                }
-                (State::Value | State::FirstElement, _) => {
-                    self.begin_scalar(byte, at, place)?;
-                    return Ok(at);
-                }
-                (State::AfterValue, _) if self.containers.depth == 0 => {
-                    return Err(JsonErrorKind::TrailingByte(byte).at(place));
-                }
-                _ => return Err(JsonErrorKind::UnexpectedByte(byte).at(place)),
+            if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                at += 1;
+                continue;
             }
+            at = match self.state {
+                State::AfterValue => self.after_value(byte, base + at, sink).map(|()| at + 1)?,
+                State::Value | State::FirstElement => {
+                    let next = self.value(byte, piece, at, base, sink)?;
+                    if self.state.is_in_token() {
+                        return Ok(next);
+                    }
+                    next
+                }
+                State::FirstKey | State::Key if byte == b'"' => {
+                    self.begin_text(at, base, true);
+                    let next = self.text(piece, at + 1, base, sink)?;
+                    if self.state.is_in_token() {
+                        return Ok(next);
+                    }
+                    next
+                }
+                State::FirstKey if byte == b'}' => {
+                    self.close(Token::ObjectEnd, base + at, sink);
+                    at + 1
+                }
+                State::Colon if byte == b':' => {
+                    self.state = State::Value;
+                    at + 1
+                }
+                State::FirstKey | State::Key | State::Colon => {
+                    return Err(JsonErrorKind::UnexpectedByte(byte).at(base + at));
+                }
+                State::Text
+                | State::Escape
+                | State::Hex { .. }
+                | State::Number(_)
+                | State::Literal { .. } => return Ok(at),
+            };
         }
         Ok(at)
+    }
+
+    /// Reads the beginning of a value, and all of it if it is a string or a plain integer that ends in this piece.
+    #[inline]
+    fn value<S: Sink>(
+        &mut self,
+        byte: u8,
+        piece: &[u8],
+        at: usize,
+        base: usize,
+        sink: &mut S,
+    ) -> Result<usize, JsonError> {
+        let place = base + at;
+        match byte {
+            b'"' => {
+                self.begin_text(at, base, false);
+                return self.text(piece, at + 1, base, sink);
+            }
+            b'1'..=b'9' => {
+                if let Some(end) = plain_integer_end(piece, at + 1) {
+                    self.state = State::AfterValue;
+                    sink.token(Token::Number(piece.get(at..end)), place..base + end);
+                    return Ok(end);
+                }
+                self.begin_scalar(byte, at, place)?;
+            }
+            b'{' | b'[' => self.open(byte == b'{', place, sink)?,
+            b']' if self.state == State::FirstElement => self.close(Token::ArrayEnd, place, sink),
+            _ => self.begin_scalar(byte, at, place)?,
+        }
+        Ok(at + 1)
+    }
+
+    #[inline]
+    fn after_value<S: Sink>(
+        &mut self,
+        byte: u8,
+        place: usize,
+        sink: &mut S,
+    ) -> Result<(), JsonError> {
+        match (byte, self.containers.innermost) {
+            (b',', Some(Container::Object)) => self.state = State::Key,
+            (b',', Some(Container::Array)) => self.state = State::Value,
+            (b'}', Some(Container::Object)) => self.close(Token::ObjectEnd, place, sink),
+            (b']', Some(Container::Array)) => self.close(Token::ArrayEnd, place, sink),
+            (_, Some(_)) => return Err(JsonErrorKind::UnexpectedByte(byte).at(place)),
+            (_, None) => return Err(JsonErrorKind::TrailingByte(byte).at(place)),
+        }
+        Ok(())
     }
 
     fn open<S: Sink>(&mut self, object: bool, place: usize, sink: &mut S) -> Result<(), JsonError> {
         if self.containers.depth >= self.max_depth {
             return Err(JsonErrorKind::TooDeep { limit: self.max_depth }.at(place));
         }
-        self.containers.push(object);
+        self.containers.push(if object { Container::Object } else { Container::Array });
         self.state = if object { State::FirstKey } else { State::FirstElement };
         let token = if object { Token::ObjectStart } else { Token::ArrayStart };
         sink.token(token, place..place + 1);
@@ -318,19 +384,18 @@ impl Tokenizer {
         sink.token(token, place..place + 1);
     }
 
-    fn begin_text(&mut self, content_from: usize, place: usize) -> usize {
-        self.token_start = place;
-        self.content_from = content_from;
-        self.is_key = false;
+    fn begin_text(&mut self, quote_at: usize, base: usize, is_key: bool) {
+        self.token_start = base + quote_at;
+        self.content_from = quote_at + 1;
+        self.is_key = is_key;
         self.escaped = false;
         self.split.clear();
         self.state = State::Text;
-        content_from
     }
 
-    fn begin_scalar(&mut self, byte: u8, after: usize, place: usize) -> Result<(), JsonError> {
+    fn begin_scalar(&mut self, byte: u8, at: usize, place: usize) -> Result<(), JsonError> {
         self.token_start = place;
-        self.content_from = after - 1;
+        self.content_from = at;
         self.split.clear();
         self.state = match byte {
             b'-' => State::Number(Num::Minus),
@@ -400,6 +465,36 @@ impl Tokenizer {
     }
 }
 
+/// Where an integer ends whose first digit is before `from`, if it is as plain as token ids are: digits only, and
+/// its end is in this piece.
+fn plain_integer_end(piece: &[u8], from: usize) -> Option<usize> {
+    let rest = piece.get(from..from + MAX_PLAIN_DIGITS)?;
+    let n_digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    let ends = matches!(rest.get(n_digits), Some(b',' | b']' | b'}' | b' '));
+    ends.then_some(from + n_digits)
+}
+
+// === impl State ===
+
+impl State {
+    #[inline]
+    fn is_in_token(self) -> bool {
+        match self {
+            State::Text
+            | State::Escape
+            | State::Hex { .. }
+            | State::Number(_)
+            | State::Literal { .. } => true,
+            State::Value
+            | State::FirstElement
+            | State::FirstKey
+            | State::Key
+            | State::Colon
+            | State::AfterValue => false,
+        }
+    }
+}
+
 // === impl Num ===
 
 impl Num {
@@ -445,21 +540,24 @@ impl Word {
 // === impl Containers ===
 
 impl Containers {
-    fn push(&mut self, object: bool) {
+    fn push(&mut self, container: Container) {
         if let Some(word) = self.bits.get_mut(self.depth / 64) {
             let bit = 1 << (self.depth % 64);
-            *word = if object { *word | bit } else { *word & !bit };
+            match container {
+                Container::Object => *word |= bit,
+                Container::Array => *word &= !bit,
+            }
         }
         self.depth += 1;
+        self.innermost = Some(container);
     }
 
     fn pop(&mut self) {
         self.depth = self.depth.saturating_sub(1);
-    }
-
-    fn in_object(&self) -> bool {
-        let Some(top) = self.depth.checked_sub(1) else { return false };
-        self.bits.get(top / 64).is_some_and(|word| word >> (top % 64) & 1 == 1)
+        self.innermost = self.depth.checked_sub(1).map(|top| {
+            let is_object = self.bits.get(top / 64).is_some_and(|word| word >> (top % 64) & 1 == 1);
+            if is_object { Container::Object } else { Container::Array }
+        });
     }
 }
 
@@ -476,7 +574,7 @@ impl Split {
 
     fn keep(&mut self, part: &[u8]) {
         self.active = true;
-        if self.too_long || self.bytes.len() + part.len() > MAX_SPLIT_BYTES {
+        if self.too_long || self.bytes.len() + part.len() > MAX_RAW_BYTES {
             self.too_long = true;
             self.bytes.clear();
         } else {
@@ -487,7 +585,7 @@ impl Split {
     /// The whole token, whose last part is `last`.
     fn whole<'a>(&'a mut self, last: &'a [u8]) -> Option<&'a [u8]> {
         if !self.active {
-            return Some(last);
+            return (last.len() <= MAX_RAW_BYTES).then_some(last);
         }
         self.keep(last);
         (!self.too_long).then_some(self.bytes.as_slice())

@@ -29,6 +29,7 @@
 
 #![warn(missing_docs)]
 
+pub mod fuzz;
 pub mod json;
 pub mod lists;
 pub mod media;

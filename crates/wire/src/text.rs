@@ -16,6 +16,11 @@ pub struct RawText {
 }
 
 impl RawText {
+    /// Slices of which none is empty.
+    pub(crate) fn new(slices: SmallVec<[Bytes; 1]>, escaped: bool) -> Self {
+        Self { slices, escaped }
+    }
+
     /// Bytes that stand for themselves: a JSON value, or contents of a string without escapes.
     pub fn verbatim(slices: impl IntoIterator<Item = Bytes>) -> Self {
         Self { slices: slices.into_iter().filter(|s| !s.is_empty()).collect(), escaped: false }

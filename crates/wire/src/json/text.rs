@@ -23,32 +23,46 @@ impl Tokenizer {
         base: usize,
         sink: &mut S,
     ) -> Result<usize, JsonError> {
-        let mut at = self.partial.complete(piece, from)?;
+        let mut at = from;
         if self.partial.len > 0 {
-            return Ok(at);
+            at = self.partial.complete(piece, from)?;
+            if self.partial.len > 0 {
+                return Ok(at);
+            }
         }
         loop {
             let rest = piece.get(at..).unwrap_or_default();
-            let Some(stop) = memchr2(b'"', b'\\', rest) else {
-                self.check_last(rest, base + at)?;
-                return Ok(piece.len());
-            };
-            let (run, special) = rest.split_at_checked(stop).unwrap_or_default();
-            check(run, base + at)?;
-            at += stop;
-            if special.first() == Some(&b'"') {
-                self.end_text(piece, at, base, sink);
-                return Ok(at + 1);
-            }
-            self.escaped = true;
-            match *special {
-                [_, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => at += 2,
-                [_, b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(u8::is_ascii_hexdigit) => {
-                    at += 6;
+            let n_plain = plain_prefix(rest);
+            at += n_plain;
+            let rest = rest.get(n_plain..).unwrap_or_default();
+            match *rest {
+                [] => return Ok(at),
+                [b'"', ..] => {
+                    self.end_text(piece, at, base, sink);
+                    return Ok(at + 1);
+                }
+                [b'\\', ref escape @ ..] => {
+                    self.escaped = true;
+                    match *escape {
+                        [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => at += 2,
+                        [b'u', a, b, c, d, ..]
+                            if [a, b, c, d].iter().all(u8::is_ascii_hexdigit) =>
+                        {
+                            at += 6;
+                        }
+                        _ => {
+                            self.state = State::Escape;
+                            return Ok(at + 1);
+                        }
+                    }
                 }
                 _ => {
-                    self.state = State::Escape;
-                    return Ok(at + 1);
+                    let Some(stop) = memchr2(b'"', b'\\', rest) else {
+                        self.check_last(rest, base + at)?;
+                        return Ok(piece.len());
+                    };
+                    check(rest.get(..stop).unwrap_or_default(), base + at)?;
+                    at += stop;
                 }
             }
         }
@@ -122,6 +136,63 @@ impl PartialChar {
         }
         Ok(at)
     }
+}
+
+/// Words at the beginning of a run that are looked at one by one: most keys and many values end in them.
+const FIRST_WORDS: usize = 2;
+
+/// Blocks after them, each looked at as a whole. Beyond them `memchr` is faster.
+const BLOCKS: usize = 4;
+const BLOCK_BYTES: usize = 32;
+
+/// How many bytes at the beginning need no look: ASCII, no control character, no quote and no backslash.
+/// It may stop early in a long run.
+#[inline]
+fn plain_prefix(text: &[u8]) -> usize {
+    let n_first = plain_words(text, FIRST_WORDS);
+    if n_first < FIRST_WORDS * 8 {
+        return n_first;
+    }
+    let rest = text.get(n_first..).unwrap_or_default();
+    // Compares that compile to vector instructions: as a signed byte, what is not ASCII is below the space, too.
+    let is_plain = |block: &&[u8; BLOCK_BYTES]| {
+        !block.iter().fold(false, |special, &byte| {
+            special | ((byte as i8) < 0x20) | (byte == b'"') | (byte == b'\\')
+        })
+    };
+    let n_blocks = rest.as_chunks().0.iter().take(BLOCKS).take_while(is_plain).count();
+    let n_plain = n_first + n_blocks * BLOCK_BYTES;
+    if n_blocks == BLOCKS {
+        return n_plain;
+    }
+    n_plain + plain_words(text.get(n_plain..).unwrap_or_default(), BLOCK_BYTES / 8)
+}
+
+/// As [`plain_prefix`], over at most `n_words` words and, if the text is over before that, its last bytes.
+#[inline]
+fn plain_words(text: &[u8], n_words: usize) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES << 7;
+    // Sets the high bit of each zero byte; above the lowest one it may set more.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
+    let (words, tail) = text.as_chunks::<8>();
+    let mut n_plain = 0;
+    for word in words.iter().take(n_words) {
+        let word = u64::from_le_bytes(*word);
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let quote = zeros(word ^ (ONES * u64::from(b'"')));
+        let backslash = zeros(word ^ (ONES * u64::from(b'\\')));
+        let special = (control | quote | backslash | word) & HIGHS;
+        if special != 0 {
+            return n_plain + special.trailing_zeros() as usize / 8;
+        }
+        n_plain += 8;
+    }
+    if words.len() >= n_words {
+        return n_plain;
+    }
+    let is_plain = |byte: &&u8| !matches!(**byte, 0..0x20 | b'"' | b'\\' | 0x80..);
+    n_plain + tail.iter().take_while(is_plain).count()
 }
 
 /// Checks a run of string contents that begins and ends between characters.

@@ -43,9 +43,9 @@ impl<'p> Label<'p> {
 }
 
 impl<'p> Labels<'p> {
-    /// The labels in `inside`, which is what stands between the braces.
-    pub(super) fn new(inside: &'p [u8]) -> Self {
-        Self { rest: inside }
+    /// The labels in a label set without its opening brace, but with its closing one.
+    pub(super) fn new(rest: &'p [u8]) -> Self {
+        Self { rest }
     }
 }
 
@@ -83,14 +83,14 @@ fn number(word: &[u8]) -> Option<f64> {
     std::str::from_utf8(word).ok()?.parse().ok()
 }
 
-/// Reads up to the closing brace; gives what is inside and what comes after.
+/// Reads up to the closing brace; gives the labels with that brace, and what comes after.
 fn label_set(inside: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut rest = inside;
     while let Some((_, tail)) = label(rest) {
         rest = tail;
     }
     let after = rest.trim_ascii_start().strip_prefix(b"}")?;
-    Some((inside.get(..inside.len() - rest.len())?, after))
+    Some((inside.get(..inside.len() - after.len())?, after))
 }
 
 /// Reads `name="value"` and the comma after it, if there is one; a label set may end with a comma.

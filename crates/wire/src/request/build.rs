@@ -57,7 +57,7 @@ fn prompts(scan: Scan, body: &Chunks) -> Result<Vec<Prompt>, ScanError> {
         let pieces = spans.into_iter().flatten().map(|span| Piece::Text(text(body, span)));
         return Ok(vec![Prompt::Text(pieces.collect())]);
     }
-    if let [] = scan.prompts.as_slice() {
+    if scan.prompts.is_empty() {
         return Err(missing);
     }
     if let (Api::VllmGenerate, [PromptMark::Tokens(tokens)]) = (scan.api, scan.prompts.as_slice())
@@ -75,8 +75,7 @@ fn prompts(scan: Scan, body: &Chunks) -> Result<Vec<Prompt>, ScanError> {
 }
 
 fn text(body: &Chunks, span: Span) -> RawText {
-    let slices = body.slices(span.start..span.end);
-    if span.escaped { RawText::escaped(slices) } else { RawText::verbatim(slices) }
+    RawText::new(body.slices(span.start..span.end), span.escaped)
 }
 
 fn piece(body: &Chunks, mark: &Mark) -> Option<Piece> {

@@ -14,7 +14,7 @@ const GATHER_BYTES: usize = 16 * 1024;
 /// Chunks with the offset at which each begins; gives parts of the whole as shared slices.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
-    chunks: Vec<(usize, Bytes)>,
+    list: Vec<(usize, Bytes)>,
     small: Vec<u8>,
     len: usize,
 }
@@ -33,7 +33,7 @@ impl Chunks {
             }
         } else {
             self.close_small();
-            self.chunks.push((self.len, chunk.clone()));
+            self.list.push((self.len, chunk.clone()));
             self.len += chunk.len();
         }
     }
@@ -42,23 +42,24 @@ impl Chunks {
     pub(super) fn close_small(&mut self) {
         if !self.small.is_empty() {
             let start = self.len - self.small.len();
-            self.chunks.push((start, Bytes::copy_from_slice(&self.small)));
+            self.list.push((start, Bytes::copy_from_slice(&self.small)));
             self.small.clear();
         }
     }
 
     /// The bytes of `range`, without a copy.
     pub(super) fn slices(&self, range: Range<usize>) -> SmallVec<[Bytes; 1]> {
-        let first =
-            self.chunks.partition_point(|(start, chunk)| start + chunk.len() <= range.start);
+        let first = self.list.partition_point(|(start, chunk)| start + chunk.len() <= range.start);
         let mut slices = SmallVec::new();
-        for (start, chunk) in self.chunks.get(first..).unwrap_or_default() {
+        for (start, chunk) in self.list.get(first..).unwrap_or_default() {
             if *start >= range.end {
                 break;
             }
             let from = range.start.saturating_sub(*start);
             let to = chunk.len().min(range.end - start);
-            slices.push(chunk.slice(from.min(to)..to));
+            if from < to {
+                slices.push(chunk.slice(from..to));
+            }
         }
         slices
     }
@@ -93,6 +94,6 @@ mod tests {
             chunks.push(&Bytes::from_static(b"x"));
         }
         chunks.close_small();
-        assert!(chunks.chunks.len() <= 100_000 / GATHER_BYTES + 1);
+        assert!(chunks.list.len() <= 100_000 / GATHER_BYTES + 1);
     }
 }

@@ -179,10 +179,14 @@ impl Sink for Scan {
                 let slot = self.take_slot();
                 self.string(slot, text, &span);
             }
-            Token::Number(_) | Token::Bool(_) | Token::Null => {
-                let slot = self.take_slot();
-                self.scalar(slot, token, &span);
-            }
+            Token::Number(_) | Token::Bool(_) | Token::Null => match (self.take_slot(), token) {
+                // Lists of token ids may be most of a body.
+                (Slot::Token, Token::Number(raw)) => self.push_token(raw),
+                (Slot::Prompt, Token::Number(raw)) if self.shape == Shape::Tokens => {
+                    self.push_token(raw);
+                }
+                (slot, token) => self.scalar(slot, token, &span),
+            },
         }
     }
 }
@@ -227,6 +231,7 @@ impl Scan {
         self.error.clone().map_or(Ok(()), Err)
     }
 
+    #[inline]
     fn take_slot(&mut self) -> Slot {
         match self.frames.last().and_then(|frame| frame.element()) {
             Some(element) => element,
@@ -378,7 +383,7 @@ impl Scan {
             Slot::CacheSalt => self.cache_salt = self.short("cache_salt", contents),
             Slot::Instructions => self.instructions = contents.nonempty(),
             Slot::Input => self.input = Some(contents),
-            Slot::Message => self.wrong_messages(),
+            Slot::Messages | Slot::Message => self.wrong_messages(),
             Slot::Role => {
                 if let Some(mark) = self.messages.get_mut(self.message_start) {
                     *mark = contents.nonempty().map_or(Mark::NoRole, Mark::Text);
@@ -467,7 +472,6 @@ impl Scan {
                 self.push_token(raw);
             }
             (Slot::Prompt, _) => self.wrong_prompt(),
-            (Slot::Token, Token::Number(raw)) => self.push_token(raw),
             (Slot::Token, _) => self.bad_token(),
             (Slot::Hash(kind), _) => {
                 self.hashes.push((kind, None));
@@ -627,8 +631,12 @@ impl Scan {
 
 fn token_id(raw: &[u8]) -> Option<u32> {
     // Nearly all ids are short and plain; the rest goes through the general form.
-    if raw.len() <= 9 && raw.iter().all(u8::is_ascii_digit) {
-        return Some(raw.iter().fold(0, |id, &digit| id * 10 + u32::from(digit - b'0')));
+    let mut id = 0;
+    for &digit in raw {
+        if !digit.is_ascii_digit() || raw.len() > 9 {
+            return count(raw).and_then(|id| u32::try_from(id).ok());
+        }
+        id = id * 10 + u32::from(digit - b'0');
     }
-    count(raw).and_then(|id| u32::try_from(id).ok())
+    Some(id)
 }

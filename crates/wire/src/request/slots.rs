@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::Api;
 use crate::{
-    json::{MAX_SPLIT_BYTES, Text, Unescaper},
+    json::{MAX_RAW_BYTES, Text, Unescaper},
     media::MediaKind,
 };
 
@@ -87,6 +87,7 @@ pub(super) enum Slot {
 
 impl Frame {
     /// What an element of this list means; `None` for an object, whose keys say it.
+    #[inline]
     pub(super) fn element(self) -> Option<Slot> {
         match self {
             Frame::Messages => Some(Slot::Message),
@@ -205,14 +206,14 @@ fn block_member(key: &[u8]) -> Slot {
 }
 
 /// The unescaped key. A key that was not handed over is longer than any that means something.
-fn name<'a>(key: Text<'a>, buffer: &'a mut SmallVec<[u8; MAX_SPLIT_BYTES]>) -> Option<&'a [u8]> {
+fn name<'a>(key: Text<'a>, buffer: &'a mut SmallVec<[u8; MAX_RAW_BYTES]>) -> Option<&'a [u8]> {
     let raw = key.raw?;
     if !key.escaped {
         return Some(raw);
     }
     let mut unescaper = Unescaper::default();
     let whole = unescaper.feed(raw, &mut |part| {
-        let fits = buffer.len() + part.len() <= MAX_SPLIT_BYTES;
+        let fits = buffer.len() + part.len() <= MAX_RAW_BYTES;
         if fits {
             buffer.extend_from_slice(part);
         }

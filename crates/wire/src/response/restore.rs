@@ -50,7 +50,10 @@ pub struct ModelRestore {
 
 #[derive(Debug)]
 enum Framing {
-    Unknown,
+    /// Only white space so far.
+    Unknown {
+        lines: sse::Lines,
+    },
     Json,
     Events {
         lines: sse::Lines,
@@ -71,7 +74,11 @@ impl ModelRestore {
         Self {
             target: target.to_owned(),
             replacement: quote(incoming),
-            framing: if idle { Framing::None } else { Framing::Unknown },
+            framing: if idle {
+                Framing::None
+            } else {
+                Framing::Unknown { lines: sse::Lines::default() }
+            },
             document: Document::default(),
             n_bytes: 0,
             held: Vec::new(),
@@ -95,16 +102,17 @@ impl ModelRestore {
 
     /// Finds the values in the piece.
     fn feed(&mut self, piece: &[u8], base: usize) {
-        if let Framing::Unknown = self.framing {
-            self.framing = match piece.trim_ascii_start().first() {
-                None => return,
+        if let Framing::Unknown { lines } = &mut self.framing {
+            let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+            self.framing = match piece.iter().find(|byte| !is_space(byte)) {
+                None => return lines.split(piece, |_| {}),
                 Some(b'{' | b'[') => Framing::Json,
-                Some(_) => Framing::Events { lines: sse::Lines::default(), has_data: false },
+                Some(_) => Framing::Events { lines: std::mem::take(lines), has_data: false },
             };
         }
         let document = &mut self.document;
         match &mut self.framing {
-            Framing::Unknown | Framing::None => {}
+            Framing::Unknown { .. } | Framing::None => {}
             Framing::Json => document.feed(piece, base),
             Framing::Events { lines, has_data } => lines.split(piece, |part| match part {
                 sse::Part::Data(range) => {
@@ -209,7 +217,7 @@ struct Document {
 impl Document {
     fn feed(&mut self, part: &[u8], base: usize) {
         // An error is kept by the tokenizer: what comes after it in the document passes through.
-        let _: Result<(), _> = self.tokenizer.feed(part, base, &mut self.finder);
+        self.tokenizer.feed(part, base, &mut self.finder).ok();
     }
 
     fn reset(&mut self) {
