@@ -3,7 +3,7 @@
 use std::{any::TypeId, collections::BTreeMap, sync::Arc};
 
 use router_core::EndpointSlot;
-use router_rt::Clock;
+use router_rt::{Clock, Offload, Seeds};
 use router_telemetry::{Registry, RouterMetrics};
 
 use crate::{
@@ -20,6 +20,10 @@ pub(crate) const SIGNALS: &str = "Signals";
 #[derive(Clone)]
 pub struct PluginEnv {
     pub clock: Clock,
+    /// Where a plugin's own randomness comes from; a plugin takes a family named like its instance.
+    pub seeds: Arc<Seeds>,
+    /// For work that takes longer than a runtime thread may be held, and for files.
+    pub offload: Offload,
     pub registry: Arc<Registry>,
     pub metrics: Arc<RouterMetrics>,
 }
@@ -114,7 +118,7 @@ impl BuildCx<'_> {
         self.flow.read(
             &self.plugin.name,
             Lifetime::Endpoint,
-            key.name,
+            &key.name,
             id,
             key.default_producer,
             producer,
@@ -130,7 +134,7 @@ impl BuildCx<'_> {
         self.flow.write(
             &self.plugin.name,
             Lifetime::Endpoint,
-            key.name,
+            &key.name,
             TypeId::of::<T>(),
             slot.binding(),
         );

@@ -6,6 +6,7 @@
 
 use std::{
     any::Any,
+    borrow::Cow,
     fmt,
     marker::PhantomData,
     sync::{Arc, OnceLock},
@@ -27,14 +28,19 @@ impl<T> DataKey<T> {
 
 /// Key of a value that lives on an endpoint.
 pub struct EndpointDataKey<T> {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub default_producer: &'static str,
     value: PhantomData<fn() -> T>,
 }
 
 impl<T> EndpointDataKey<T> {
     pub const fn new(name: &'static str, default_producer: &'static str) -> Self {
-        Self { name, default_producer, value: PhantomData }
+        Self { name: Cow::Borrowed(name), default_producer, value: PhantomData }
+    }
+
+    /// A key that a configuration names, such as the attribute of a custom metric.
+    pub const fn named(name: String, default_producer: &'static str) -> Self {
+        Self { name: Cow::Owned(name), default_producer, value: PhantomData }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, Ordering},
+    atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
 use router_core::Column;
@@ -26,6 +26,32 @@ pub const UNCACHED_TOKENS: DataKey<Column<u64>> =
 /// Requests and tokens in flight on an endpoint, live.
 pub const IN_FLIGHT: EndpointDataKey<InFlightLoad> =
     EndpointDataKey::new("InFlightLoadDataKey", "inflight-load-producer");
+
+/// A number that an extractor scrapes into an attribute which the configuration names. Nobody produces it
+/// by default.
+pub fn scalar(attribute: &str) -> EndpointDataKey<Scalar> {
+    EndpointDataKey::named(attribute.to_owned(), "")
+}
+
+/// A scraped number on an endpoint; NaN while no scrape says what it is.
+#[derive(Debug)]
+pub struct Scalar(AtomicU64);
+
+impl Default for Scalar {
+    fn default() -> Self {
+        Self(AtomicU64::new(f64::NAN.to_bits()))
+    }
+}
+
+impl Scalar {
+    pub fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    pub fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Ordering::Relaxed);
+    }
+}
 
 /// What one candidate holds of a prompt, in blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -39,6 +39,8 @@ pub trait BodyParser: Send {
 /// Takes a response body chunk by chunk. It cannot fail: what it cannot read it ignores.
 pub trait ResponseParser: Send {
     fn push(&mut self, chunk: &[u8]);
+    /// The body is over: what it left open, such as a last line without a line end, counts too.
+    fn end(&mut self) {}
     /// Token counts seen so far; the last that the model server sent counts.
     fn usage(&self) -> Option<Usage>;
     /// Data events seen so far; 0 for a JSON response.

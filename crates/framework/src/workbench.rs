@@ -6,7 +6,7 @@
 use std::{any::TypeId, collections::BTreeMap, sync::Arc};
 
 use router_core::{EndpointSlot, Signals};
-use router_rt::Clock;
+use router_rt::{Clock, Offload, Seeds};
 use router_telemetry::{BUILD, Registry, RouterMetrics, metrics::RegisterError};
 
 use crate::{
@@ -46,6 +46,8 @@ impl Workbench {
         let metrics = RouterMetrics::new(&registry, &BUILD)?;
         let env = PluginEnv {
             clock: Clock::new(),
+            seeds: Arc::new(Seeds::new(0)),
+            offload: Offload::inline(),
             registry: Arc::new(registry),
             metrics: Arc::new(metrics),
         };
@@ -111,12 +113,12 @@ impl Workbench {
         &mut self,
         key: &EndpointDataKey<T>,
     ) -> Option<EndpointSlot<T>> {
-        if self.flow.is_written(Lifetime::Endpoint, key.name) {
+        if self.flow.is_written(Lifetime::Endpoint, &key.name) {
             return None;
         }
         let slot = EndpointSlot::unbound();
         let id = TypeId::of::<T>();
-        self.flow.write(key.default_producer, Lifetime::Endpoint, key.name, id, slot.binding());
+        self.flow.write(key.default_producer, Lifetime::Endpoint, &key.name, id, slot.binding());
         Some(slot)
     }
 
