@@ -9,6 +9,7 @@
 //! | [`extproc`] | Envoy's side of the external processing protocol, and a server that decides nothing |
 //! | [`http`] | an HTTP client, a model server that only answers, and a bare reverse proxy |
 //! | [`payload`] | chat-completion bodies of a given size, and answers |
+//! | [`suite`] | scenarios, budgets, and the run that prints one beside the other |
 //! | [`procfs`] | CPU time and memory of another process |
 //!
 //! The programs in `src/bin/` are thin: they parse flags and call a `run` in here, so that tests can
@@ -19,3 +20,4 @@ pub mod http;
 pub mod load;
 pub mod payload;
 pub mod procfs;
+pub mod suite;

@@ -4,6 +4,7 @@
 //! requests start at even intervals and latency counts from the intended start, so a slow server
 //! cannot hide its queue.
 
+mod pace;
 mod report;
 mod tally;
 
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use router_rt::Tasks;
 use tokio::time::Instant;
 
+use pace::Pace;
 pub use report::{Latency, Report, ServerUse, Summary, print_line};
 use tally::Tally;
 
@@ -173,12 +175,13 @@ pub async fn run<E: Exchange>(args: &LoadArgs, exchange: Arc<E>) -> Result<Summa
     });
     let tasks = Tasks::new();
     let mut begin = Mark::now(args.pid);
-    let workers: Vec<_> = (0..args.concurrency)
-        .map(|worker_idx| {
-            let slot = exchange.slot(worker_idx);
-            tasks.spawn("load worker", worker(Arc::clone(&control), Arc::clone(&exchange), slot))
-        })
-        .collect();
+    let mut workers = Vec::with_capacity(args.concurrency);
+    for worker_idx in 0..args.concurrency {
+        let pace = if args.rate > 0.0 { Some(Pace::new()?) } else { None };
+        let slot = exchange.slot(worker_idx);
+        let work = worker(Arc::clone(&control), Arc::clone(&exchange), slot, pace);
+        workers.push(tasks.spawn("load worker", work));
+    }
     let mut end = None;
     if !counted {
         tokio::time::sleep(Duration::from_secs_f64(args.warmup)).await;
@@ -191,15 +194,20 @@ pub async fn run<E: Exchange>(args: &LoadArgs, exchange: Arc<E>) -> Result<Summa
     }
     let mut tally = Tally::new(E::PHASES.len());
     for worker in workers {
-        tally.add(worker.join().await?);
+        tally.add(worker.join().await??);
     }
     let end = end.unwrap_or_else(|| Mark::now(args.pid));
     Ok(summarize(E::PHASES, tally, &begin, &end))
 }
 
-async fn worker<E: Exchange>(control: Arc<Control>, exchange: Arc<E>, mut slot: E::Slot) -> Tally {
+async fn worker<E: Exchange>(
+    control: Arc<Control>,
+    exchange: Arc<E>,
+    mut slot: E::Slot,
+    pace: Option<Pace>,
+) -> Result<Tally> {
     let mut tally = Tally::new(E::PHASES.len());
-    while let Some((n, started)) = control.next_start().await {
+    while let Some((n, started)) = control.next_start(pace.as_ref()).await? {
         let run = exchange.run(&mut slot, n, started);
         let end = tokio::time::timeout(control.timeout, run).await;
         // A request counts if it ends within the window, whenever it began.
@@ -207,7 +215,7 @@ async fn worker<E: Exchange>(control: Arc<Control>, exchange: Arc<E>, mut slot: 
             tally.record(end);
         }
     }
-    tally
+    Ok(tally)
 }
 
 fn summarize(phases: &[&'static str], tally: Tally, begin: &Mark, end: &Mark) -> Summary {
@@ -244,23 +252,15 @@ fn summarize(phases: &[&'static str], tally: Tally, begin: &Mark, end: &Mark) ->
 
 impl Control {
     /// Waits for the start of the next request; `None` when the run is over.
-    async fn next_start(&self) -> Option<(u64, Instant)> {
+    async fn next_start(&self, pace: Option<&Pace>) -> Result<Option<(u64, Instant)>> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         if self.is_over(n) {
-            return None;
+            return Ok(None);
         }
-        if self.rate <= 0.0 {
-            return Some((n, Instant::now()));
-        }
+        let Some(pace) = pace else { return Ok(Some((n, Instant::now()))) };
         let start = self.start + Duration::from_secs_f64(n as f64 / self.rate);
-        // The runtime's timer rounds up to a millisecond: sleep short of it, then yield up to it.
-        if let Some(early) = start.checked_sub(Duration::from_millis(1)) {
-            tokio::time::sleep_until(early).await;
-        }
-        while Instant::now() < start {
-            tokio::task::yield_now().await;
-        }
-        (!self.is_over(n)).then_some((n, start))
+        pace.sleep_until(start).await?;
+        Ok((!self.is_over(n)).then_some((n, start)))
     }
 
     fn is_over(&self, n: u64) -> bool {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use futures_util::future::try_join_all;
 use router_bench::{extproc::floor, load};
 use tokio::net::TcpListener;
 
@@ -11,9 +12,9 @@ use tokio::net::TcpListener;
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
-    /// Address to listen on. Port 0 takes a free one; the first line printed says which.
+    /// Addresses to listen on. Port 0 takes a free one; a line printed for each says which.
     #[arg(default_value = "127.0.0.1:9002")]
-    listen: SocketAddr,
+    listen: Vec<SocketAddr>,
     /// Runtime threads.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -22,10 +23,13 @@ struct Cli {
 fn main() -> Result<()> {
     let cli = Cli::parse();
     load::runtime(cli.threads)?.block_on(async {
-        let listener = TcpListener::bind(cli.listen)
-            .await
-            .with_context(|| format!("binding {}", cli.listen))?;
-        load::print_line(&listener.local_addr()?.to_string())?;
-        floor::serve(listener, std::future::pending()).await
+        let mut servers = Vec::new();
+        for address in &cli.listen {
+            let listener =
+                TcpListener::bind(address).await.with_context(|| format!("binding {address}"))?;
+            load::print_line(&listener.local_addr()?.to_string())?;
+            servers.push(floor::serve(listener, std::future::pending()));
+        }
+        try_join_all(servers).await.map(drop)
     })
 }

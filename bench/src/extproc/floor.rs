@@ -2,7 +2,8 @@
 //!
 //! It waits for the end of the request body, answers with one fixed endpoint and echoes both bodies in
 //! chunks. It reads no JSON, keeps no state and scrapes nothing, so what it costs per request is what
-//! gRPC itself costs; an endpoint picker is measured as a multiple of it.
+//! gRPC itself costs; an endpoint picker is measured as a multiple of it. Its health service says that
+//! everything is serving.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -11,7 +12,7 @@ use std::pin::Pin;
 use anyhow::Result;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use router_proto::ext_proc::external_processor_server::{
     ExternalProcessor, ExternalProcessorServer,
 };
@@ -20,6 +21,11 @@ use router_proto::ext_proc::processing_response::Response as Answer;
 use router_proto::ext_proc::{
     BodyResponse, CommonResponse, HeaderMutation, HeaderValueOption, ProcessingRequest,
     ProcessingResponse,
+};
+use router_proto::health::health_check_response::ServingStatus;
+use router_proto::health::health_server::{Health, HealthServer};
+use router_proto::health::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
 use tokio::net::TcpListener;
 use tonic::transport::Server;
@@ -57,6 +63,7 @@ pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) ->
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .add_service(service)
+        .add_service(HealthServer::new(Floor))
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await?;
     Ok(())
@@ -78,6 +85,39 @@ impl ExternalProcessor for Floor {
         };
         Ok(Response::new(Box::pin(stream::try_unfold(exchange, Exchange::step))))
     }
+}
+
+#[tonic::async_trait]
+impl Health for Floor {
+    type WatchStream =
+        Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send + 'static>>;
+
+    async fn check(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        Ok(Response::new(serving()))
+    }
+
+    async fn list(
+        &self,
+        _: Request<HealthListRequest>,
+    ) -> Result<Response<HealthListResponse>, Status> {
+        let statuses = [(String::new(), serving())].into();
+        Ok(Response::new(HealthListResponse { statuses }))
+    }
+
+    async fn watch(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let once_and_no_change = stream::iter([Ok(serving())]).chain(stream::pending());
+        Ok(Response::new(Box::pin(once_and_no_change)))
+    }
+}
+
+fn serving() -> HealthCheckResponse {
+    HealthCheckResponse { status: ServingStatus::Serving.into() }
 }
 
 impl Exchange {

@@ -2,7 +2,7 @@
 //!
 //! `POST` to any path answers with JSON, or with server-sent events where the request says
 //! `"stream":true`; `GET /metrics` gives a page that changes from scrape to scrape as a loaded server's
-//! would; `GET /bench/stats` counts what all endpoints have served. There is no engine, no queue and no
+//! would; `GET /bench/stats` counts what all endpoints have served; `/health` and `/readyz` are 200. There is no engine, no queue and no
 //! delay: what it costs is a floor, and it is the same for whatever stands in front.
 
 mod page;
@@ -165,7 +165,7 @@ async fn answer(
             whole("application/json", stats.into())
         }
         (&Method::GET, "/v1/models") => whole("application/json", shared.models.clone()),
-        (&Method::GET, "/health") => whole("text/plain", Bytes::new()),
+        (&Method::GET, "/health" | "/readyz") => whole("text/plain", Bytes::new()),
         _ => empty(StatusCode::NOT_FOUND),
     }
 }

@@ -4,3 +4,4 @@
 mod args;
 mod extproc;
 mod http;
+mod suite;
