@@ -3,7 +3,7 @@
 //! Everything that a developer or a CI machine does beyond `cargo build` is here, in Rust, so that
 //! there is one way to do it and it works on every machine.
 //! Tasks know the folder layout and the package names of the project, and nothing of its logic.
-#![allow(clippy::print_stdout, reason = "a command-line tool talks to its user")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to its user")]
 
 mod codegen;
 mod command;
@@ -13,6 +13,8 @@ mod paths;
 mod setup;
 mod suite;
 mod tidy;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -63,8 +65,19 @@ struct CodegenArgs {
     check: bool,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not the derived output: a backtrace of this program helps nobody.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
         Task::Setup(args) => setup::run(&args),
         Task::Test(args) => suite::run(&args),
         Task::Tidy(args) => tidy::run(&args),

@@ -29,7 +29,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     if !args.no_envoy {
         setup::run(&setup::Args::default())?;
     }
-    build_release(&["--package", "router-bench", "--bin", "bench-suite"])?;
+    build_release()?;
     let mut suite = std::process::Command::new(paths::cargo_target().join("release/bench-suite"));
     suite.arg("--router").arg(paths::release_router()).args(["--out", "bench/results"]);
     if !args.no_envoy {
@@ -43,7 +43,7 @@ pub(crate) fn soak(args: &SoakArgs) -> anyhow::Result<()> {
     if args.requests == 0 {
         bail!("--requests must be at least 1");
     }
-    build_release(&["--package", "router-bench", "--bin", "soak"])?;
+    build_release()?;
     let mut soak = std::process::Command::new(paths::cargo_target().join("release/soak"));
     soak.args(["--requests", &args.requests.to_string()])
         .arg("--router")
@@ -51,13 +51,15 @@ pub(crate) fn soak(args: &SoakArgs) -> anyhow::Result<()> {
     command::run(&format!("soak with {} requests", args.requests), soak.args(&args.soak))
 }
 
-fn build_release(tool: &[&str]) -> anyhow::Result<()> {
+/// Builds the router and all measuring programs, since a suite starts several of them.
+fn build_release() -> anyhow::Result<()> {
     command::run(
-        "release build of the router",
-        command::cargo().args(["build", "--release", "--locked", "--package", "llm-d-router"]),
-    )?;
-    command::run(
-        "release build of the measuring tool",
-        command::cargo().args(["build", "--release", "--locked"]).args(tool),
+        "release build of the router and the measuring programs",
+        command::cargo().args(["build", "--release", "--locked", "--bins"]).args([
+            "--package",
+            "llm-d-router",
+            "--package",
+            "router-bench",
+        ]),
     )
 }

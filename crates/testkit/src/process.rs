@@ -8,11 +8,12 @@
 //! These waits need real time: do not use them in a test with a paused clock.
 
 mod output;
+mod port;
 mod probe;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -25,6 +26,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::sync::watch;
 
 pub use self::output::{MAX_LINE_LEN, MAX_LINES};
+pub use self::port::ReservedPort;
 pub use self::probe::{HttpAnswer, grpc_status, http_get, poll_until};
 
 use self::output::Output;
@@ -371,34 +373,6 @@ fn reap(child: &mut Child) -> ExitStatus {
 
 fn as_pid(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
-}
-
-/// A port of the loopback address that nobody else gets while this value lives.
-///
-/// Prefer letting the child bind port 0 and say which it got; this is for programs that cannot.
-#[derive(Debug)]
-pub struct ReservedPort {
-    listener: TcpListener,
-    addr: SocketAddr,
-}
-
-impl ReservedPort {
-    /// Takes a free port.
-    pub fn new() -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        let addr = listener.local_addr()?;
-        Ok(Self { listener, addr })
-    }
-
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-
-    /// Gives the port up, right before the child that is to bind it starts.
-    pub fn release(self) -> SocketAddr {
-        drop(self.listener);
-        self.addr
-    }
 }
 
 /// What a child that ran to its end left.
