@@ -6,6 +6,7 @@
 
 mod error;
 mod number;
+mod state;
 mod text;
 mod unescape;
 
@@ -14,8 +15,7 @@ mod tests;
 
 use std::ops::Range;
 
-use smallvec::SmallVec;
-
+use self::state::{Container, Containers, Num, Split, State, Word};
 pub(crate) use self::unescape::{Unescaper, equals_unescaped};
 pub use self::{
     error::{JsonError, JsonErrorKind},
@@ -102,63 +102,6 @@ pub struct Tokenizer {
     split: Split,
     partial: text::PartialChar,
     failed: Option<JsonError>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Value,
-    FirstElement,
-    FirstKey,
-    Key,
-    Colon,
-    AfterValue,
-    Text,
-    Escape,
-    Hex { left: u8 },
-    Number(Num),
-    Literal { word: Word, matched: u8 },
-}
-
-/// How far a number has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Num {
-    Minus,
-    Zero,
-    Int,
-    Dot,
-    Fraction,
-    Exp,
-    ExpSign,
-    ExpDigits,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
-    True,
-    False,
-    Null,
-}
-
-/// The open containers: one bit for each, set if it is an object.
-#[derive(Debug, Default)]
-struct Containers {
-    bits: [u64; MAX_DEPTH / 64],
-    depth: usize,
-    innermost: Option<Container>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Container {
-    Object,
-    Array,
-}
-
-/// The beginning of a token that crosses pieces.
-#[derive(Debug, Default)]
-struct Split {
-    bytes: SmallVec<[u8; MAX_RAW_BYTES]>,
-    active: bool,
-    too_long: bool,
 }
 
 // === impl Tokenizer ===
@@ -472,122 +415,4 @@ fn plain_integer_end(piece: &[u8], from: usize) -> Option<usize> {
     let n_digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
     let ends = matches!(rest.get(n_digits), Some(b',' | b']' | b'}' | b' '));
     ends.then_some(from + n_digits)
-}
-
-// === impl State ===
-
-impl State {
-    #[inline]
-    fn is_in_token(self) -> bool {
-        match self {
-            State::Text
-            | State::Escape
-            | State::Hex { .. }
-            | State::Number(_)
-            | State::Literal { .. } => true,
-            State::Value
-            | State::FirstElement
-            | State::FirstKey
-            | State::Key
-            | State::Colon
-            | State::AfterValue => false,
-        }
-    }
-}
-
-// === impl Num ===
-
-impl Num {
-    #[inline]
-    fn after(self, byte: u8) -> Option<Num> {
-        Some(match (self, byte) {
-            (Num::Int, b'0'..=b'9') | (Num::Minus, b'1'..=b'9') => Num::Int,
-            (Num::Minus, b'0') => Num::Zero,
-            (Num::Int | Num::Zero, b'.') => Num::Dot,
-            (Num::Dot | Num::Fraction, b'0'..=b'9') => Num::Fraction,
-            (Num::Int | Num::Zero | Num::Fraction, b'e' | b'E') => Num::Exp,
-            (Num::Exp, b'+' | b'-') => Num::ExpSign,
-            (Num::Exp | Num::ExpSign | Num::ExpDigits, b'0'..=b'9') => Num::ExpDigits,
-            _ => return None,
-        })
-    }
-
-    fn is_whole(self) -> bool {
-        matches!(self, Num::Zero | Num::Int | Num::Fraction | Num::ExpDigits)
-    }
-}
-
-// === impl Word ===
-
-impl Word {
-    fn letters(self) -> &'static [u8] {
-        match self {
-            Word::True => b"true",
-            Word::False => b"false",
-            Word::Null => b"null",
-        }
-    }
-
-    fn token(self) -> Token<'static> {
-        match self {
-            Word::True => Token::Bool(true),
-            Word::False => Token::Bool(false),
-            Word::Null => Token::Null,
-        }
-    }
-}
-
-// === impl Containers ===
-
-impl Containers {
-    fn push(&mut self, container: Container) {
-        if let Some(word) = self.bits.get_mut(self.depth / 64) {
-            let bit = 1 << (self.depth % 64);
-            match container {
-                Container::Object => *word |= bit,
-                Container::Array => *word &= !bit,
-            }
-        }
-        self.depth += 1;
-        self.innermost = Some(container);
-    }
-
-    fn pop(&mut self) {
-        self.depth = self.depth.saturating_sub(1);
-        self.innermost = self.depth.checked_sub(1).map(|top| {
-            let is_object = self.bits.get(top / 64).is_some_and(|word| word >> (top % 64) & 1 == 1);
-            if is_object { Container::Object } else { Container::Array }
-        });
-    }
-}
-
-// === impl Split ===
-
-impl Split {
-    fn clear(&mut self) {
-        if self.active {
-            self.bytes.clear();
-            self.active = false;
-            self.too_long = false;
-        }
-    }
-
-    fn keep(&mut self, part: &[u8]) {
-        self.active = true;
-        if self.too_long || self.bytes.len() + part.len() > MAX_RAW_BYTES {
-            self.too_long = true;
-            self.bytes.clear();
-        } else {
-            self.bytes.extend_from_slice(part);
-        }
-    }
-
-    /// The whole token, whose last part is `last`.
-    fn whole<'a>(&'a mut self, last: &'a [u8]) -> Option<&'a [u8]> {
-        if !self.active {
-            return (last.len() <= MAX_RAW_BYTES).then_some(last);
-        }
-        self.keep(last);
-        (!self.too_long).then_some(self.bytes.as_slice())
-    }
 }

@@ -3,10 +3,19 @@
 //! The pass also proves that the body is JSON. Texts are shared slices of the chunks; nothing is copied and nothing
 //! is ever serialised again. Of a member that is given twice the last one counts, as in the model servers' own
 //! readers.
+//!
+//! The pieces of a prompt come in the order in which a chat template shows them to the model: tools, system texts,
+//! then each message with its role before its content, wherever these stand in the body. Raw JSON (tools, inputs of
+//! tools, items of the Responses API) is taken as it was written.
+//!
+//! Differs from the Go reference: wrong types of members that may be left out do not refuse a request; batches of
+//! token prompts are accepted; the tool calls of a message are part of its text, since the model sees them; each
+//! string of an embeddings request is a prompt of its own, without JSON quotes.
 
 mod build;
 mod chunks;
 mod error;
+mod found;
 mod scan;
 mod slots;
 
@@ -166,7 +175,7 @@ impl RequestScan {
     /// The body cannot become a valid request any more. Every later call gives the same error.
     pub fn push(&mut self, chunk: &Bytes) -> Result<(), ScanError> {
         let fed = self.tokenizer.feed(chunk, self.chunks.len(), &mut self.scan);
-        self.scan.check()?;
+        self.scan.found.check()?;
         fed?;
         self.chunks.push(chunk);
         Ok(())
@@ -178,10 +187,10 @@ impl RequestScan {
     /// The body is not whole, or lacks what the format requires.
     pub fn finish(mut self) -> Result<ScannedRequest, ScanError> {
         let ended = self.tokenizer.finish(self.chunks.len(), &mut self.scan);
-        self.scan.check()?;
+        self.scan.found.check()?;
         ended?;
         self.chunks.close_small();
-        build::build(self.scan, &self.chunks)
+        build::build(self.scan.found, &self.chunks)
     }
 }
 

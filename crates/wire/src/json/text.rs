@@ -156,9 +156,10 @@ fn plain_prefix(text: &[u8]) -> usize {
     let rest = text.get(n_first..).unwrap_or_default();
     // Compares that compile to vector instructions: as a signed byte, what is not ASCII is below the space, too.
     let is_plain = |block: &&[u8; BLOCK_BYTES]| {
-        !block.iter().fold(false, |special, &byte| {
-            special | ((byte as i8) < 0x20) | (byte == b'"') | (byte == b'\\')
-        })
+        let special = |byte: u8| {
+            u8::from((byte as i8) < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\')
+        };
+        block.iter().fold(0, |any, &byte| any | special(byte)) == 0
     };
     let n_blocks = rest.as_chunks().0.iter().take(BLOCKS).take_while(is_plain).count();
     let n_plain = n_first + n_blocks * BLOCK_BYTES;
