@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | [`metrics`] | a registry of our own: handles resolved once, lock-free observation, removal, twins |
 //! | [`router`] | the router's families, with names, labels and buckets as in the Go implementation |
+//! | [`logs`], [`traces`] | JSON or human lines; OTLP, off unless configured; [`init`] installs both |
+//! | [`TraceContext`] | W3C trace context, with or without an exporter |
 //! | [`build`] | version and commit |
 //!
 //! It does not know what an endpoint or a request is, and serves no page: `router-net` does.
@@ -19,9 +21,17 @@
 //! ```
 
 pub mod build;
+mod init;
+pub mod logs;
 pub mod metrics;
 pub mod router;
+mod trace_context;
+pub mod traces;
 
 pub use build::{BUILD, BuildInfo};
+pub use init::{InitError, Telemetry, init};
+pub use logs::{LogFormat, LogOptions};
 pub use metrics::Registry;
 pub use router::RouterMetrics;
+pub use trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
+pub use traces::TraceOptions;

@@ -15,7 +15,7 @@ pub use encode::Format;
 pub use family::{Def, Family, Limits, OTHER};
 pub use registry::{RegisterError, Registry, RegistryOptions, ScrapeHook};
 pub use twin::Twin;
-pub use value::{Buckets, Counter, Gauge, Histogram, Metric};
+pub use value::{Buckets, Counter, Gauge, Histogram, Metric, Total};
 
 #[cfg(test)]
 mod tests;

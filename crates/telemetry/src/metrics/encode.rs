@@ -162,12 +162,10 @@ fn write_block(out: &mut String, block: &Block, format: Format) {
         match sample {
             Sample::Counter(count) => match format {
                 Format::Text => {
-                    line(out, block.name, "", labels, |out| format.write_value(out, *count as f64))
+                    line(out, block.name, "", labels, |out| format.write_value(out, *count))
                 }
                 Format::OpenMetrics => {
-                    line(out, family_name, "_total", labels, |out| {
-                        format.write_value(out, *count as f64)
-                    });
+                    line(out, family_name, "_total", labels, |out| format.write_value(out, *count));
                 }
             },
             Sample::Gauge(value) => {

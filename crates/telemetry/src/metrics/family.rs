@@ -284,7 +284,9 @@ impl<M: Metric> Store<M> {
             return vec![OTHER; values.len()];
         }
         let bound = |(value, distinct): (&&'a str, &HashMap<Box<str>, usize>)| {
-            let room = distinct.len() < self.limits.max_values_per_label;
+            // `other` itself takes no room.
+            let n_values = distinct.len() - usize::from(distinct.contains_key(OTHER));
+            let room = n_values < self.limits.max_values_per_label;
             let known = distinct.contains_key(*value);
             if (room || known) && value.len() <= MAX_VALUE_BYTES { *value } else { OTHER }
         };

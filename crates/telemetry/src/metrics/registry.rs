@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::{
     encode::{self, Format},
     family::{Collect, Def, Family, Store},
-    value::{Buckets, Counter, Gauge, Histogram, Metric},
+    value::{Buckets, Counter, Gauge, Histogram, Metric, Total},
 };
 
 /// A set of metric families: a value to hand down, not a global. Cheap to clone.
@@ -79,6 +79,11 @@ impl Registry {
         &self,
         def: Def<N>,
     ) -> Result<Family<Counter, N>, RegisterError> {
+        self.register(def, ())
+    }
+
+    /// Registers a counter of fractions.
+    pub fn total<const N: usize>(&self, def: Def<N>) -> Result<Family<Total, N>, RegisterError> {
         self.register(def, ())
     }
 

@@ -12,6 +12,10 @@ use std::{
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
+/// A total in fractions, such as seconds of CPU time.
+#[derive(Debug)]
+pub struct Total(AtomicU64);
+
 /// A value that goes up and down.
 #[derive(Debug)]
 pub struct Gauge(AtomicU64);
@@ -57,7 +61,7 @@ pub enum Kind {
 #[doc(hidden)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sample {
-    Counter(u64),
+    Counter(f64),
     Gauge(f64),
     Histogram { bounds: Buckets, counts: Vec<u64>, sum: f64 },
 }
@@ -91,7 +95,36 @@ impl Metric for Counter {
     }
 
     fn sample(&self) -> Sample {
-        Sample::Counter(self.get())
+        Sample::Counter(self.get() as f64)
+    }
+}
+
+// === impl Total ===
+
+impl Total {
+    /// Replaces the total by one that was counted elsewhere.
+    pub fn set(&self, total: f64) {
+        self.0.store(total.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Adds `amount`; amounts below zero are ignored.
+    pub fn add(&self, amount: f64) {
+        if amount > 0.0 {
+            add_f64(&self.0, amount);
+        }
+    }
+}
+
+impl Metric for Total {
+    type Shape = ();
+    const KIND: Kind = Kind::Counter;
+
+    fn new((): &()) -> Self {
+        Self(AtomicU64::new(0.0_f64.to_bits()))
+    }
+
+    fn sample(&self) -> Sample {
+        Sample::Counter(f64::from_bits(self.0.load(Ordering::Relaxed)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use crate::metrics::{Def, Gauge, RegisterError, Registry, ScrapeHook};
+use crate::metrics::{Def, Gauge, RegisterError, Registry, ScrapeHook, Total};
 
 /// CPU time, memory and file descriptors of this process. Dropping it freezes the values.
 #[derive(Debug)]
@@ -11,7 +11,7 @@ pub struct ProcessMetrics {
 }
 
 struct Gauges {
-    cpu_seconds: Arc<Gauge>,
+    cpu_seconds: Arc<Total>,
     resident_bytes: Arc<Gauge>,
     virtual_bytes: Arc<Gauge>,
     open_fds: Arc<Gauge>,
@@ -31,10 +31,13 @@ impl ProcessMetrics {
         )?
         .set(started);
         let gauges = Gauges {
-            cpu_seconds: gauge(
-                "process_cpu_seconds_total",
-                "Total user and system CPU time spent in seconds.",
-            )?,
+            cpu_seconds: registry
+                .total(Def::new(
+                    "process_cpu_seconds_total",
+                    "Total user and system CPU time spent in seconds.",
+                    [],
+                ))?
+                .with([]),
             resident_bytes: gauge(
                 "process_resident_memory_bytes",
                 "Resident memory size in bytes.",
@@ -52,7 +55,9 @@ impl Gauges {
     fn update(&self) {
         let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).ok();
         let set = |gauge: &Gauge, value: Option<f64>| value.map(|value| gauge.set(value));
-        set(&self.cpu_seconds, read("stat").as_deref().and_then(cpu_seconds));
+        if let Some(seconds) = read("stat").as_deref().and_then(cpu_seconds) {
+            self.cpu_seconds.set(seconds);
+        }
         let status = read("status").unwrap_or_default();
         set(&self.resident_bytes, kibibytes(&status, "VmRSS:"));
         set(&self.virtual_bytes, kibibytes(&status, "VmSize:"));

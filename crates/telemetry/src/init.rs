@@ -1,0 +1,56 @@
+//! Installing logs and traces for the whole process: the executable does it once, at its start.
+
+use std::{io, time::Duration};
+
+use thiserror::Error;
+use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::{
+    build::BUILD,
+    logs::{self, LogOptions},
+    traces::{TraceError, TraceOptions, Traces},
+};
+
+/// Keeps traces going out; [`Telemetry::shutdown`] sends the last of them.
+#[derive(Debug)]
+#[must_use = "traces are lost when this is dropped at once"]
+pub struct Telemetry {
+    traces: Option<Traces>,
+}
+
+/// Why logs or traces could not be set up.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum InitError {
+    #[error("logs are set up already")]
+    Twice,
+    #[error(transparent)]
+    Traces(#[from] TraceError),
+}
+
+/// Sets up logs on standard error and, if asked for, traces. With traces it must run on a tokio
+/// runtime. Only once per process: tracing's subscriber is global by nature.
+pub fn init(logs: &LogOptions, traces: Option<&TraceOptions>) -> Result<Telemetry, InitError> {
+    let (traces, layer) = match traces {
+        None => (None, None),
+        Some(options) => {
+            let (traces, layer) = Traces::start(options, &BUILD)?;
+            (Some(traces), Some(layer))
+        }
+    };
+    tracing_subscriber::registry()
+        .with(layer)
+        .with(logs::layer(logs, io::stderr))
+        .try_init()
+        .map_err(|_| InitError::Twice)?;
+    Ok(Telemetry { traces })
+}
+
+impl Telemetry {
+    /// Sends what is left, for at most `limit`. Blocks.
+    pub fn shutdown(self, limit: Duration) {
+        if let Some(traces) = self.traces {
+            traces.shutdown(limit);
+        }
+    }
+}
