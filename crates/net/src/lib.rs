@@ -38,6 +38,9 @@ pub mod server;
 pub mod tls;
 pub mod upstream;
 
+#[cfg(test)]
+mod testing;
+
 pub use admin::AdminPages;
 pub use body::{Body, BoxError};
 pub use scrape::{ScrapeError, ScrapeOptions, ScrapeTarget, Scraper};

@@ -201,7 +201,7 @@ impl Scrape {
                 .map_err(|error| (ScrapeError::Io(error), n_received))?;
             n_received += n_read;
             let outcome = if n_read == 0 {
-                reader.on_end(&mut page.bytes)
+                reader.on_end(&page.bytes)
             } else {
                 reader.on_bytes(&mut page.bytes)
             };

@@ -15,9 +15,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use router_rt::{Clock, Tasks};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::accept::Places;
 use crate::{body::BoxError, tls::ServerTls};
 
 /// What answers requests. Implemented for functions that return a future of a response.
@@ -88,8 +89,7 @@ pub struct Server {
     local_addr: SocketAddr,
     connections: Tasks,
     cut: CancellationToken,
-    max_connections: usize,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 // === impl Server ===
@@ -106,13 +106,12 @@ impl Server {
         let local_addr = listener.local_addr()?;
         let connections = tasks.child();
         let cut = CancellationToken::new();
-        let places = Arc::new(Semaphore::new(options.limits.max_connections));
+        let places = Arc::new(Places::new(options.limits.max_connections));
         let server = Self {
             name: options.name,
             local_addr,
             connections: connections.clone(),
             cut: cut.clone(),
-            max_connections: options.limits.max_connections,
             places: Arc::clone(&places),
         };
         let context = Arc::new(connection::Context {
@@ -134,7 +133,7 @@ impl Server {
 
     /// Open connections.
     pub fn n_connections(&self) -> usize {
-        self.max_connections - self.places.available_permits()
+        self.places.n_open()
     }
 
     /// Stops accepting, lets requests in progress end, and cuts what is left after `limit`.

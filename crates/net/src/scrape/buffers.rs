@@ -56,3 +56,11 @@ impl fmt::Debug for Page {
         f.debug_struct("Page").field("n_bytes", &self.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+impl Buffers {
+    /// Bytes of kept buffers that are larger than `limit`.
+    pub(super) fn n_kept_bytes_over(&self, limit: usize) -> usize {
+        self.kept.lock().iter().map(Vec::capacity).filter(|capacity| *capacity > limit).sum()
+    }
+}

@@ -108,7 +108,7 @@ impl PageReader {
     }
 
     /// The connection ended.
-    pub(super) fn on_end(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Done>, ScrapeError> {
+    pub(super) fn on_end(&self, buffer: &[u8]) -> Result<Option<Done>, ScrapeError> {
         match self.state {
             State::UntilEnd => Ok(Some(self.done(buffer.len(), false))),
             State::Head | State::Length { .. } | State::Chunks(_) => Err(ScrapeError::Closed),

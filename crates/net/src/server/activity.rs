@@ -21,9 +21,12 @@ pub(super) struct Activity {
     n_requests: AtomicUsize,
     /// When the last request ended, or the connection began. Nanoseconds.
     idle_since: AtomicU64,
-    /// When the first byte of the next request head came; 0 while none has.
+    /// When the first byte of the next request head came; [`NONE`] while none has.
     head_since: AtomicU64,
 }
+
+/// No moment.
+const NONE: u64 = u64::MAX;
 
 /// Counts one request until its response has been sent or dropped.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ pub(super) enum Overdue {
 
 impl Activity {
     pub(super) fn new(clock: Clock) -> Self {
-        let now = clock.now().as_nanos().max(1);
+        let now = clock.now().as_nanos();
         Self {
             clock,
             http2: AtomicBool::new(false),
@@ -58,15 +61,15 @@ impl Activity {
     #[inline]
     pub(super) fn on_read(&self) {
         let waiting = self.n_requests.load(Ordering::Relaxed) == 0;
-        if waiting && self.head_since.load(Ordering::Relaxed) == 0 {
-            self.head_since.store(self.clock.now().as_nanos().max(1), Ordering::Relaxed);
+        if waiting && self.head_since.load(Ordering::Relaxed) == NONE {
+            self.head_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
         }
     }
 
     /// A whole request head came in.
     pub(super) fn on_request(self: &Arc<Self>) -> InRequest {
         self.n_requests.fetch_add(1, Ordering::Relaxed);
-        self.head_since.store(0, Ordering::Relaxed);
+        self.head_since.store(NONE, Ordering::Relaxed);
         InRequest(Arc::clone(self))
     }
 
@@ -85,7 +88,7 @@ impl Activity {
         if self.http2.load(Ordering::Relaxed) {
             return Ok(idle_until);
         }
-        if head_since == 0 {
+        if head_since == NONE {
             // A head that begins right now is due one header timeout from now.
             return Ok(idle_until.min(now + limits.header_timeout));
         }
@@ -96,7 +99,7 @@ impl Activity {
 
 impl Drop for InRequest {
     fn drop(&mut self) {
-        let now = self.0.clock.now().as_nanos().max(1);
+        let now = self.0.clock.now().as_nanos();
         self.0.idle_since.store(now, Ordering::Relaxed);
         self.0.n_requests.fetch_sub(1, Ordering::Relaxed);
     }

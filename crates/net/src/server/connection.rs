@@ -73,12 +73,15 @@ pub(super) async fn serve<H: Handler>(stream: TcpStream, peer: Peer, context: Ar
             None => serve_stream(stream, None, peer, &context).await,
             Some(tls) => {
                 let limit = context.options.limits.header_timeout;
-                match deadline(limit, tls.accept(stream)).await {
+                let handshake = tokio::select! {
+                    biased;
+                    handshake = deadline(limit, tls.accept(stream)) => handshake,
+                    () = context.tasks.token().cancelled() => return,
+                };
+                match handshake {
                     Ok(Ok(stream)) => {
-                        let http2 = match stream.get_ref().1.alpn_protocol() {
-                            Some(protocol) => Some(protocol == b"h2"),
-                            None => None,
-                        };
+                        let alpn = stream.get_ref().1.alpn_protocol();
+                        let http2 = alpn.map(|protocol| protocol == b"h2");
                         serve_stream(stream, http2, peer, &context).await;
                     }
                     Ok(Err(error)) => tracing::debug!(peer = %peer.addr, %error, "tls handshake"),
@@ -107,10 +110,19 @@ where
         (Protocols::Http1Only, _) => false,
         (Protocols::Http2Only, _) => true,
         (Protocols::Auto, Some(http2)) => http2,
-        (Protocols::Auto, None) => match deadline(limits.header_timeout, stream.is_http2()).await {
-            Ok(Ok(http2)) => http2,
-            Ok(Err(_)) | Err(_) => return,
-        },
+        (Protocols::Auto, None) => {
+            let limit = limits.header_timeout.min(limits.idle_timeout);
+            let drain = context.tasks.token();
+            tokio::select! {
+                biased;
+                known = deadline(limit, stream.is_http2()) => match known {
+                    Ok(Ok(http2)) => http2,
+                    Ok(Err(_)) | Err(_) => return,
+                },
+                // Nothing was asked yet.
+                () = drain.cancelled() => return,
+            }
+        }
     };
     let handler = Arc::clone(context);
     let on_request = Arc::clone(&activity);
@@ -145,8 +157,7 @@ fn http1_builder<H>(context: &Context<H>) -> http1::Builder {
         .max_buf_size(limits.max_header_bytes.max(MIN_BUFFER_BYTES))
         .max_headers(limits.max_headers)
         // Our own watch tells the wait for a head from the wait for a request.
-        .header_read_timeout(None)
-        .pipeline_flush(true);
+        .header_read_timeout(None);
     builder
 }
 
