@@ -11,7 +11,7 @@ use router_core::{EndpointSpec, Pool, PoolDelta, PoolSnapshot};
 use router_framework::{EndpointListener, EndpointSink};
 use tokio::sync::watch;
 
-use crate::objectives::Objectives;
+use crate::{isolate::isolated, objectives::Objectives};
 
 /// The pool and the objectives, with everyone who wants to hear of changes.
 pub struct Datastore {
@@ -64,10 +64,10 @@ impl Datastore {
         let delta = change(&self.pool);
         for listener in &self.listeners {
             for endpoint in &delta.removed {
-                listener.removed(endpoint);
+                isolated("endpoint listener", "Discovery", || listener.removed(endpoint));
             }
             for endpoint in &delta.added {
-                listener.added(endpoint);
+                isolated("endpoint listener", "Discovery", || listener.added(endpoint));
             }
         }
         self.synced.store(true, Ordering::Release);

@@ -8,7 +8,8 @@ use router_framework::{
     Identity, Lease, Outcome, ParsedRequest, Produced, Request, RequestCx, RequestData, RequestHead,
 };
 use router_rt::{Rng, deadline};
-use router_telemetry::TraceContext;
+use router_telemetry::router::RequestSeries;
+use tracing::Span;
 
 use crate::{
     admission,
@@ -17,7 +18,7 @@ use crate::{
     isolate::isolated,
     observe::Point,
     router::{BodyPlan, Routed, Router},
-    subset,
+    subset, trace,
 };
 
 /// Fairness id of requests that name none.
@@ -30,56 +31,39 @@ pub(crate) async fn decide(
     parsed: Result<ParsedRequest, Rejection>,
 ) -> Result<Routed, Rejection> {
     let received = head.received;
+    let started = router.clock().now();
     let id = router.next_id();
     let mut rng = router.seeds.rng(id);
-    let mut record = router
-        .decisions
-        .is_on()
-        .then(|| rng.f64())
-        .filter(|random| router.decisions.samples(*random))
-        .map(|_| DecisionRecord::default());
+    let is_recorded = router.decisions.is_on() && router.decisions.samples(rng.f64());
+    let mut record = is_recorded.then(DecisionRecord::default);
     let external_id = external_id(&head, &mut rng);
-    let failed = |rejection: &Rejection, model: &str| {
-        let series = router.env.metrics.request(model, model, DEFAULT_FLOW, 0);
-        series.error(rejection.code.label()).inc();
-        router
-            .env
-            .metrics
-            .requests
-            .processing_duration
-            .observe_duration(router.clock().now().since(received));
+    let root = trace::root(router.settings().tracing, &head);
+    let request =
+        parsed.and_then(|parsed| identify(&router, id, external_id, head, parsed)).map(Arc::new);
+    let result = match &request {
+        Ok(request) => route(&router, request, &root, &mut rng, record.as_mut()).await,
+        Err(rejection) => Err(rejection.clone()),
     };
-    let parsed = match parsed {
-        Ok(parsed) => parsed,
-        Err(rejection) => {
-            failed(&rejection, "");
-            return Err(rejection);
-        }
-    };
-    let decided_from = router.clock().now();
-    let request = match identify(&router, id, external_id, head, parsed) {
-        Ok(request) => Arc::new(request),
-        Err(rejection) => {
-            failed(&rejection, "");
-            return Err(rejection);
-        }
-    };
-    let result = route(&router, &request, &mut rng, record.as_mut()).await;
     let now = router.clock().now();
-    router.env.metrics.requests.processing_duration.observe_duration(now.since(received));
+    let metrics = &router.env.metrics;
+    metrics.requests.processing_duration.observe_duration(now.since(received));
     if let Err(rejection) = &result {
-        let series = router.env.metrics.request(
-            &request.model,
-            &request.target_model,
-            &request.fairness_id,
-            request.priority,
-        );
+        let series = match &request {
+            Ok(request) => series(&router, request),
+            Err(_) => metrics.request("", "", DEFAULT_FLOW, 0),
+        };
         series.error(rejection.code.label()).inc();
+        root.record("otel.status_code", "ERROR");
     }
-    if let Some(record) = record {
-        finish_record(&router, record, &request, &result, now.since(decided_from).as_secs_f64());
+    if let (Some(record), Ok(request)) = (record, &request) {
+        finish_record(&router, record, request, &result, now.since(started).as_secs_f64());
     }
     result
+}
+
+fn series(router: &Router, request: &Request) -> Arc<RequestSeries> {
+    let Request { model, target_model, fairness_id, priority, .. } = request;
+    router.env.metrics.request(model, target_model, fairness_id, *priority)
 }
 
 /// The client's request id where it is usable, else one of ours.
@@ -146,13 +130,16 @@ fn identify(
 async fn route(
     router: &Arc<Router>,
     request: &Arc<Request>,
+    root: &Span,
     rng: &mut Rng,
     mut record: Option<&mut DecisionRecord>,
 ) -> Result<Routed, Rejection> {
+    let orchestration = trace::orchestration(root, request);
     let candidates = candidates(router, request, rng, record.as_deref_mut())?;
     let mut data = RequestData::new(router.n_request_slots);
     produce(router, request, &candidates, &mut data, record.as_deref_mut()).await;
     // From here to the leases nothing waits, so that decisions of one thread see each other's load.
+    let _inside = orchestration.enter();
     let now = router.clock().now();
     let cx = RequestCx {
         request,
@@ -171,10 +158,8 @@ async fn route(
     }
     let mut patch = HeadPatch::default();
     let leases = take_leases(router, &cx, &outcome, &mut patch)?;
-    if !request.head.headers.contains_key(header::TRACEPARENT) {
-        patch.set(header::TRACEPARENT, new_trace(rng));
-    }
-    Ok(routed(router, request, &cx, &outcome, patch, leases))
+    trace::propagate(root, request, rng, &mut patch);
+    Ok(routed(router, request, &cx, &outcome, patch, leases, root.clone()))
 }
 
 /// The endpoints that may serve: the proxy's subset, without those that fail, screened.
@@ -327,12 +312,6 @@ fn has_cached_prefix(router: &Router, cx: &RequestCx<'_>, outcome: &Outcome) -> 
         .is_some_and(|found| found.matched_blocks > 0)
 }
 
-/// A trace for a request that came without one. Nobody recorded its beginning, so it is not sampled.
-fn new_trace(rng: &mut Rng) -> HeaderValue {
-    let trace_id = (u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64());
-    TraceContext::new_root(trace_id, rng.next_u64(), false).traceparent()
-}
-
 /// Runs all pre-request hooks; if one fails, what the others took is released.
 fn take_leases(
     router: &Arc<Router>,
@@ -365,6 +344,7 @@ fn routed(
     outcome: &Outcome,
     plugin_patch: HeadPatch,
     leases: Vec<Box<dyn Lease>>,
+    root: Span,
 ) -> Routed {
     let run = outcome.primary_run();
     let endpoints = |positions: &[router_core::Position]| -> smallvec::SmallVec<_> {
@@ -397,8 +377,14 @@ fn routed(
     });
     let restores = matches!(body_plan, BodyPlan::Splice { .. }) && !request.model.is_empty();
     let head_patch = head_patch(request, plugin_patch, restores);
-    let exchange =
-        Exchange::new(Arc::clone(router), Arc::clone(request), targets.clone(), leases, restores);
+    let exchange = Exchange::new(
+        Arc::clone(router),
+        Arc::clone(request),
+        targets.clone(),
+        leases,
+        restores,
+        root,
+    );
     Routed { targets, destination, head_patch, body_plan, scores, exchange }
 }
 

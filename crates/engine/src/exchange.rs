@@ -12,6 +12,7 @@ use router_framework::{
 use router_telemetry::router::{RequestSeries, RunningGuard};
 use router_wire::response::ModelRestore;
 use smallvec::SmallVec;
+use tracing::Span;
 
 use crate::{isolate::isolated, observe::Point, router::Router};
 
@@ -30,6 +31,8 @@ pub struct Exchange {
     running: Option<RunningGuard>,
     /// The response names another model than the client asked for.
     restores: bool,
+    /// The request's span, open until its end.
+    span: Span,
     response: Option<Response>,
     ended: bool,
 }
@@ -78,6 +81,7 @@ impl Exchange {
         targets: SmallVec<[Arc<Endpoint>; MAX_TARGETS]>,
         leases: Vec<Box<dyn Lease>>,
         restores: bool,
+        span: Span,
     ) -> Self {
         let series = router.env.metrics.request(
             &request.model,
@@ -100,6 +104,7 @@ impl Exchange {
             series,
             running,
             restores,
+            span,
             response: None,
             ended: false,
         }
@@ -291,7 +296,13 @@ impl Exchange {
         }
         self.running = None;
         let now = self.router.clock().now();
-        let usage = self.response.as_ref().and_then(|response| response.parser.as_ref()?.usage());
+        let parser = self.response.as_mut().and_then(|response| response.parser.as_mut());
+        let usage = parser.and_then(|parser| {
+            isolated("response parser", "ResponseParsing", || {
+                parser.end();
+                parser.usage()
+            })?
+        });
         let end = End {
             cause,
             status: self.response.as_ref().map(|response| response.status),
@@ -331,6 +342,7 @@ impl Exchange {
             EndCause::Error => None,
         };
         if let Some(error) = error {
+            self.span.record("otel.status_code", "ERROR");
             series.error(error).inc();
         }
         let Some(response) = &self.response else { return };

@@ -1,13 +1,17 @@
 //! The way of a request body into the pipeline.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use router_core::{ErrorCode, Rejection, header};
-use router_framework::{BodyParser, ParsedRequest, Parser, RequestHead, SubsetHint};
+use router_framework::{BodyParser, ParsedRequest, RequestHead, SubsetHint};
 use tokio::sync::oneshot;
 
-use crate::{budget::BodyLease, isolate::isolated, router::Router};
+use crate::{
+    budget::BodyLease,
+    observe::Point,
+    router::{ParserEntry, Router},
+};
 
 /// Takes a request body as it comes. Errors do not show here: they end the [`Decision`](crate::Decision),
 /// and whatever is pushed after that is ignored.
@@ -19,7 +23,13 @@ pub struct BodyFeed {
 }
 
 enum State {
-    Reading { parser: Box<dyn BodyParser>, plugin: Arc<str>, verdict: oneshot::Sender<Verdict> },
+    Reading {
+        entry: Arc<ParserEntry>,
+        parser: Box<dyn BodyParser>,
+        /// Time spent in the parser so far.
+        parsing: Duration,
+        verdict: oneshot::Sender<Verdict>,
+    },
     Done,
 }
 
@@ -49,9 +59,10 @@ impl BodyFeed {
                 verdict.send(Ok(Parsed { request: ParsedRequest::default(), subset: None }));
             return (feed, receiver);
         }
-        let parser = router.parsers().find(head.path());
-        match begin(parser, head) {
-            Ok((plugin, parser)) => feed.state = State::Reading { parser, plugin, verdict },
+        match begin(router.parsers().find(head.path()), head) {
+            Ok((entry, parser)) => {
+                feed.state = State::Reading { entry, parser, parsing: Duration::ZERO, verdict };
+            }
             Err(rejection) => {
                 let _receiver_may_be_gone = verdict.send(Err(rejection));
             }
@@ -73,8 +84,10 @@ impl BodyFeed {
             let message = "too many request bytes are held, try again later";
             return self.fail(Rejection::new(ErrorCode::ServiceUnavailable, message));
         }
-        let State::Reading { parser, plugin, .. } = &mut self.state else { return };
-        match isolated(plugin, "RequestParsing", || parser.push(chunk)) {
+        let State::Reading { entry, parser, parsing, .. } = &mut self.state else { return };
+        let (pushed, took) = entry.timed.run(Point::RequestParsing, || parser.push(chunk));
+        *parsing += took;
+        match pushed {
             Some(Ok(())) => {}
             Some(Err(rejection)) => self.fail(rejection),
             None => self.fail(Rejection::internal("the parser panicked")),
@@ -83,11 +96,13 @@ impl BodyFeed {
 
     /// The body has ended, by its end-of-stream mark or by trailers.
     pub fn end(&mut self) {
-        if let State::Reading { parser, plugin, verdict } =
+        if let State::Reading { entry, parser, parsing, verdict } =
             std::mem::replace(&mut self.state, State::Done)
         {
             let n_body_bytes = self.lease.n_bytes();
-            let parsed = isolated(&plugin, "RequestParsing", || parser.finish())
+            let (parsed, took) = entry.timed.run(Point::RequestParsing, || parser.finish());
+            entry.timed.observe(Point::RequestParsing, parsing + took);
+            let parsed = parsed
                 .unwrap_or_else(|| Err(Rejection::internal("the parser panicked")))
                 .map(|parsed| Parsed {
                     request: ParsedRequest { n_body_bytes, ..parsed },
@@ -121,10 +136,10 @@ impl BodyFeed {
 }
 
 fn begin(
-    parser: Option<&crate::router::ParserEntry>,
+    entry: Option<&Arc<ParserEntry>>,
     head: &RequestHead,
-) -> Result<(Arc<str>, Box<dyn BodyParser>), Rejection> {
-    let Some(entry) = parser else {
+) -> Result<(Arc<ParserEntry>, Box<dyn BodyParser>), Rejection> {
+    let Some(entry) = entry else {
         let message = format!("no parser registered matching path suffix for: {}", head.path());
         return Err(Rejection::new(ErrorCode::NotFound, message));
     };
@@ -135,8 +150,7 @@ fn begin(
             "encoded request bodies are not supported, send the body without content-encoding";
         return Err(Rejection::new(ErrorCode::UnsupportedMediaType, message));
     }
-    let parser: &dyn Parser = entry.timed.inner();
-    let body = isolated(&entry.timed.ident().name, "RequestParsing", || parser.begin(head))
-        .unwrap_or_else(|| Err(Rejection::internal("the parser panicked")))?;
-    Ok((Arc::clone(&entry.timed.ident().name), body))
+    let (parser, _) = entry.timed.run(Point::RequestParsing, || entry.timed.inner().begin(head));
+    let parser = parser.unwrap_or_else(|| Err(Rejection::internal("the parser panicked")))?;
+    Ok((Arc::clone(entry), parser))
 }

@@ -165,6 +165,16 @@ impl HealthBook {
         });
     }
 
+    /// A request to this endpoint ended without telling anything about it, as when its client goes away. If
+    /// it was the probe, the next request may be one.
+    pub fn abandoned(&self, endpoint: &Endpoint, now: Stamp) {
+        self.change(endpoint, |inner, _| {
+            if let State::Probing { why, .. } = inner.state {
+                inner.state = State::Out { until: now, why };
+            }
+        });
+    }
+
     /// Why the endpoint is left out at this moment, if it is.
     pub fn out(&self, endpoint: &Endpoint, now: Stamp) -> Option<Why> {
         let health = endpoint.slot(&self.slot)?;
@@ -279,6 +289,9 @@ mod tests {
         let first = pool.snapshot().endpoints()[0].clone();
         book.unreachable(&first, Stamp::from_nanos(1));
         let probed = Stamp::from_nanos(1) + SECOND;
+        book.picked(&first, probed);
+        book.abandoned(&first, probed);
+        assert_eq!(book.out(&first, probed), None, "the probe's client went away");
         book.picked(&first, probed);
         assert_eq!(book.out(&first, probed + 29 * SECOND), Some(Why::Unreachable));
         assert_eq!(book.out(&first, probed + 30 * SECOND), None);

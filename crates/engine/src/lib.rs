@@ -27,6 +27,7 @@ mod scheduler;
 pub mod scrape;
 pub mod settings;
 mod subset;
+mod trace;
 
 pub use budget::{BodyBudget, BodyLease};
 pub use datastore::Datastore;

@@ -1,6 +1,6 @@
 //! Calls into plugins: timed, and isolated from their panics.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use router_framework::loader::{Ident, Named};
 use router_rt::Clock;
@@ -30,14 +30,21 @@ impl<T: ?Sized> Timed<T> {
 
     /// Calls the plugin; `None` when it panicked.
     pub(crate) fn call<R>(&self, point: Point, call: impl FnOnce(&T) -> R) -> Option<R> {
-        let started = self.clock.now();
-        let result = isolated(&self.ident.name, point.as_str(), || call(&self.role));
-        self.observe(point, self.clock.now().since(started));
+        let (result, took) = self.run(point, || call(&self.role));
+        self.observe(point, took);
         result
     }
 
+    /// Calls something that the plugin made, without recording the time that it took; `None` when it
+    /// panicked.
+    pub(crate) fn run<R>(&self, point: Point, call: impl FnOnce() -> R) -> (Option<R>, Duration) {
+        let started = self.clock.now();
+        let result = isolated(&self.ident.name, point.as_str(), call);
+        (result, self.clock.now().since(started))
+    }
+
     /// Records a call that the caller timed itself.
-    pub(crate) fn observe(&self, point: Point, took: std::time::Duration) {
+    pub(crate) fn observe(&self, point: Point, took: Duration) {
         if let Some((_, histogram)) = self.series.iter().find(|(have, _)| *have == point) {
             histogram.observe_duration(took);
         }

@@ -156,7 +156,13 @@ impl Router {
             health: HealthBook::new(health_slot, settings.health.clone()),
             budget: BodyBudget::new(settings.max_buffered_bytes),
             decisions: DecisionLog::new(settings.decisions.clone()),
-            parsers: ParserTable::new(timed.all(loaded.parsers, Point::RequestParsing)),
+            parsers: ParserTable::new(
+                loaded
+                    .parsers
+                    .into_iter()
+                    .map(|p| timed.at(p, &[Point::RequestParsing, Point::ResponseParsing]))
+                    .collect(),
+            ),
             request_headers: timed.all(loaded.request_headers, Point::RequestHeader),
             screeners: timed.all(loaded.screeners, Point::Screener),
             producers: timed.all(loaded.producers, Point::DataProducer),
@@ -273,42 +279,39 @@ fn slowest_interval(sources: &[SourceBinding], settings: &Settings) -> std::time
 
 /// Parsers by path suffix.
 pub(crate) struct ParserTable {
-    entries: Vec<ParserEntry>,
+    entries: Vec<Arc<ParserEntry>>,
 }
 
 /// One parser of the configuration.
 pub(crate) struct ParserEntry {
     pub(crate) timed: Timed<dyn Parser>,
+    suffixes: Vec<&'static str>,
     pub(crate) is_fallback: bool,
 }
 
 impl ParserTable {
+    /// Of several parsers without suffixes the first is the fallback and the others are not used.
     fn new(parsers: Vec<Timed<dyn Parser>>) -> Self {
-        let mut entries: Vec<ParserEntry> = Vec::new();
+        let mut entries: Vec<Arc<ParserEntry>> = Vec::new();
         for timed in parsers {
-            let is_fallback = timed.inner().suffixes().is_empty();
-            entries.push(ParserEntry { timed, is_fallback });
-            if is_fallback {
-                break;
+            let suffixes: Vec<_> =
+                timed.inner().suffixes().iter().map(|suffix| suffix.trim_matches('/')).collect();
+            let is_fallback = suffixes.is_empty();
+            if !(is_fallback && entries.iter().any(|entry| entry.is_fallback)) {
+                entries.push(Arc::new(ParserEntry { timed, suffixes, is_fallback }));
             }
         }
         Self { entries }
     }
 
     /// The parser with the longest matching suffix, else the fallback.
-    pub(crate) fn find(&self, path: &str) -> Option<&ParserEntry> {
-        let path = path.trim().strip_suffix('/').unwrap_or(path.trim());
+    pub(crate) fn find(&self, path: &str) -> Option<&Arc<ParserEntry>> {
+        let path = path.trim();
+        let path = path.strip_suffix('/').unwrap_or(path);
         let by_suffix = self
             .entries
             .iter()
-            .flat_map(|entry| {
-                entry
-                    .timed
-                    .inner()
-                    .suffixes()
-                    .iter()
-                    .map(move |suffix| (entry, suffix.trim_matches('/')))
-            })
+            .flat_map(|entry| entry.suffixes.iter().map(move |suffix| (entry, *suffix)))
             .filter(|(_, suffix)| ends_with_segments(path, suffix))
             .max_by_key(|(_, suffix)| suffix.len());
         by_suffix

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use router_core::{Position, Rejection};
 use router_framework::{
     Cycle, Filter, FilterKind, MAX_TARGETS, Outcome, Picker, ProfileHandler, ProfileIndex,
-    ProfileRun, RequestCx, Scorer,
+    ProfileRun, RequestCx, Scorer, loader::Ident,
 };
 use router_rt::Rng;
 use smallvec::SmallVec;
@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::{
     explain::{FilterRecord, ProfileRecord, ProfileTrace},
     observe::{Point, Timed},
+    trace,
 };
 
 /// Rounds that a profile handler may ask for; more is a bug in the handler.
@@ -90,14 +91,16 @@ impl Profile {
         rng: &mut Rng,
         records: Option<&mut Vec<ProfileRecord>>,
     ) -> Result<ProfileRun, Rejection> {
-        let mut trace = records.is_some().then(ProfileTrace::default);
+        let _inside = trace::profile(&self.name).entered();
+        let mut steps = records.is_some().then(ProfileTrace::default);
         let mut positions: Vec<Position> = cx.candidates.positions().collect();
-        let drained = self.filter(cx, &mut positions, trace.as_mut());
-        let scored = self.score(cx, &positions, trace.as_mut());
+        let drained = self.filter(cx, &mut positions, steps.as_mut());
+        let scored = self.score(cx, &positions, steps.as_mut());
         let mut ranked = SmallVec::new();
         let n_shown = self.picker.inner().n_shown().max(1);
         if drained.is_none() {
             let n_wanted = n_shown.max(MAX_TARGETS);
+            let _inside = trace::pick(scored.len()).entered();
             let picked = self
                 .picker
                 .call(Point::Picker, |picker| picker.pick(cx, &scored, rng, n_wanted, &mut ranked));
@@ -106,8 +109,8 @@ impl Profile {
                 ranked.extend(scored.iter().map(|(position, _)| *position).take(n_wanted));
             }
         }
-        if let (Some(records), Some(trace)) = (records, trace) {
-            records.push(trace.finish(
+        if let (Some(records), Some(steps)) = (records, steps) {
+            records.push(steps.finish(
                 &self.name,
                 &self.picker.ident().name,
                 cx.candidates,
@@ -129,6 +132,10 @@ impl Profile {
         positions: &mut Vec<Position>,
         mut trace: Option<&mut ProfileTrace>,
     ) -> Option<Rejection> {
+        if self.filters.is_empty() {
+            return positions.is_empty().then(|| drained(FilterKind::Constraint, "screening"));
+        }
+        let span = trace::filters(positions.len()).entered();
         for filter in &self.filters {
             let n_in = positions.len();
             let mut kept = positions.clone();
@@ -148,7 +155,8 @@ impl Profile {
                 return Some(drained(filter.inner().kind(), &filter.ident().name));
             }
         }
-        positions.is_empty().then(|| drained(FilterKind::Constraint, "screening"))
+        span.record("llm_d.epp.filter.filtered_endpoints", positions.len());
+        None
     }
 
     fn score(
@@ -160,7 +168,10 @@ impl Profile {
         let mut scored: Vec<(Position, f64)> =
             positions.iter().map(|&position| (position, 0.0)).collect();
         let mut scores = vec![f64::NAN; positions.len()];
+        let _inside = trace::scoring(self.scorers.len(), positions.len()).entered();
         for (scorer, weight) in &self.scorers {
+            let Ident { name, plugin_type } = scorer.ident();
+            let _inside = trace::scorer(plugin_type, name, *weight).entered();
             scores.fill(f64::NAN);
             if scorer
                 .call(Point::Scorer, |scorer| scorer.score(cx, positions, &mut scores))

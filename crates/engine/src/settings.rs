@@ -21,6 +21,8 @@ pub struct Settings {
     pub disable_subset_filter: bool,
     /// Send the scores of all candidates as dynamic metadata.
     pub emit_endpoint_scores: bool,
+    /// Make spans for every request.
+    pub tracing: bool,
     /// Seed of every random choice.
     pub seed: u64,
     pub health: HealthSettings,
@@ -38,6 +40,7 @@ impl Default for Settings {
             pool_metrics_interval: Duration::from_secs(5),
             disable_subset_filter: false,
             emit_endpoint_scores: false,
+            tracing: false,
             seed: 0,
             health: HealthSettings::default(),
             decisions: DecisionSettings::default(),

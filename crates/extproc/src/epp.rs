@@ -298,8 +298,8 @@ impl EppSession {
 
 impl Deciding {
     /// Sends what routes the request: headers, then the whole body.
-    fn routed(self: Box<Self>, routed: Routed, replies: &mut Replies) -> Phase {
-        let Self { feed, chunks, body, observes_body, .. } = *self;
+    fn routed(self, routed: Routed, replies: &mut Replies) -> Phase {
+        let Self { feed, chunks, body, observes_body, .. } = self;
         let Routed { destination, head_patch, body_plan, scores, exchange, .. } = routed;
         let chunks = match body_plan {
             BodyPlan::Pass => chunks,

@@ -31,7 +31,7 @@ pub struct StreamLimits {
 
 impl Default for StreamLimits {
     fn default() -> Self {
-        Self { max_streams: 65_536, idle_timeout: Duration::from_secs(3600) }
+        Self { max_streams: 65_536, idle_timeout: Duration::from_hours(1) }
     }
 }
 
@@ -103,7 +103,7 @@ impl StreamGuard {
     fn open(open: &Arc<AtomicUsize>, observer: Option<&(ExtProcMetrics, Clock)>) -> Self {
         let observer = observer.map(|(metrics, clock)| {
             metrics.streams_inflight.inc();
-            (metrics.clone(), clock.clone(), clock.now())
+            (metrics.clone(), *clock, clock.now())
         });
         // A stream that is dropped before its end was cancelled by the peer.
         Self { open: Arc::clone(open), observer, code: Code::Cancelled }
