@@ -7,6 +7,7 @@ mod exchange;
 pub mod floor;
 pub mod hold;
 mod script;
+mod stream;
 mod tls;
 
 use anyhow::{Context, Result};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tonic::transport::{Channel, Endpoint};
 
 pub use exchange::ExtProcLoad;
-pub use script::{BreakOff, Script};
+pub use script::{Course, Script};
 
 use crate::payload::Shape;
 
@@ -49,6 +50,9 @@ pub struct ExtProcArgs {
     /// Number of groups.
     #[arg(long, default_value_t = 1)]
     pub prefix_groups: usize,
+    /// Bodies repeat after this many requests; 0 is never.
+    #[arg(long, default_value_t = 0)]
+    pub distinct: u64,
     /// Bytes of one request-body message. Envoy sends what it has read, at most 16 KiB.
     #[arg(long, default_value_t = 16384)]
     pub body_chunk: usize,
@@ -70,6 +74,13 @@ pub struct ExtProcArgs {
     /// One more request header, name:value. Can be given several times.
     #[arg(long = "header")]
     pub headers: Vec<String>,
+}
+
+impl Default for ExtProcArgs {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        crate::load::default_flags()
+    }
 }
 
 impl ExtProcArgs {

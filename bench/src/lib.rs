@@ -10,6 +10,7 @@
 //! | [`http`] | an HTTP client, a model server that only answers, and a bare reverse proxy |
 //! | [`payload`] | chat-completion bodies of a given size, and answers |
 //! | [`suite`] | scenarios, budgets, and the run that prints one beside the other |
+//! | [`soak`] | very many requests that are left at every stage, and the check that nothing stays |
 //! | [`procfs`] | CPU time and memory of another process |
 //!
 //! The programs in `src/bin/` are thin: they parse flags and call a `run` in here, so that tests can
@@ -20,4 +21,5 @@ pub mod http;
 pub mod load;
 pub mod payload;
 pub mod procfs;
+pub mod soak;
 pub mod suite;

@@ -117,6 +117,13 @@ struct Mark {
 
 // === impl LoadArgs ===
 
+impl Default for LoadArgs {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        default_flags()
+    }
+}
+
 impl LoadArgs {
     /// A number that tells this run's prompts from those of others.
     pub fn tag(&self) -> u64 {
@@ -143,6 +150,14 @@ impl LoadArgs {
         }
         Ok(())
     }
+}
+
+/// A group of flags with none given.
+pub(crate) fn default_flags<A: clap::Args>() -> A {
+    let command = A::augment_args(clap::Command::new("defaults"));
+    let matches = command.get_matches_from(["defaults"]);
+    #[expect(clippy::expect_used, reason = "only for groups in which every flag has a default")]
+    A::from_arg_matches(&matches).expect("flags with defaults")
 }
 
 /// A runtime: on the calling thread for one thread, which is what a pinned process wants.

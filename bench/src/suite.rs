@@ -22,10 +22,11 @@ use anyhow::{Context, Result, ensure};
 
 pub use budget::{Budget, Budgets, Verdict};
 pub use child::{Child, Launch};
-pub use documents::{endpoints_file, envoy_bootstrap, picker_config};
+pub use documents::{endpoints_file, envoy_bootstrap, picker_config, soak_config};
 pub use figure::{Figure, median};
 pub use measure::{Contender, interleave};
 pub use programs::{Bench, Programs};
+pub(crate) use programs::{free_ports, is_serving};
 pub use results::Row;
 pub use scenario::{Scenario, Scenarios};
 pub use table::Table;

@@ -1,6 +1,6 @@
 //! The floor under an endpoint picker's cost: an ext-proc server that decides nothing.
 //!
-//! It waits for the end of the request body, answers with one fixed endpoint and echoes both bodies in
+//! It waits for the end of the request, answers with one fixed endpoint and echoes both bodies in
 //! chunks. It reads no JSON, keeps no state and scrapes nothing, so what it costs per request is what
 //! gRPC itself costs; an endpoint picker is measured as a multiple of it. Its health service says that
 //! everything is serving.
@@ -20,7 +20,7 @@ use router_proto::ext_proc::processing_request::Request as Phase;
 use router_proto::ext_proc::processing_response::Response as Answer;
 use router_proto::ext_proc::{
     BodyResponse, CommonResponse, HeaderMutation, HeaderValueOption, ProcessingRequest,
-    ProcessingResponse,
+    ProcessingResponse, TrailersResponse,
 };
 use router_proto::health::health_check_response::ServingStatus;
 use router_proto::health::health_server::{Health, HealthServer};
@@ -151,7 +151,15 @@ impl Exchange {
                 let echo = BodyResponse::streamed(body.body, body.end_of_stream);
                 self.push(Answer::ResponseBody(echo));
             }
-            Phase::RequestHeaders(_) | Phase::RequestTrailers(_) | Phase::ResponseTrailers(_) => {}
+            Phase::RequestHeaders(headers) if headers.end_of_stream => self.decide(),
+            Phase::RequestHeaders(_) => {}
+            Phase::RequestTrailers(_) => {
+                self.decide();
+                self.push(Answer::RequestTrailers(TrailersResponse::default()));
+            }
+            Phase::ResponseTrailers(_) => {
+                self.push(Answer::ResponseTrailers(TrailersResponse::default()));
+            }
         }
         Ok(())
     }
@@ -169,13 +177,11 @@ impl Exchange {
         };
         self.push(Answer::RequestHeaders(common.into()));
         let mut rest: Bytes = std::mem::take(&mut self.body).freeze();
-        loop {
+        while !rest.is_empty() {
             let part = rest.split_to(rest.len().min(CHUNK));
-            let last = rest.is_empty();
-            self.push(Answer::RequestBody(BodyResponse::streamed(part, last)));
-            if last {
-                break;
-            }
+            // With trailers, which come after, the flag says nothing to anybody.
+            let is_last = rest.is_empty();
+            self.push(Answer::RequestBody(BodyResponse::streamed(part, is_last)));
         }
     }
 

@@ -11,8 +11,8 @@ use router_rt::Tasks;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::exchange::{queue, start};
-use super::{ExtProcArgs, Script};
+use super::stream::{queue, start};
+use super::{Course, ExtProcArgs, Script};
 use crate::procfs;
 
 /// Memory is steady when it changes by less than this between two looks.
@@ -53,10 +53,11 @@ pub async fn measure(
     let mut senders = Vec::with_capacity(n_streams);
     let mut sent = 0;
     for stream_idx in 0..n_streams {
-        let body = script.body(stream_idx as u64);
-        let n_chunks = script.n_request_messages(body.len()).saturating_sub(2);
-        sent = (n_chunks * args.body_chunk).min(body.len());
-        let (sender, receiver) = queue(&script, stream_idx as u64, &body, n_chunks)?;
+        let body = script.body(stream_idx as u64, Course::Whole);
+        let mut messages = script.request(stream_idx as u64, &body, Course::Whole);
+        messages.pop();
+        sent = ((messages.len() - 1) * args.body_chunk).min(body.len());
+        let (sender, receiver) = queue(messages, 1)?;
         let mut client = clients[stream_idx % clients.len()].clone();
         senders.push(sender);
         tasks.spawn_cancellable("held stream", async move {

@@ -39,16 +39,10 @@ impl Exchange for Scripted {
 fn args() -> LoadArgs {
     LoadArgs {
         concurrency: 4,
-        rate: 0.0,
         duration: 2.0,
         warmup: 1.0,
-        requests: 0,
-        timeout: 30.0,
         pid: Some(std::process::id()),
-        run_tag: None,
-        threads: 1,
-        json: false,
-        label: String::new(),
+        ..LoadArgs::default()
     }
 }
 

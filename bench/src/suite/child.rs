@@ -188,10 +188,15 @@ impl Child {
         kill_process(pid, signal).with_context(|| format!("signalling {}", self.name))
     }
 
+    /// What it has logged so far.
+    pub fn log_text(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     /// What became of it, with the end of its log.
     fn what_it_said(&self, end: &str) -> String {
-        let log = fs::read(&self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        let log = self.log_text();
         let lines: Vec<&str> = log.lines().collect();
         let last = &lines[lines.len().saturating_sub(N_LOG_LINES)..];
         format!("{} {end}:\n{}", self.name, last.join("\n"))

@@ -22,6 +22,20 @@ pub fn endpoints_file(addresses: &[String]) -> String {
 
 /// The Go default preset over file discovery.
 pub fn picker_config(endpoints_file: &Path) -> String {
+    config(endpoints_file, "", "")
+}
+
+/// The same with counts of what is in flight, and with an endpoints file that is watched.
+pub fn soak_config(endpoints_file: &Path) -> String {
+    config(
+        endpoints_file,
+        "      watchFile: true\n  - type: active-request-scorer\n",
+        "      - pluginRef: active-request-scorer\n        weight: 1\n",
+    )
+}
+
+/// `plugins` goes on after the path of the endpoints file, `references` after the profile's.
+fn config(endpoints_file: &Path, plugins: &str, references: &str) -> String {
     format!(
         "\
 apiVersion: llm-d.ai/v1alpha1
@@ -33,7 +47,7 @@ plugins:
   - type: file-discovery
     parameters:
       path: {}
-schedulingProfiles:
+{plugins}schedulingProfiles:
   - name: default
     plugins:
       - pluginRef: queue-scorer
@@ -42,7 +56,7 @@ schedulingProfiles:
         weight: 2
       - pluginRef: prefix-cache-scorer
         weight: 3
-dataLayer:
+{references}dataLayer:
   discovery:
     pluginRef: file-discovery
 ",
@@ -129,6 +143,22 @@ mod tests {
     fn a_path_is_quoted() {
         let config = picker_config(Path::new("/tmp/a b/endpoints.yaml"));
         assert!(config.contains("path: \"/tmp/a b/endpoints.yaml\"\n"), "{config}");
+    }
+
+    #[test]
+    fn the_soak_adds_to_the_preset() {
+        let preset = picker_config(Path::new("e.yaml"));
+        let soak = soak_config(Path::new("e.yaml"));
+        let added: Vec<&str> = soak.lines().filter(|line| !preset.contains(line)).collect();
+        assert_eq!(
+            added,
+            [
+                "      watchFile: true",
+                "  - type: active-request-scorer",
+                "      - pluginRef: active-request-scorer",
+                "        weight: 1",
+            ]
+        );
     }
 
     #[test]

@@ -277,7 +277,7 @@ fn common_args(config: &Path, metrics_port: u16, refresh: &str) -> [String; 6] {
 }
 
 /// Three ports of loopback that are free at this moment.
-fn free_ports() -> Result<[u16; 3]> {
+pub(crate) fn free_ports() -> Result<[u16; 3]> {
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port");
     // All are held until all are known, so that they differ.
     let listeners = [bind()?, bind()?, bind()?];
@@ -288,7 +288,8 @@ fn free_ports() -> Result<[u16; 3]> {
     Ok(ports)
 }
 
-async fn is_serving(port: u16) -> Result<()> {
+/// Succeeds if the health service on a port of loopback says that the picker is serving.
+pub(crate) async fn is_serving(port: u16) -> Result<()> {
     // Connected by hand first: tonic's own attempt would wait for a port that nobody listens on.
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     let check = async {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use router_bench::extproc::{BreakOff, ExtProcArgs, ExtProcLoad, floor, hold};
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use router_bench::extproc::{Course, ExtProcArgs, ExtProcLoad, floor, hold};
 use router_bench::load::{self, Summary};
 use router_proto::ext_proc::external_processor_server::{
     ExternalProcessor, ExternalProcessorServer,
@@ -16,10 +19,12 @@ use router_proto::ext_proc::{
     ProcessingRequest, ProcessingResponse,
 };
 use router_rt::Tasks;
+use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -71,22 +76,36 @@ async fn a_rate_is_not_exceeded() {
 }
 
 #[tokio::test]
-async fn broken_off_requests_harm_no_others() {
+async fn requests_that_are_left_harm_no_others() {
     let tasks = Tasks::new();
     let target = start_floor(&tasks).await;
-    let args: ExtProcArgs = parse(&format!("--target {target} --body-size 50000"));
-    let exchange = ExtProcLoad::connect(&args, 1).await.unwrap().breaking_off(|n| match n % 8 {
-        1 => Some(BreakOff::AfterHeaders),
-        2 => Some(BreakOff::MidBody),
-        3 => Some(BreakOff::BeforeDecision),
-        4 => Some(BreakOff::BeforeResponse),
-        5 => Some(BreakOff::MidResponse),
-        _ => None,
+    let args: ExtProcArgs = parse(&format!("--target {target} --body-size 50000 --distinct 3"));
+    let exchange = ExtProcLoad::connect(&args, 1).await.unwrap().with_courses(|n| match n % 10 {
+        1 => Course::LeaveAfterHeaders,
+        2 => Course::LeaveMidBody,
+        3 => Course::LeaveBeforeDecision,
+        4 => Course::LeaveBeforeResponse,
+        5 => Course::LeaveMidResponse,
+        6 => Course::Bodyless,
+        7 => Course::Trailers,
+        8 => Course::ServerError,
+        _ => Course::Whole,
     });
-    let summary = load::run(&parse("--requests 160 -c 8"), Arc::new(exchange)).await.unwrap();
-    assert_eq!((summary.ok, summary.failed, summary.rejected), (60, 0, 100));
+    let summary = load::run(&parse("--requests 200 -c 8"), Arc::new(exchange)).await.unwrap();
+    assert_eq!((summary.ok, summary.failed, summary.rejected), (100, 0, 100), "{summary}");
     assert_eq!(summary.errors.len(), 5);
     assert!(summary.errors.values().all(|n| *n == 20), "{:?}", summary.errors);
+}
+
+#[tokio::test]
+async fn cut_json_must_be_refused() {
+    let tasks = Tasks::new();
+    let target = start_floor(&tasks).await;
+    let args: ExtProcArgs = parse(&format!("--target {target}"));
+    let exchange = ExtProcLoad::connect(&args, 1).await.unwrap().with_courses(|_| Course::CutJson);
+    // The floor reads no JSON.
+    let summary = load::run(&parse("--requests 4 -c 1"), Arc::new(exchange)).await.unwrap();
+    assert_eq!(summary.errors["CutJson was routed"], 4);
 }
 
 #[tokio::test]
@@ -212,4 +231,31 @@ async fn wrong_answers_are_seen() {
         assert_eq!((summary.rejected, summary.failed), if refused { (3, 0) } else { (0, 3) });
         tasks.cancel();
     }
+}
+
+#[tokio::test]
+async fn any_certificate_is_accepted() {
+    let certified = rcgen::generate_simple_self_signed(["picker".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let tasks = Tasks::new();
+    tasks.spawn_cancellable("tls server", async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let tls = acceptor.accept(tcp).await.unwrap();
+        let service = TowerToHyperService::new(ExternalProcessorServer::new(Fault::Refuses));
+        http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(tls), service).await
+    });
+    let summary = run(&target, "--tls", "--requests 3 -c 1").await;
+    assert_eq!(summary.errors["immediate response 429"], 3, "{summary}");
+    tasks.cancel();
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use router_bench::soak::{self, SoakArgs};
 use router_bench::suite::{self, Bench, Budgets, Contender, Scenarios, SuiteArgs, interleave};
 
 use crate::args::parse;
@@ -193,4 +194,14 @@ async fn a_scenario_that_cannot_be_measured_fails_the_run() {
     let (error, table) = run(folder.path(), "scrape", "").await;
     assert_eq!(error.as_deref(), Some("not measured: scrape"), "{table}");
     assert!(table.contains("nothing was scraped"), "{table}");
+}
+
+#[tokio::test]
+async fn a_picker_that_routes_cut_json_fails_the_soak() {
+    let folder = tempfile::tempdir().unwrap();
+    let router = stand_in(folder.path());
+    let soak: SoakArgs = parse(&format!("--router {} --requests 200 -c 8", router.display()));
+    // The stand-in reads no JSON; everything else goes as it should.
+    let error = soak::run(&soak).await.unwrap_err().to_string();
+    assert!(error.contains("{\"CutJson was routed\": 2, \"LeaveAfterHeaders\": 3"), "{error}");
 }
