@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 
 /// Regenerates the files; with `check_only` it writes nothing and fails where a file differs.
-pub fn run(check_only: bool) -> anyhow::Result<()> {
+pub(crate) fn run(check_only: bool) -> anyhow::Result<()> {
     let xtask_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
