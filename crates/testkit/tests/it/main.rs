@@ -1,5 +1,6 @@
 //! The harness itself, against real programs.
 
 mod envoy;
+mod health;
 mod process;
 mod python;
