@@ -8,6 +8,7 @@
 //! without building this program.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -57,8 +58,8 @@ fn generate(proto_dir: &Path) -> Result<BTreeMap<String, String>> {
             .with_context(|| format!("reading {}", package.source))?;
         let text = generate_package(proto_dir, package)
             .with_context(|| format!("generating from {}", package.source))?;
-        sums.push_str(&format!("{:016x} proto/{}\n", xxh64(&source, 0), package.source));
-        sums.push_str(&format!("{:016x} src/gen/{}\n", xxh64(text.as_bytes(), 0), package.output));
+        writeln!(sums, "{:016x} proto/{}", xxh64(&source, 0), package.source)?;
+        writeln!(sums, "{:016x} src/gen/{}", xxh64(text.as_bytes(), 0), package.output)?;
         files.insert(package.output.to_owned(), text);
     }
     files.insert(SUMS.to_owned(), sums);
