@@ -109,7 +109,7 @@ enum BodyState {
 /// A routed request.
 struct Going {
     exchange: Exchange,
-    /// Bytes that Envoy may still hold for this request, released with the response head.
+    /// Bytes of the request's body that wait to be sent.
     lease: Option<BodyLease>,
     /// Envoy sends the response's body to us.
     observes_body: bool,
@@ -144,7 +144,15 @@ impl Session for EppSession {
         cx: &mut Context<'_>,
         replies: &mut Replies,
     ) -> Poll<Result<(), Status>> {
-        let Phase::Deciding(deciding) = &mut self.phase else { return Poll::Pending };
+        let deciding = match &mut self.phase {
+            Phase::Deciding(deciding) => deciding,
+            Phase::Routed(going) => {
+                // Work is asked for when every reply has been sent, the body's among them.
+                going.lease = None;
+                return Poll::Pending;
+            }
+            Phase::Start | Phase::Responding(_) | Phase::Done => return Poll::Pending,
+        };
         if deciding.body == BodyState::Coming && deciding.stalled.as_mut().poll(cx).is_ready() {
             let message = "the request body stopped coming";
             deciding.feed.fail(Rejection::new(ErrorCode::RequestTimeout, message));
@@ -247,7 +255,6 @@ impl EppSession {
             )));
             return Ok(());
         };
-        going.lease = None;
         let parts = Parts::read(message)?;
         let status = parts.status.unwrap_or(StatusCode::OK);
         let from_proxy = is_local_reply(status, &parts.headers);
