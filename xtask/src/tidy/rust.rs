@@ -57,7 +57,9 @@ fn check_anywhere(source: &Source, line_idx: usize, line: &str, findings: &mut V
 
 fn check_product_line(source: &Source, line_idx: usize, line: &str, findings: &mut Vec<Finding>) {
     let crate_dir = source.crate_dir();
-    let in_product = source.path.starts_with("crates/") && crate_dir != "testkit";
+    let in_product = source.path.starts_with("crates/")
+        && source.path.contains("/src/")
+        && crate_dir != "testkit";
     if in_product && crate_dir != "rt" {
         for call in ["tokio::spawn(", "task::spawn(", "spawn_blocking", "thread::spawn("] {
             if line.contains(call) {

@@ -31,6 +31,7 @@ fn banned_calls_are_found_in_code_only() {
     let spawn = "fn f() { tokio::spawn(async {}); }";
     check_rules("crates/engine/src/a.rs", spawn, &[(2, "spawn")]);
     check_rules("crates/rt/src/a.rs", spawn, &[]);
+    check_rules("crates/net/examples/a.rs", spawn, &[]);
     check_rules("crates/engine/src/a/tests.rs", spawn, &[]);
     check_rules("crates/engine/src/a.rs", "// tokio::spawn( is banned", &[]);
     check_rules("crates/engine/src/a.rs", "const S: &str = \"tokio::spawn(\";", &[]);
