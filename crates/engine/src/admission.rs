@@ -6,6 +6,8 @@ use std::time::Duration;
 use router_core::{Candidates, Rejection, Stamp};
 use router_framework::{Freshness, PoolView, SaturationDetector};
 
+use crate::isolate::isolated;
+
 /// When a shed client may try again. Without a queue there is no drain rate to compute it from.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -23,8 +25,9 @@ pub(crate) fn admit(
         return Ok(());
     }
     let endpoints: Vec<_> = candidates.iter().map(|(_, endpoint)| endpoint).collect();
-    let saturation = detector.saturation(&PoolView { endpoints: &endpoints, now, freshness });
-    if saturation.value < 1.0 {
+    let view = PoolView { endpoints: &endpoints, now, freshness };
+    let saturation = isolated("saturation detector", "Admission", || detector.saturation(&view));
+    if saturation.is_none_or(|saturation| saturation.value < 1.0) {
         return Ok(());
     }
     Err(Rejection::saturated("system saturated, sheddable request dropped")

@@ -1,11 +1,13 @@
 //! The steps from a parsed request to its destination (`spec/request-path.md` §2.2).
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::{FutureExt, future::BoxFuture};
 use http::HeaderValue;
 use router_core::{Candidates, ErrorCode, Rejection, Stamp, header, header::HeadPatch};
 use router_framework::{
-    Identity, Lease, Outcome, ParsedRequest, Produced, Request, RequestCx, RequestData, RequestHead,
+    Identity, Lease, Outcome, Outputs, ParsedRequest, ProduceError, Produced, Request, RequestCx,
+    RequestData, RequestHead,
 };
 use router_rt::{Rng, deadline};
 use router_telemetry::router::RequestSeries;
@@ -34,13 +36,13 @@ pub(crate) async fn decide(
     let started = router.clock().now();
     let id = router.next_id();
     let mut rng = router.seeds.rng(id);
-    let is_recorded = router.decisions.is_on() && router.decisions.samples(rng.f64());
+    let is_recorded = router.decisions.samples(&router.seeds, id);
     let mut record = is_recorded.then(DecisionRecord::default);
     let external_id = external_id(&head, &mut rng);
     let root = trace::root(router.settings().tracing, &head);
     let request =
         parsed.and_then(|parsed| identify(&router, id, external_id, head, parsed)).map(Arc::new);
-    let result = match &request {
+    let mut result = match &request {
         Ok(request) => route(&router, request, &root, &mut rng, record.as_mut()).await,
         Err(rejection) => Err(rejection.clone()),
     };
@@ -57,6 +59,10 @@ pub(crate) async fn decide(
     }
     if let (Some(record), Ok(request)) = (record, &request) {
         finish_record(&router, record, request, &result, now.since(started).as_secs_f64());
+    }
+    drop(request);
+    if let Ok(routed) = &mut result {
+        routed.exchange.forget_prompt();
     }
     result
 }
@@ -178,13 +184,11 @@ fn candidates(
         subset::candidates(snapshot, &request.head.subset)
     };
     let n_unhealthy = router.health.apply(&mut candidates, now);
-    admission::admit(
-        request.priority,
-        &candidates,
-        router.detector.inner(),
-        router.freshness,
-        now,
-    )?;
+    let detector = router.detector.inner();
+    let admitted = isolated(&router.detector.ident().name, "SaturationDetector", || {
+        admission::admit(request.priority, &candidates, detector, router.freshness, now)
+    });
+    admitted.unwrap_or(Ok(()))?;
     if candidates.is_empty() {
         let message = "failed to find endpoint candidates for serving the request";
         return Err(Rejection::no_endpoints(message).with_retry_after(admission::RETRY_AFTER));
@@ -243,18 +247,11 @@ async fn produce(
         let now = router.clock().now();
         let cx = RequestCx { request, candidates, data, now, freshness: router.freshness };
         let made = match isolated(&producer.ident().name, Point::DataProducer.as_str(), || {
-            producer.inner().produce(&cx)
+            (producer.inner().produce(&cx), producer.inner().deadline())
         }) {
             None => Err("it panicked".to_owned()),
-            Some(Produced::Ready(made)) => made.map_err(|error| error.to_string()),
-            Some(Produced::Later(made)) => {
-                match deadline(producer.inner().deadline(), made).await {
-                    Ok(made) => made.map_err(|error| error.to_string()),
-                    Err(_elapsed) => {
-                        Err(format!("no answer within {:?}", producer.inner().deadline()))
-                    }
-                }
-            }
+            Some((Produced::Ready(made), _)) => made.map_err(|error| error.to_string()),
+            Some((Produced::Later(made), limit)) => wait_for(made, limit).await,
         };
         producer.observe(Point::DataProducer, router.clock().now().since(now));
         match made {
@@ -272,6 +269,18 @@ async fn produce(
                 }
             }
         }
+    }
+}
+
+/// What a producer makes later, or why there is nothing.
+async fn wait_for(
+    made: BoxFuture<'_, Result<Outputs, ProduceError>>,
+    limit: Duration,
+) -> Result<Outputs, String> {
+    match deadline(limit, AssertUnwindSafe(made).catch_unwind()).await {
+        Ok(Ok(made)) => made.map_err(|error| error.to_string()),
+        Ok(Err(_panic)) => Err("it panicked".to_owned()),
+        Err(_elapsed) => Err(format!("no answer within {limit:?}")),
     }
 }
 
@@ -322,8 +331,14 @@ fn take_leases(
     let mut leases = Vec::with_capacity(router.pre_requests.len());
     let mut failures = Vec::new();
     for hook in &router.pre_requests {
-        match hook.call(Point::PreRequest, |hook| hook.pre_request(cx, outcome, patch)) {
-            Some(Ok(lease)) => leases.extend(lease),
+        // A hook that fails half-way leaves no header behind.
+        let mut own = HeadPatch::default();
+        match hook.call(Point::PreRequest, |hook| hook.pre_request(cx, outcome, &mut own)) {
+            Some(Ok(lease)) => {
+                leases.extend(lease);
+                own.remove.into_iter().for_each(|name| patch.remove(name));
+                own.set.into_iter().for_each(|(name, value)| patch.set(name, value));
+            }
             Some(Err(rejection)) => failures.push(rejection),
             None => {}
         }
@@ -399,7 +414,7 @@ fn head_patch(request: &Request, plugin_patch: HeadPatch, reads_response: bool) 
     if reads_response && headers.contains_key(http::header::ACCEPT_ENCODING) {
         patch.remove(http::header::ACCEPT_ENCODING);
     }
-    if !headers.contains_key(header::REQUEST_ID)
+    if header::text(headers, &header::REQUEST_ID, None).is_none()
         && let Ok(value) = HeaderValue::from_str(&request.external_id)
     {
         patch.set(header::REQUEST_ID, value);

@@ -6,15 +6,19 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use router_core::{Endpoint, Rejection, Stamp, header::HeadPatch};
 use router_framework::{
-    End, EndCause, Lease, MAX_TARGETS, MetadataNumber, Progress, Request, ResponseCx, ResponseKind,
-    ResponseParser,
+    End, EndCause, Lease, MAX_TARGETS, MetadataNumber, Progress, PromptInput, Request, ResponseCx,
+    ResponseKind, ResponseParser,
 };
 use router_telemetry::router::{RequestSeries, RunningGuard};
-use router_wire::response::ModelRestore;
+use router_wire::response::{ModelRestore, Usage};
 use smallvec::SmallVec;
 use tracing::Span;
 
-use crate::{isolate::isolated, observe::Point, router::Router};
+use crate::{
+    isolate::isolated,
+    observe::Point,
+    router::{ParserEntry, Router},
+};
 
 /// Pieces that one chunk of a response may turn into when the model name is restored in it.
 pub type Chunks = SmallVec<[Bytes; 3]>;
@@ -34,6 +38,8 @@ pub struct Exchange {
     /// The request's span, open until its end.
     span: Span,
     response: Option<Response>,
+    /// The error is in the counters already.
+    error_counted: bool,
     ended: bool,
 }
 
@@ -44,12 +50,20 @@ struct Response {
     /// What the proxy says served, if it says.
     served: Option<String>,
     streaming: bool,
-    parser: Option<Box<dyn ResponseParser>>,
+    reader: Option<Reader>,
     restore: Option<ModelRestore>,
     first_byte: Option<Stamp>,
     last_chunk: Stamp,
     n_bytes: u64,
     handled: std::time::Duration,
+}
+
+/// The parser at work on a response.
+struct Reader {
+    entry: Arc<ParserEntry>,
+    parser: Box<dyn ResponseParser>,
+    /// Time spent in the parser so far.
+    parsing: std::time::Duration,
 }
 
 /// The head of a response as a driver sees it.
@@ -106,7 +120,18 @@ impl Exchange {
             restores,
             span,
             response: None,
+            error_counted: false,
             ended: false,
+        }
+    }
+
+    /// Lets go of the prompt: once the request is routed nobody reads it, and it keeps the body's memory.
+    /// Nobody else may hold the request by then.
+    pub(crate) fn forget_prompt(&mut self) {
+        if let Some(request) = Arc::get_mut(&mut self.request) {
+            request.parsed.prompts = PromptInput::Empty;
+            request.parsed.features = Vec::new();
+            request.parsed.model_editor = None;
         }
     }
 
@@ -165,10 +190,10 @@ impl Exchange {
         let streaming = self.request.parsed.stream || kind == ResponseKind::Events;
         // Bytes under a content coding can be passed on, not read.
         let readable = !head.headers.contains_key(http::header::CONTENT_ENCODING);
-        let parser = (readable && !self.request.parsed.skip_response && !head.from_proxy)
+        let reader = (readable && !self.request.parsed.skip_response && !head.from_proxy)
             .then(|| self.router.parsers().find(self.request.head.path()))
             .flatten()
-            .and_then(|entry| entry.timed.inner().response(&self.request.head, kind));
+            .and_then(|entry| Reader::begin(entry, &self.request, kind));
         let restore = (self.restores && readable)
             .then(|| ModelRestore::new(&self.request.target_model, &self.request.model));
         let mut patch = HeadPatch::default();
@@ -180,7 +205,7 @@ impl Exchange {
             headers: if self.needs_headers() { head.headers.clone() } else { HeaderMap::new() },
             served: head.served.map(str::to_owned),
             streaming,
-            parser,
+            reader,
             restore,
             first_byte: None,
             last_chunk: started,
@@ -248,11 +273,7 @@ impl Exchange {
             self.series.streaming_itl().observe_duration(now.since(response.last_chunk));
         }
         response.last_chunk = now;
-        if let Some(parser) = &mut response.parser
-            && isolated("response parser", "ResponseParsing", || parser.push(&chunk)).is_none()
-        {
-            response.parser = None;
-        }
+        response.read(|parser| parser.push(&chunk));
         self.run_chunk_hooks(now);
         let Some(response) = &mut self.response else { return SmallVec::from_iter([chunk]) };
         let out = match &mut response.restore {
@@ -271,10 +292,15 @@ impl Exchange {
             return;
         };
         let cx = response.cx(&self.request, endpoint, now);
+        let parser = response.reader.as_ref().map(|reader| &reader.parser);
+        let seen = parser.and_then(|parser| {
+            isolated("response parser", "ResponseParsing", || (parser.n_events(), parser.usage()))
+        });
+        let (n_events, usage) = seen.unwrap_or_default();
         let progress = Progress {
             n_bytes: response.n_bytes,
-            n_events: response.parser.as_ref().map_or(0, |parser| parser.n_events()),
-            usage: response.parser.as_ref().and_then(|parser| parser.usage()),
+            n_events,
+            usage,
             elapsed: now.since(self.request.head.received),
         };
         for hook in &self.router.response_bodies {
@@ -296,13 +322,10 @@ impl Exchange {
         }
         self.running = None;
         let now = self.router.clock().now();
-        let parser = self.response.as_mut().and_then(|response| response.parser.as_mut());
-        let usage = parser.and_then(|parser| {
-            isolated("response parser", "ResponseParsing", || {
-                parser.end();
-                parser.usage()
-            })?
-        });
+        if let (None, Some(endpoint)) = (&self.response, self.targets.get(self.at)) {
+            self.router.health.abandoned(endpoint, now);
+        }
+        let usage = self.response.as_mut().and_then(Response::finish_reading);
         let end = End {
             cause,
             status: self.response.as_ref().map(|response| response.status),
@@ -327,6 +350,7 @@ impl Exchange {
     pub fn reject(&mut self, rejection: &Rejection) {
         if !self.ended {
             self.series.error(rejection.code.label()).inc();
+            self.error_counted = true;
         }
         self.end(EndCause::Error);
     }
@@ -339,11 +363,13 @@ impl Exchange {
             }
             EndCause::ClientDisconnect => Some("ClientDisconnect"),
             EndCause::Evicted => Some("Evicted"),
-            EndCause::Error => None,
+            EndCause::Error => Some("ModelServerError"),
         };
         if let Some(error) = error {
             self.span.record("otel.status_code", "ERROR");
-            series.error(error).inc();
+            if !self.error_counted {
+                series.error(error).inc();
+            }
         }
         let Some(response) = &self.response else { return };
         self.router
@@ -403,7 +429,41 @@ impl fmt::Debug for Exchange {
     }
 }
 
+impl Reader {
+    /// `None` when there is nothing to learn from the response.
+    fn begin(entry: &Arc<ParserEntry>, request: &Request, kind: ResponseKind) -> Option<Self> {
+        let (parser, parsing) = entry
+            .timed
+            .run(Point::ResponseParsing, || entry.timed.inner().response(&request.head, kind));
+        Some(Self { entry: Arc::clone(entry), parser: parser.flatten()?, parsing })
+    }
+}
+
 impl Response {
+    /// Lets the parser work; one that panics reads no further.
+    fn read<T>(&mut self, work: impl FnOnce(&mut dyn ResponseParser) -> T) -> Option<T> {
+        let reader = self.reader.as_mut()?;
+        let parser = &mut *reader.parser;
+        let (done, took) = reader.entry.timed.run(Point::ResponseParsing, || work(parser));
+        reader.parsing += took;
+        if done.is_none() {
+            self.reader = None;
+        }
+        done
+    }
+
+    /// What the response said that it used. The time that reading took is recorded once per response.
+    fn finish_reading(&mut self) -> Option<Usage> {
+        let usage = self.read(|parser| {
+            parser.end();
+            parser.usage()
+        });
+        if let Some(reader) = &self.reader {
+            reader.entry.timed.observe(Point::ResponseParsing, reader.parsing);
+        }
+        usage.flatten()
+    }
+
     fn cx<'a>(
         &'a self,
         request: &'a Request,

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 use router_core::{Candidates, Position};
+use router_rt::Seeds;
 use serde::Serialize;
 
 use crate::settings::DecisionSettings;
@@ -192,9 +193,10 @@ impl DecisionLog {
         Self { settings, ring: Mutex::default() }
     }
 
-    /// Whether the request with this random number is to be recorded.
-    pub(crate) fn samples(&self, random: f64) -> bool {
-        random < self.settings.sampling
+    /// Whether the request with this id is to be recorded. It draws from a generator of its own, so that
+    /// recording changes no decision.
+    pub(crate) fn samples(&self, seeds: &Seeds, id: u64) -> bool {
+        self.is_on() && seeds.family("decision record").rng(id).f64() < self.settings.sampling
     }
 
     pub fn is_on(&self) -> bool {

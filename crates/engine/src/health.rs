@@ -284,14 +284,23 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_never_ends_does_not_keep_the_endpoint_out_for_ever() {
+    fn a_probe_whose_client_went_away_lets_the_next_one_go() {
         let (book, pool) = world();
         let first = pool.snapshot().endpoints()[0].clone();
         book.unreachable(&first, Stamp::from_nanos(1));
         let probed = Stamp::from_nanos(1) + SECOND;
         book.picked(&first, probed);
+        assert_eq!(names(&book, &pool, probed), ["e2"]);
         book.abandoned(&first, probed);
-        assert_eq!(book.out(&first, probed), None, "the probe's client went away");
+        assert_eq!(names(&book, &pool, probed), ["e1", "e2"]);
+    }
+
+    #[test]
+    fn a_probe_that_never_ends_does_not_keep_the_endpoint_out_for_ever() {
+        let (book, pool) = world();
+        let first = pool.snapshot().endpoints()[0].clone();
+        book.unreachable(&first, Stamp::from_nanos(1));
+        let probed = Stamp::from_nanos(1) + SECOND;
         book.picked(&first, probed);
         assert_eq!(book.out(&first, probed + 29 * SECOND), Some(Why::Unreachable));
         assert_eq!(book.out(&first, probed + 30 * SECOND), None);

@@ -297,9 +297,12 @@ impl ParserTable {
             let suffixes: Vec<_> =
                 timed.inner().suffixes().iter().map(|suffix| suffix.trim_matches('/')).collect();
             let is_fallback = suffixes.is_empty();
-            if !(is_fallback && entries.iter().any(|entry| entry.is_fallback)) {
-                entries.push(Arc::new(ParserEntry { timed, suffixes, is_fallback }));
+            if is_fallback && entries.iter().any(|entry| entry.is_fallback) {
+                let parser = &*timed.ident().name;
+                tracing::warn!(parser, "a second fallback parser is never used");
+                continue;
             }
+            entries.push(Arc::new(ParserEntry { timed, suffixes, is_fallback }));
         }
         Self { entries }
     }

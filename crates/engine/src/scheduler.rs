@@ -96,19 +96,10 @@ impl Profile {
         let mut positions: Vec<Position> = cx.candidates.positions().collect();
         let drained = self.filter(cx, &mut positions, steps.as_mut());
         let scored = self.score(cx, &positions, steps.as_mut());
-        let mut ranked = SmallVec::new();
-        let n_shown = self.picker.inner().n_shown().max(1);
-        if drained.is_none() {
-            let n_wanted = n_shown.max(MAX_TARGETS);
-            let _inside = trace::pick(scored.len()).entered();
-            let picked = self
-                .picker
-                .call(Point::Picker, |picker| picker.pick(cx, &scored, rng, n_wanted, &mut ranked));
-            if picked.is_none() {
-                ranked.clear();
-                ranked.extend(scored.iter().map(|(position, _)| *position).take(n_wanted));
-            }
-        }
+        let (ranked, n_shown) = match drained {
+            None => self.pick(cx, &scored, rng),
+            Some(_) => (SmallVec::new(), 0),
+        };
         if let (Some(records), Some(steps)) = (records, steps) {
             records.push(steps.finish(
                 &self.name,
@@ -123,6 +114,31 @@ impl Profile {
             None if ranked.is_empty() => Err(Rejection::internal("the picker picked nothing")),
             None => Ok(ProfileRun { n_shown: n_shown.min(ranked.len()), ranked, scored }),
         }
+    }
+
+    /// The candidates best first, and how many of them are shown. Without a picker that works, the highest
+    /// totals go first.
+    fn pick(
+        &self,
+        cx: &RequestCx<'_>,
+        scored: &[(Position, f64)],
+        rng: &mut Rng,
+    ) -> (SmallVec<[Position; MAX_TARGETS]>, usize) {
+        let _inside = trace::pick(scored.len()).entered();
+        let mut ranked = SmallVec::new();
+        let picked = self.picker.call(Point::Picker, |picker| {
+            let n_shown = picker.n_shown().max(1);
+            picker.pick(cx, scored, rng, n_shown.max(MAX_TARGETS), &mut ranked);
+            n_shown
+        });
+        if picked.is_none() {
+            let mut by_total = scored.to_vec();
+            by_total.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+            ranked = by_total.into_iter().map(|(position, _)| position).take(MAX_TARGETS).collect();
+        }
+        // A picker that makes up positions must not send a request nowhere.
+        ranked.retain(|position| cx.endpoint(*position).is_some());
+        (ranked, picked.unwrap_or(1))
     }
 
     /// Narrows the positions; the rejection when none is left.
@@ -140,7 +156,11 @@ impl Profile {
             let n_in = positions.len();
             let mut kept = positions.clone();
             // A filter that panics filters nothing.
-            if filter.call(Point::Filter, |filter| filter.filter(cx, &mut kept)).is_some() {
+            let kind = filter.call(Point::Filter, |filter| {
+                filter.filter(cx, &mut kept);
+                filter.kind()
+            });
+            if kind.is_some() {
                 *positions = kept;
             }
             if let Some(trace) = trace.as_deref_mut() {
@@ -152,7 +172,8 @@ impl Profile {
                 });
             }
             if positions.is_empty() {
-                return Some(drained(filter.inner().kind(), &filter.ident().name));
+                let kind = kind.unwrap_or(FilterKind::Constraint);
+                return Some(drained(kind, &filter.ident().name));
             }
         }
         span.record("llm_d.epp.filter.filtered_endpoints", positions.len());
