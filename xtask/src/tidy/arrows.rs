@@ -40,7 +40,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
             &["router-net", "router-plugins", "router-extproc", "router-proxy", "router-sim"],
         ],
     ),
-    ("router-testkit", &[BOTTOM, BELOW_FRAMEWORK, &["router-framework"]]),
+    ("router-testkit", &[BOTTOM, BELOW_FRAMEWORK, ENGINE_AND_BELOW, &["router-plugins"]]),
     // Tools: nothing uses them.
     ("router-fuzz", &[ALL_LIBRARIES]),
     ("router-bench", &[ALL_LIBRARIES, &["llm-d-router"]]),
