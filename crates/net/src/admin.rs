@@ -1,14 +1,19 @@
 //! The pages of the metrics port: `/metrics`, health, debug pages.
 //!
-//! A tiny router of exact paths. Pages are small and worked out at once; nothing here waits.
+//! A tiny router of exact paths. Pages are small and worked out at once; only a profile waits.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use router_telemetry::{Registry, metrics::Format};
+use router_rt::Offload;
+use router_telemetry::{
+    Registry,
+    metrics::Format,
+    profile::{CpuProfile, ProfileError},
+};
 
 use crate::server::Handler;
 
@@ -35,7 +40,12 @@ pub struct PageResponse {
     pub body: Bytes,
 }
 
-type Page = Box<dyn Fn(PageRequest<'_>) -> PageResponse + Send + Sync>;
+type Page = Box<dyn Fn(PageRequest<'_>) -> Answer + Send + Sync>;
+
+enum Answer {
+    Ready(PageResponse),
+    Later(Pin<Box<dyn Future<Output = PageResponse> + Send>>),
+}
 
 /// Collects pages. Later pages replace earlier ones of the same path.
 #[derive(Default)]
@@ -48,6 +58,10 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Where Go programs serve their CPU profile.
 const PROFILE_PATH: &str = "/debug/pprof/profile";
 
+/// The length of a profile that does not say, as in Go, and the longest.
+const PROFILE_SECONDS: u64 = 30;
+const MAX_PROFILE_SECONDS: u64 = 300;
+
 // === impl AdminBuilder ===
 
 impl AdminBuilder {
@@ -57,7 +71,7 @@ impl AdminBuilder {
         path: &'static str,
         page: impl Fn(PageRequest<'_>) -> PageResponse + Send + Sync + 'static,
     ) -> Self {
-        self.pages.insert(path, Box::new(page));
+        self.pages.insert(path, Box::new(move |request| Answer::Ready(page(request))));
         self
     }
 
@@ -100,11 +114,15 @@ impl AdminBuilder {
         })
     }
 
-    /// Answers `/debug/pprof/profile` with 501 and this reason, for builds that cannot profile.
-    pub fn no_profile(self, reason: &'static str) -> Self {
-        self.page(PROFILE_PATH, move |_| {
-            PageResponse::text(StatusCode::NOT_IMPLEMENTED, format!("{reason}\n"))
-        })
+    /// `/debug/pprof/profile?seconds=N`: a CPU profile for `go tool pprof`. Without this call the
+    /// page does not exist; whoever can read it can slow the process down.
+    pub fn profile(mut self, offload: Offload) -> Self {
+        let page = move |request: PageRequest<'_>| match profile_seconds(request.query) {
+            Ok(seconds) => Answer::Later(Box::pin(profile(seconds, offload.clone()))),
+            Err(problem) => Answer::Ready(PageResponse::text(StatusCode::BAD_REQUEST, problem)),
+        };
+        self.pages.insert(PROFILE_PATH, Box::new(page));
+        self
     }
 
     pub fn build(self) -> AdminPages {
@@ -128,8 +146,13 @@ impl AdminPages {
     }
 
     /// Answers a request, whatever its body.
-    pub fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        let answer = self.answer(request);
+    pub async fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        // Taken apart before waiting, since the request need not be shareable.
+        let is_head = request.method() == Method::HEAD;
+        let answer = match self.answer(request) {
+            Answer::Ready(answer) => answer,
+            Answer::Later(answer) => answer.await,
+        };
         let mut response = Response::new(Full::new(answer.body.clone()));
         *response.status_mut() = answer.status;
         let headers = response.headers_mut();
@@ -140,24 +163,25 @@ impl AdminPages {
         if answer.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
-        if request.method() == Method::HEAD {
+        if is_head {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(answer.body.len()));
             *response.body_mut() = Full::default();
         }
         response
     }
 
-    fn answer<B>(&self, request: &Request<B>) -> PageResponse {
+    fn answer<B>(&self, request: &Request<B>) -> Answer {
         let Some(page) = self.pages.get(request.uri().path()) else {
             let mut known = String::from("no such page; there are\n");
             for path in self.pages.keys() {
                 known.push_str(path);
                 known.push('\n');
             }
-            return PageResponse::text(StatusCode::NOT_FOUND, known);
+            return Answer::Ready(PageResponse::text(StatusCode::NOT_FOUND, known));
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return PageResponse::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            let refused = PageResponse::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            return Answer::Ready(refused);
         }
         let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
         page(PageRequest { query: request.uri().query(), accept })
@@ -168,7 +192,7 @@ impl Handler for AdminPages {
     type Body = Full<Bytes>;
 
     async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        self.respond(&request)
+        self.respond(&request).await
     }
 }
 
@@ -181,6 +205,39 @@ impl std::fmt::Debug for AdminPages {
 impl std::fmt::Debug for AdminBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.pages.keys()).finish()
+    }
+}
+
+fn profile_seconds(query: Option<&str>) -> Result<u64, &'static str> {
+    let asked = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("seconds="));
+    let Some(asked) = asked else { return Ok(PROFILE_SECONDS) };
+    match asked.parse() {
+        Ok(seconds @ 1..=MAX_PROFILE_SECONDS) => Ok(seconds),
+        Ok(_) | Err(_) => Err("`seconds` is not a number from 1 to 300\n"),
+    }
+}
+
+async fn profile(seconds: u64, offload: Offload) -> PageResponse {
+    let failed = |error: ProfileError| {
+        let status = match error {
+            ProfileError::Busy => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        PageResponse::text(status, format!("{error}\n"))
+    };
+    let running = match CpuProfile::start() {
+        Ok(running) => running,
+        Err(error) => return failed(error),
+    };
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    match offload.run(|| running.finish()).await {
+        Ok(Ok(profile)) => PageResponse {
+            status: StatusCode::OK,
+            content_type: "application/octet-stream",
+            body: profile.into(),
+        },
+        Ok(Err(error)) => failed(error),
+        Err(error) => failed(ProfileError::Failed(error.to_string())),
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`router`] | the router's families, with names, labels and buckets as in the Go implementation |
 //! | [`logs`], [`traces`] | JSON or human lines; OTLP, off unless configured; [`init`] installs both |
 //! | [`TraceContext`] | W3C trace context, with or without an exporter |
+//! | [`profile`] | CPU profiles that `go tool pprof` reads |
 //! | [`build`] | version and commit |
 //!
 //! It does not know what an endpoint or a request is, and serves no page: `router-net` does.
@@ -24,6 +25,7 @@ pub mod build;
 mod init;
 pub mod logs;
 pub mod metrics;
+pub mod profile;
 pub mod router;
 mod trace_context;
 pub mod traces;

@@ -17,12 +17,12 @@ fn pages() -> AdminPages {
         .check("/healthz", || Ok(()))
         .check("/readyz", || Err("no endpoint is known".to_owned()))
         .json("/debug/decisions", |query| format!("{{\"query\":{query:?}}}").into_bytes())
-        .no_profile("this build cannot profile")
+        .profile(Offload::inline())
         .build()
 }
 
 async fn check(request: Request<crate::Body>, status: u16, part: &str) {
-    let response = pages().respond(&request);
+    let response = pages().respond(&request).await;
     let shown = format!("{} {}", request.method(), request.uri());
     assert_eq!(response.status().as_u16(), status, "{shown}");
     let body = text(response).await;
@@ -35,10 +35,13 @@ async fn each_page_answers() {
     check(get("/healthz"), 200, "ok").await;
     check(get("/readyz"), 503, "no endpoint is known").await;
     check(get("/debug/decisions?n=3"), 200, "{\"query\":Some(\"n=3\")}").await;
-    check(get("/debug/pprof/profile?seconds=5"), 501, "this build cannot profile").await;
+    for bad in ["0", "301", "-1", "x", ""] {
+        let uri = format!("/debug/pprof/profile?x=1&seconds={bad}");
+        check(get(&uri), 400, "from 1 to 300").await;
+    }
     check(get("/metrics/"), 404, "/debug/decisions\n").await;
     let post = Request::post("/metrics").body(empty()).unwrap();
-    assert_eq!(pages().respond(&post).headers()[header::ALLOW], "GET, HEAD");
+    assert_eq!(pages().respond(&post).await.headers()[header::ALLOW], "GET, HEAD");
     check(post, 405, "only GET").await;
 }
 
@@ -48,11 +51,11 @@ async fn the_metrics_page_is_negotiated_and_head_has_no_body() {
         .header("accept", "application/openmetrics-text;version=1.0.0")
         .body(empty())
         .unwrap();
-    let response = pages().respond(&request);
+    let response = pages().respond(&request).await;
     assert!(response.headers()[header::CONTENT_TYPE].to_str().unwrap().contains("openmetrics"));
     assert!(text(response).await.ends_with("# EOF\n"));
     let head = Request::head("/healthz").body(empty()).unwrap();
-    let response = pages().respond(&head);
+    let response = pages().respond(&head).await;
     assert_eq!(response.headers()[header::CONTENT_LENGTH], "3");
     assert_eq!(text(response).await, "");
 }

@@ -1,0 +1,3 @@
+//! Tests that need a process of their own.
+
+mod profile;
