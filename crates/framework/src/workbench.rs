@@ -58,6 +58,11 @@ impl Workbench {
         &self.env
     }
 
+    /// For changing what plugins built from here on are given.
+    pub fn env_mut(&mut self) -> &mut PluginEnv {
+        &mut self.env
+    }
+
     /// Builds an instance called `name` from parameters as YAML or JSON, empty for none. The error says
     /// what is wrong with the parameters and where.
     pub fn plugin(

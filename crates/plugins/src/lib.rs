@@ -19,7 +19,9 @@ use router_framework::PluginDef;
 pub mod admitter;
 pub mod filter;
 pub mod flow;
+pub mod parser;
 pub mod picker;
+pub mod producer;
 pub mod profile;
 pub mod scorer;
 mod signal;
@@ -56,4 +58,11 @@ pub const PLUGINS: &[&PluginDef] = &[
     &flow::fcfs_ordering::PLUGIN,
     &flow::global_strict_fairness::PLUGIN,
     &flow::static_usage_limit::PLUGIN,
+    &parser::openai::PLUGIN,
+    &parser::anthropic::PLUGIN,
+    &parser::vllmhttp::PLUGIN,
+    &parser::passthrough::PLUGIN,
+    &producer::token::PLUGIN,
+    &producer::approx_prefix_cache::PLUGIN,
+    &producer::inflight_load::PLUGIN,
 ];

@@ -15,21 +15,22 @@ use serde_json::value::RawValue;
 const MAX_LORAS: u32 = 4;
 
 #[derive(Deserialize)]
-struct Decision {
+pub(crate) struct Decision {
     case: String,
-    config: String,
-    servers: Vec<Server>,
-    model: String,
+    pub(crate) config: String,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) model: String,
+    pub(crate) prompt: String,
     /// As text: the numbers must be read exactly.
-    scores: Vec<Option<Box<RawValue>>>,
-    picked: usize,
+    pub(crate) scores: Vec<Option<Box<RawValue>>>,
+    pub(crate) picked: usize,
 }
 
 #[derive(Deserialize)]
-struct Server {
-    waiting: f64,
-    running: f64,
-    kv: Box<RawValue>,
+pub(crate) struct Server {
+    pub(crate) waiting: f64,
+    pub(crate) running: f64,
+    pub(crate) kv: Box<RawValue>,
     loras: String,
 }
 
@@ -44,7 +45,7 @@ impl Server {
     }
 }
 
-fn decisions(case: &str) -> Vec<Decision> {
+pub(crate) fn decisions(case: &str) -> Vec<Decision> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/go/decisions.jsonl");
     let text = fs::read_to_string(path).unwrap();
     let all = text.lines().map(|line| serde_json::from_str::<Decision>(line).unwrap());
@@ -54,7 +55,7 @@ fn decisions(case: &str) -> Vec<Decision> {
 }
 
 /// The parameters that a configuration gives to a plugin type.
-fn parameters(config: &str, plugin_type: &str) -> String {
+pub(crate) fn parameters(config: &str, plugin_type: &str) -> String {
     let (root, diagnostics) = tree::parse("config", config.replace("%s", "path").as_bytes());
     assert!(!diagnostics.has_errors(), "{config}");
     let root = root.unwrap();

@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod go_decisions;
+mod go_producers;
