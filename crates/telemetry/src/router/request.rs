@@ -179,113 +179,110 @@ impl RequestMetrics {
 
 impl Families {
     fn new(registry: &Registry) -> Result<Self, RegisterError> {
-        let def = |name, help| Def::alpha(name, help, MFP).limits(LIMITS);
-        let twinned = |name, help, twin| def(name, help).twin(Twin::new(twin, &MODELS));
-        let histogram = |def, buckets: Buckets| registry.histogram(def, &buckets);
+        let histogram = |name, help, twin: Option<&'static str>, buckets: Buckets| {
+            let def = mfp(name, help);
+            let def = match twin {
+                Some(twin) => def.twin(Twin::new(twin, &MODELS)),
+                None => def,
+            };
+            registry.histogram(def, &buckets)
+        };
         Ok(Self {
-            total: registry.counter(
-                def("llm_d_epp_request_total", "Total number of requests routed.").twin(Twin::new(
-                    "inference_objective_request_total",
-                    &["model_name", "target_model_name", "priority"],
-                )),
-            )?,
-            errors: registry.counter(
-                Def::alpha(
-                    "llm_d_epp_request_error_total",
-                    "Total number of requests that ended with an error.",
-                    ["model_name", "target_model_name", "fairness_id", "priority", "error_code"],
-                )
-                .limits(LIMITS)
-                .twin(Twin::new(
-                    "inference_objective_request_error_total",
-                    &["model_name", "target_model_name", "error_code"],
-                )),
-            )?,
+            total: registry.counter(total())?,
+            errors: registry.counter(errors())?,
             duration: histogram(
-                twinned(
-                    "llm_d_epp_request_duration_seconds",
-                    "Time from the receipt of a request to the end of its response.",
-                    "inference_objective_request_duration_seconds",
-                ),
+                "llm_d_epp_request_duration_seconds",
+                "Time from the receipt of a request to the end of its response.",
+                Some("inference_objective_request_duration_seconds"),
                 buckets::latency(),
             )?,
             request_size: histogram(
-                twinned(
-                    "llm_d_epp_request_size_bytes",
-                    "Size of the request body as forwarded.",
-                    "inference_objective_request_sizes",
-                ),
+                "llm_d_epp_request_size_bytes",
+                "Size of the request body as forwarded.",
+                Some("inference_objective_request_sizes"),
                 buckets::request_size(),
             )?,
             response_size: histogram(
-                twinned(
-                    "llm_d_epp_response_size_bytes",
-                    "Size of the response body.",
-                    "inference_objective_response_sizes",
-                ),
+                "llm_d_epp_response_size_bytes",
+                "Size of the response body.",
+                Some("inference_objective_response_sizes"),
                 buckets::response_size(),
             )?,
             input_tokens: histogram(
-                twinned(
-                    "llm_d_epp_request_input_tokens",
-                    "Prompt tokens of a request.",
-                    "inference_objective_input_tokens",
-                ),
+                "llm_d_epp_request_input_tokens",
+                "Prompt tokens of a request.",
+                Some("inference_objective_input_tokens"),
                 buckets::input_tokens(),
             )?,
             output_tokens: histogram(
-                twinned(
-                    "llm_d_epp_request_output_tokens",
-                    "Generated tokens of a request.",
-                    "inference_objective_output_tokens",
-                ),
+                "llm_d_epp_request_output_tokens",
+                "Generated tokens of a request.",
+                Some("inference_objective_output_tokens"),
                 buckets::output_tokens(),
             )?,
             cached_tokens: histogram(
-                twinned(
-                    "llm_d_epp_request_cached_tokens",
-                    "Prompt tokens that the model server had cached.",
-                    "inference_objective_prompt_cached_tokens",
-                ),
+                "llm_d_epp_request_cached_tokens",
+                "Prompt tokens that the model server had cached.",
+                Some("inference_objective_prompt_cached_tokens"),
                 buckets::input_tokens(),
             )?,
-            running: registry.gauge(
-                def("llm_d_epp_request_running", "Requests that are running.")
-                    .twin(Twin::new("inference_objective_running_requests", &["model_name"])),
-            )?,
+            running: registry.gauge(running())?,
             ntpot: histogram(
-                twinned(
-                    "llm_d_epp_request_ntpot_seconds",
-                    "Duration of a request divided by its generated tokens.",
-                    "inference_objective_normalized_time_per_output_token_seconds",
-                ),
+                "llm_d_epp_request_ntpot_seconds",
+                "Duration of a request divided by its generated tokens.",
+                Some("inference_objective_normalized_time_per_output_token_seconds"),
                 buckets::time_per_token(),
             )?,
-            ttft: registry.histogram(
-                Def::alpha(
-                    "llm_d_epp_request_ttft_seconds",
-                    "Time from the receipt of a request to the first byte of its response body.",
-                    ["model_name", "target_model_name", "fairness_id", "priority", "streaming"],
-                )
-                .limits(LIMITS),
-                &buckets::first_token(),
-            )?,
+            ttft: registry.histogram(ttft(), &buckets::first_token())?,
             tpot: histogram(
-                def(
-                    "llm_d_epp_request_streaming_tpot_seconds",
-                    "Mean time per output token of a streamed response, the first left out.",
-                ),
+                "llm_d_epp_request_streaming_tpot_seconds",
+                "Mean time per output token of a streamed response, the first left out.",
+                None,
                 buckets::streaming_time_per_token(),
             )?,
             itl: histogram(
-                def(
-                    "llm_d_epp_request_streaming_itl_seconds",
-                    "Time between the chunks of a streamed response.",
-                ),
+                "llm_d_epp_request_streaming_itl_seconds",
+                "Time between the chunks of a streamed response.",
+                None,
                 buckets::inter_token(),
             )?,
         })
     }
+}
+
+fn mfp(name: &'static str, help: &str) -> Def<4> {
+    Def::alpha(name, help, MFP).limits(LIMITS)
+}
+
+/// The labels of most families and one more.
+fn mfp_and(name: &'static str, help: &str, label: &'static str) -> Def<5> {
+    let [model, target_model, fairness_id, priority] = MFP;
+    Def::alpha(name, help, [model, target_model, fairness_id, priority, label]).limits(LIMITS)
+}
+
+fn total() -> Def<4> {
+    mfp("llm_d_epp_request_total", "Total number of requests routed.").twin(Twin::new(
+        "inference_objective_request_total",
+        &["model_name", "target_model_name", "priority"],
+    ))
+}
+
+fn errors() -> Def<5> {
+    let help = "Total number of requests that ended with an error.";
+    mfp_and("llm_d_epp_request_error_total", help, "error_code").twin(Twin::new(
+        "inference_objective_request_error_total",
+        &["model_name", "target_model_name", "error_code"],
+    ))
+}
+
+fn running() -> Def<4> {
+    mfp("llm_d_epp_request_running", "Requests that are running.")
+        .twin(Twin::new("inference_objective_running_requests", &["model_name"]))
+}
+
+fn ttft() -> Def<5> {
+    let help = "Time from the receipt of a request to the first byte of its response body.";
+    mfp_and("llm_d_epp_request_ttft_seconds", help, "streaming")
 }
 
 // === impl RequestSeries ===
