@@ -236,7 +236,11 @@ impl DataFlow {
             match all.as_slice() {
                 [] if read.need != Need::Required => return Ok(None),
                 [] => {
-                    return Err(GraphError::NoWriter { reader, key, hint: missing_hint(&read.key) });
+                    return Err(GraphError::NoWriter {
+                        reader,
+                        key,
+                        hint: missing_hint(&read.key),
+                    });
                 }
                 [one] => *one,
                 // Signals have one home on the endpoint, however many extractors fill them.
