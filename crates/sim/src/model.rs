@@ -36,6 +36,7 @@
 mod adapters;
 mod clock;
 mod engine;
+mod fleet;
 mod kv;
 mod profile;
 mod request;
@@ -48,6 +49,7 @@ mod tests;
 pub use self::{
     adapters::AdapterId,
     engine::Engine,
+    fleet::Fleet,
     kv::BlockHash,
     profile::{Profile, ProfileError},
     request::{

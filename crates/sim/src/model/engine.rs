@@ -175,6 +175,20 @@ impl Engine {
         self.blocked = None;
     }
 
+    /// Makes steps from the next one on cost what `profile` says. Its capacities are not looked at.
+    pub fn set_costs(
+        &mut self,
+        now: Stamp,
+        profile: &Profile,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), ProfileError> {
+        profile.validate()?;
+        self.catch_up(now, sink);
+        self.costs = Costs::of(profile);
+        self.profile.take_costs(profile);
+        Ok(())
+    }
+
     /// Forgets that an adapter is resident.
     pub fn forget_adapter(&mut self, adapter: AdapterId) {
         self.adapters.forget(adapter);

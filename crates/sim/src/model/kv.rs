@@ -10,7 +10,7 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, hash_map::Entry};
 
 /// Names the content of a full block together with everything before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,9 +39,11 @@ impl Hasher for Spread {
     }
 
     fn write_u64(&mut self, value: u64) {
-        // Trace ids are small consecutive numbers: the multiplication and fold reach the table's top bits.
-        let product = u128::from(self.0 ^ value ^ 0x9E37_79B9_7F4A_7C15) * 0xD6E8_FEB8_6659_FD93;
-        self.0 = (product as u64) ^ ((product >> 64) as u64);
+        // SplitMix64's finalizer: trace ids are small consecutive numbers, and the table wants all bits spread.
+        let mut z = (self.0 ^ value).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        self.0 = z ^ (z >> 31);
     }
 }
 
@@ -163,8 +165,11 @@ impl BlockPool {
 
     /// Makes a block that has just filled up findable.
     pub(crate) fn store(&mut self, idx: BlockIdx, hash: BlockHash) {
-        if self.caching && !self.by_hash.contains_key(&hash) {
-            self.by_hash.insert(hash, idx);
+        if !self.caching {
+            return;
+        }
+        if let Entry::Vacant(entry) = self.by_hash.entry(hash) {
+            entry.insert(idx);
             self.block_mut(idx).hash = Some(hash);
             self.n_stored += 1;
         }

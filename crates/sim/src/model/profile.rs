@@ -104,6 +104,31 @@ impl Profile {
         Self { time_factor: 0.0, ..Self::default() }
     }
 
+    /// Keys of the costs, as documents have them.
+    pub const COST_KEYS: [&'static str; 9] = [
+        "step-base-us",
+        "decode-seq-us",
+        "decode-context-token-us",
+        "prefill-base-us",
+        "prefill-token-us",
+        "prefill-context-token-us",
+        "lora-load-us",
+        "step-noise",
+        "time-factor",
+    ];
+
+    pub(crate) fn take_costs(&mut self, from: &Self) {
+        self.step_base_us = from.step_base_us;
+        self.decode_seq_us = from.decode_seq_us;
+        self.decode_context_token_us = from.decode_context_token_us;
+        self.prefill_base_us = from.prefill_base_us;
+        self.prefill_token_us = from.prefill_token_us;
+        self.prefill_context_token_us = from.prefill_context_token_us;
+        self.lora_load_us = from.lora_load_us;
+        self.step_noise = from.step_noise;
+        self.time_factor = from.time_factor;
+    }
+
     /// Whether the engine can run with this profile.
     pub fn validate(&self) -> Result<(), ProfileError> {
         for (field, value, max) in [

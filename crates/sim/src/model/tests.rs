@@ -317,6 +317,20 @@ fn an_instant_engine_answers_at_the_stamp_of_the_request() {
 }
 
 #[test]
+fn costs_change_from_the_next_step_on() {
+    let mut engine = engine(plain());
+    let (id, _) = submit(&mut engine, 0, EngineRequest::new(20, 3));
+    advance(&mut engine, 0);
+    let slower = Profile { time_factor: 2.0, max_num_seqs: 1, ..plain() };
+    engine.set_costs(at(MS), &slower, &mut |_| ()).unwrap();
+    assert_eq!((engine.profile().time_factor, engine.profile().max_num_seqs), (2.0, 8));
+    // The prefill in flight takes its 30 ms, the decode steps twice 12 each.
+    assert_eq!(finished(&drain(&mut engine), id).timings.finished, at((30 + 48) * MS));
+    let bad = Profile { time_factor: -1.0, ..plain() };
+    assert!(engine.set_costs(at(MS), &bad, &mut |_| ()).is_err());
+}
+
+#[test]
 fn bad_profiles_are_named() {
     let check = |profile: Profile, text: &str| {
         let error = Engine::new(profile, 1).unwrap_err().to_string();
