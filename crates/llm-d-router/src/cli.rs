@@ -1,0 +1,192 @@
+//! The command line: one subcommand per personality.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use router_framework::document::GoDuration;
+
+mod kubernetes;
+mod picker;
+
+pub use kubernetes::KubernetesFlags;
+pub use picker::{ConfigFlags, ListenFlags, LogFlags, PickerFlags, TlsFlags};
+pub(crate) use picker::{bytes, message_size, positive};
+
+/// Arguments that contradict each other or cannot be followed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Routes LLM inference requests to the model server that will answer them best.
+#[derive(Debug, Parser)]
+#[command(name = "llm-d-router", version = router_telemetry::BUILD.version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Routes requests itself: an embedded proxy with the endpoint picker in process.
+    ///
+    /// The shortest way to real model servers is `--endpoint URL`, once per server. `--demo` starts
+    /// simulated ones too. `--config-file` takes any EndpointPickerConfig with file discovery.
+    Serve(Box<ServeArgs>),
+    /// The endpoint picker that Envoy (or any gateway with ext-proc) asks for every request.
+    ///
+    /// Takes the flags of the Go implementation.
+    Epp(Box<EppArgs>),
+    /// Simulated model servers: an OpenAI API, vLLM's metrics, and an honest engine model.
+    Sim(Box<SimArgs>),
+    /// Checks, completes and explains configuration documents.
+    Config(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct EppArgs {
+    #[command(flatten)]
+    pub picker: PickerFlags,
+    #[command(flatten)]
+    pub listen: ListenFlags,
+    #[command(flatten)]
+    pub tls: TlsFlags,
+    #[command(flatten)]
+    pub kubernetes: KubernetesFlags,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address and port to listen on.
+    #[arg(long, default_value = "127.0.0.1:8080", help_heading = "Serving")]
+    pub listen: String,
+    /// A model server, such as http://10.0.0.1:8000; once per server. Needs no configuration file.
+    #[arg(long, value_name = "URL", conflicts_with = "demo", help_heading = "Serving")]
+    pub endpoint: Vec<String>,
+    /// Start this many simulated model servers and route to them.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "4", require_equals = true, help_heading = "Serving")]
+    pub demo: Option<u16>,
+    /// Directory with `tls.crt` and `tls.key`; serves HTTPS. Reloaded when they change.
+    #[arg(long, value_name = "DIR", help_heading = "Serving")]
+    pub tls_cert_path: Option<PathBuf>,
+    /// File with one API key per line; clients must send one as a bearer token.
+    #[arg(long, value_name = "FILE", help_heading = "Serving")]
+    pub api_keys: Option<PathBuf>,
+    /// Write a log line per request.
+    #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set, help_heading = "Serving")]
+    pub access_log: bool,
+    /// Longest time that a model server may take to the head of its response; 0 waits for ever.
+    #[arg(long, value_name = "DURATION", default_value = "0s", help_heading = "Serving")]
+    pub response_head_timeout: GoDuration,
+    /// Bytes of a request body kept so that the request can move on to another endpoint.
+    #[arg(long, value_name = "QUANTITY", default_value = "8Mi", help_heading = "Serving")]
+    pub max_retained_bytes: router_framework::document::Quantity,
+    /// Open client connections at once.
+    #[arg(long, default_value_t = 10_000, help_heading = "Serving")]
+    pub max_connections: usize,
+    /// Port of /metrics and the debug pages, on the host of --listen; 0 picks a free one.
+    #[arg(long, default_value_t = 9090, help_heading = "Serving")]
+    pub metrics_port: u16,
+    /// Serve CPU profiles at /debug/pprof/profile of the metrics port.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = clap::ArgAction::Set, help_heading = "Serving")]
+    pub enable_pprof: bool,
+    /// How long requests in progress may take to end after SIGTERM.
+    #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = "Serving")]
+    pub drain_timeout: GoDuration,
+    #[command(flatten)]
+    pub picker: PickerFlags,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// Simulated servers to start, on ports from --port upwards [default: 1].
+    #[arg(long)]
+    pub servers: Option<u16>,
+    /// First port; 0 picks free ones [default: 8000].
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Address of the first server [default: 127.0.0.1].
+    #[arg(long)]
+    pub host: Option<std::net::IpAddr>,
+    /// Give each server an address of its own (127.0.0.1, 127.0.0.2, …) instead of a port of its own.
+    #[arg(long)]
+    pub spread: bool,
+    /// The model that the servers serve [default: sim-model].
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Seed of everything random [default: 1].
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Configuration of the servers (YAML or JSON); flags go before it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One key of the configuration, such as `--set max-num-seqs=64`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Write the servers as an endpoints file for `file-discovery`.
+    #[arg(long, value_name = "FILE")]
+    pub endpoints_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Says what is wrong with a document, all at once, each with its place.
+    Check {
+        /// The document.
+        file: PathBuf,
+        /// Accept plugin types that are experiments.
+        #[arg(long)]
+        allow_experimental_plugins: bool,
+    },
+    /// Prints the document as it will run, with every default filled in.
+    Defaults {
+        /// The document; without one, the configuration that runs where none is given.
+        file: Option<PathBuf>,
+        /// Accept plugin types that are experiments.
+        #[arg(long)]
+        allow_experimental_plugins: bool,
+    },
+    /// Prints a JSON Schema of the document, for editors.
+    Schema,
+    /// Decides one request and shows why: candidates, what each filter left, what each scorer said.
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The configuration document; without one, the built-in configuration.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The endpoints, as a file for file-discovery; an entry may have `signals` (waiting, running, kvUsage).
+    #[arg(long, value_name = "FILE")]
+    pub endpoints: PathBuf,
+    /// The request's JSON body.
+    #[arg(long, value_name = "FILE")]
+    pub request: PathBuf,
+    /// The request's path.
+    #[arg(long, default_value = "/v1/chat/completions")]
+    pub path: String,
+    /// A header of the request, as `name: value`.
+    #[arg(long, value_name = "HEADER")]
+    pub header: Vec<String>,
+    /// Print the record as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Seed of ties and other random choices.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Accept plugin types that are experiments.
+    #[arg(long)]
+    pub allow_experimental_plugins: bool,
+}

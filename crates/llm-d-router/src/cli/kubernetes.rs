@@ -1,0 +1,60 @@
+//! Flags of the Go implementation that mean something only in Kubernetes. All parse; those that this
+//! version cannot follow say so instead of being ignored.
+
+use clap::Args;
+
+use super::UsageError;
+
+/// See the module.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct KubernetesFlags {
+    /// Name of the InferencePool; with file discovery, the pool's name in metrics.
+    #[arg(long, default_value = "")]
+    pub pool_name: String,
+    /// Namespace of the pool; $NAMESPACE, then `default`, where it is not given.
+    #[arg(long, default_value = "")]
+    pub pool_namespace: String,
+    /// API group of the pool.
+    #[arg(long, default_value = "inference.networking.k8s.io")]
+    pub pool_group: String,
+    /// Label selector of the model servers, instead of a pool.
+    #[arg(long, default_value = "")]
+    pub endpoint_selector: String,
+    /// Ports of the model servers that the selector finds.
+    #[arg(long, value_delimiter = ',')]
+    pub endpoint_target_ports: Vec<u16>,
+    /// One of several replicas leads, the others stand by.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = clap::ArgAction::Set)]
+    pub ha_enable_leader_election: bool,
+    /// Ask Kubernetes who may read the metrics.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub metrics_endpoint_auth: Option<bool>,
+}
+
+impl KubernetesFlags {
+    /// Refuses what needs Kubernetes.
+    pub fn check(&self) -> Result<(), UsageError> {
+        let refuse = |message: &str| Err(UsageError(message.to_owned()));
+        if !self.pool_name.is_empty() && !self.endpoint_selector.is_empty() {
+            return refuse("give --pool-name or --endpoint-selector, not both");
+        }
+        if self.ha_enable_leader_election {
+            return refuse(
+                "--ha-enable-leader-election needs Kubernetes, which is not available yet; leave it out",
+            );
+        }
+        if self.metrics_endpoint_auth == Some(true) {
+            return refuse(
+                "--metrics-endpoint-auth needs Kubernetes; set --metrics-endpoint-auth=false, and \
+                 --metrics-client-ca-file to let in only clients with a certificate",
+            );
+        }
+        Ok(())
+    }
+
+    /// The pool's name in metrics: the flag, else `epp` as in Go.
+    pub fn pool_name(&self) -> String {
+        if self.pool_name.is_empty() { "epp".to_owned() } else { self.pool_name.clone() }
+    }
+}

@@ -1,0 +1,104 @@
+//! From a document to a loaded pipeline. What is wrong is shown with its place, all at once.
+
+use std::path::Path;
+
+use anyhow::Context;
+use router_framework::{
+    Loaded, PluginEnv, Registry,
+    document::{self, Diagnostics, Document, Options, Style},
+};
+
+use crate::cli::ConfigFlags;
+
+/// Longest configuration document.
+const MAX_DOCUMENT_BYTES: u64 = 1 << 20;
+
+/// A document with errors. Its message is the rendered errors.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Faulty(pub(crate) String);
+
+/// A document's text and the name that errors call it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) name: String,
+    /// `None` for the built-in configuration.
+    pub(crate) text: Option<Vec<u8>>,
+}
+
+impl Source {
+    pub(crate) fn from_flags(flags: &ConfigFlags) -> anyhow::Result<Self> {
+        match (&flags.config_file, &flags.config_text) {
+            (Some(path), _) => Self::from_file(path),
+            (None, Some(text)) => {
+                Ok(Self { name: "--config-text".to_owned(), text: Some(text.clone().into_bytes()) })
+            }
+            (None, None) => Ok(Self::built_in()),
+        }
+    }
+
+    pub(crate) fn from_file(path: &Path) -> anyhow::Result<Self> {
+        let text = router_rt::read_file_bounded(path, MAX_DOCUMENT_BYTES)
+            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        Ok(Self { name: path.display().to_string(), text: Some(text) })
+    }
+
+    pub(crate) fn built_in() -> Self {
+        Self { name: "built-in configuration".to_owned(), text: None }
+    }
+}
+
+/// Reads and checks a document and fills in its defaults. Warnings go to `warn`.
+pub(crate) fn read(
+    source: &Source,
+    registry: &Registry,
+    options: Options,
+    warn: &mut dyn FnMut(&Diagnostics),
+) -> Result<Document, Faulty> {
+    let (document, diagnostics) = match &source.text {
+        Some(text) => document::load(&source.name, text, registry, options),
+        None => document::load_built_in(registry, options),
+    };
+    let Some(document) = document else { return Err(faulty(&diagnostics)) };
+    if !diagnostics.is_empty() {
+        warn(&diagnostics);
+    }
+    Ok(document.with_defaults(registry))
+}
+
+/// Builds the pipeline of a document. Producers that had to be created are added to it.
+pub(crate) fn load(
+    document: &mut Document,
+    registry: &Registry,
+    env: &PluginEnv,
+    warn: &mut dyn FnMut(&Diagnostics),
+) -> Result<Loaded, Faulty> {
+    let mut diagnostics = document.diagnostics();
+    let loaded = router_framework::load(document, registry, env, &mut diagnostics);
+    match loaded {
+        Some(loaded) => {
+            if !diagnostics.is_empty() {
+                warn(&diagnostics);
+            }
+            Ok(loaded)
+        }
+        None => Err(faulty(&diagnostics)),
+    }
+}
+
+fn faulty(diagnostics: &Diagnostics) -> Faulty {
+    Faulty(format!("the configuration cannot be used\n{}", diagnostics.render(style()).trim_end()))
+}
+
+/// Colour for people only.
+pub(crate) fn style() -> Style {
+    if crate::process::is_terminal() { Style::Colour } else { Style::Plain }
+}
+
+/// Logs the warnings of a document, one line each.
+pub(crate) fn log_warnings(diagnostics: &Diagnostics) {
+    for diagnostic in diagnostics.sorted() {
+        let line = diagnostic.span.line;
+        tracing::warn!(path = diagnostic.path, line, "configuration: {}", diagnostic.message);
+    }
+}
