@@ -33,8 +33,8 @@ pub(crate) fn serve(
     // Profiles cost CPU while they are taken, and tell what the process does: only where asked for.
     let pages = if profiles { pages.profile(Offload::pool(1)) } else { pages }.build();
     let handler = move |request: http::Request<hyper::body::Incoming>| {
-        let response = pages.respond(&request);
-        async move { response }
+        let pages = pages.clone();
+        async move { pages.respond(&request).await }
     };
     Server::start(listener, tls, ServerOptions::named("admin"), tasks, handler)
 }

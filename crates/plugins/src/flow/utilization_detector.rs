@@ -96,7 +96,6 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
     let staleness =
         staleness.ok_or_else(|| BuildError::at("metricsStalenessThreshold", "must be above 0"))?;
     check_headroom(cx, params.headroom)?;
-    cx.reads_signals();
     let detector = Arc::new(UtilizationDetector {
         max_waiting: params.queue_depth_threshold as f64,
         max_kv_share: kv,
