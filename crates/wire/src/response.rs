@@ -104,6 +104,8 @@ impl ResponseScan {
             Body::Json(body) => {
                 body.feed(piece, base);
                 if let Some(found) = body.take_found() {
+                    // Of duplicate members of one document the last counts, wherever the body is cut.
+                    self.usage = Usage::default();
                     self.absorb(found);
                 }
             }
