@@ -2,9 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use router_rt::Tasks;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{net::TcpStream, time::Instant};
 
 use crate::client::{Sim, sim};
 
@@ -114,6 +120,25 @@ async fn a_client_that_leaves_before_the_answer_frees_the_engine() {
     }
     sim.close_clients().await;
     check_cancelled(&sim).await;
+}
+
+#[tokio::test]
+async fn an_http2_stream_that_is_reset_frees_the_engine() {
+    let sim = sim(json!({})).await;
+    let socket = TcpStream::connect(sim.address()).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+    let clients = Tasks::new();
+    let connection = clients.spawn("client", connection);
+    let body = completion(1, 20, 100_000, true).to_string();
+    let request = Request::post("http://sim/v1/completions").body(Full::new(Bytes::from(body)));
+    let mut response = sender.send_request(request.unwrap()).await.unwrap();
+    assert_eq!(response.version(), http::Version::HTTP_2);
+    response.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!(sim.server().signals().running, 1);
+    drop(response);
+    check_cancelled(&sim).await;
+    assert!(!connection.is_finished(), "only the stream ended");
 }
 
 #[tokio::test(start_paused = true)]
