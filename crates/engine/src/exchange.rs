@@ -144,6 +144,11 @@ impl Exchange {
         self.targets.get(self.at)
     }
 
+    /// Whether everything that the request held has been released.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// The attempt at the current endpoint failed before any response byte. Gives the next endpoint to
     /// try, with the leases moved to it; `None` when there is none left.
     pub fn attempt_failed(&mut self, failure: AttemptFailure) -> Option<Arc<Endpoint>> {

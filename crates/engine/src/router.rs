@@ -31,6 +31,7 @@ use crate::{
     explain::DecisionLog,
     feed::BodyFeed,
     health::HealthBook,
+    isolate::isolated,
     observe::{Point, Timed, Timer},
     scheduler::{Profile, Scheduler},
     settings::Settings,
@@ -250,7 +251,10 @@ impl Router {
         let plugins = self.dumps.iter().map(|(name, plugin_type, dump)| {
             let mut entry = serde_json::json!({ "name": &**name, "type": &**plugin_type });
             let (key, value) = match dump {
-                Some(dump) => ("state", dump.dump()),
+                Some(dump) => match isolated(name, "DumpState", || dump.dump()) {
+                    Some(state) => ("state", state),
+                    None => ("message", "plugin panicked".into()),
+                },
                 None => ("message", "plugin does not support state collection".into()),
             };
             if let Some(fields) = entry.as_object_mut() {

@@ -88,10 +88,11 @@ impl RouterBuilder {
     /// `InferenceObjective`s by name and priority.
     #[must_use]
     pub fn objective(mut self, name: &str, priority: i32) -> Self {
-        self.objectives.push_str(&format!(
+        let manifest = format!(
             "---\napiVersion: llm-d.ai/v1alpha2\nkind: InferenceObjective\n\
              metadata: {{name: {name}}}\nspec: {{priority: {priority}}}\n"
-        ));
+        );
+        self.objectives += &manifest;
         self
     }
 

@@ -1,0 +1,14 @@
+//! The pipeline as its drivers see it, with real plugins and with plugins that a test plays.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod bodies;
+mod endings;
+mod errors;
+mod interleavings;
+mod isolation;
+mod late;
+mod moving;
+mod records;
+mod roles;
+mod routing;
