@@ -150,6 +150,27 @@ impl Workbench {
         read
     }
 
+    /// Reads what the instance called `producer` keeps on endpoints; empty for the default producer.
+    pub fn endpoint_reader<T: 'static>(
+        &mut self,
+        key: &EndpointDataKey<T>,
+        producer: &str,
+    ) -> EndpointSlot<T> {
+        let (slot, id) = (EndpointSlot::unbound(), TypeId::of::<T>());
+        let (name, default) = (&key.name, key.default_producer);
+        self.flow.read(
+            READER,
+            Lifetime::Endpoint,
+            name,
+            id,
+            default,
+            producer,
+            true,
+            slot.binding(),
+        );
+        slot
+    }
+
     /// Gives every handle its slot. The error names the reads that nobody can serve.
     pub fn resolve(&self) -> Result<Slots, BuildError> {
         let resolved = self.flow.resolve().map_err(|errors| {

@@ -17,6 +17,8 @@
 use router_framework::PluginDef;
 
 pub mod admitter;
+pub mod datalayer;
+pub mod discovery;
 pub mod filter;
 pub mod flow;
 pub mod parser;
@@ -65,4 +67,7 @@ pub const PLUGINS: &[&PluginDef] = &[
     &producer::token::PLUGIN,
     &producer::approx_prefix_cache::PLUGIN,
     &producer::inflight_load::PLUGIN,
+    &datalayer::metrics_source::PLUGIN,
+    &datalayer::core_metrics::PLUGIN,
+    &discovery::file::PLUGIN,
 ];

@@ -61,7 +61,7 @@ impl RecordedPool {
         let mut reports = self.reports.subscribe();
         match reports.wait_for(|(n, _)| *n >= n_reports).await {
             Ok(report) => report.1.clone(),
-            Err(_) => panic!("the pool has gone"),
+            Err(error) => panic!("the pool has gone: {error}"),
         }
     }
 }

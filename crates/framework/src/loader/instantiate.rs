@@ -75,12 +75,8 @@ fn build_one(
         // An empty message: the parameters' own errors have been reported at their places.
         Err(error) if error.message.is_empty() => {}
         Err(error) => {
-            let node = error
-                .path
-                .split('.')
-                .filter(|part| !part.is_empty())
-                .try_fold(plugin.parameters.as_ref(), |node, part| node.map(|node| node.get(part)));
-            let span = node.flatten().map_or(plugin.span, |node: &Node| node.span);
+            let node = plugin.parameters.as_ref().and_then(|node| locate(node, &error.path));
+            let span = node.map_or(plugin.span, |node| node.span);
             let mut path = format!("{}.parameters", plugin.path);
             if !error.path.is_empty() {
                 path = format!("{path}.{}", error.path);
@@ -88,6 +84,15 @@ fn build_one(
             diagnostics.error(span, path, error.message, || None);
         }
     }
+}
+
+/// The value at a path such as `engineConfigs[0].name`.
+fn locate<'n>(root: &'n Node, path: &str) -> Option<&'n Node> {
+    let parts = path.split(['.', '[', ']']).filter(|part| !part.is_empty());
+    parts.into_iter().try_fold(root, |node, part| match node.as_list() {
+        Some(list) => list.get(part.parse::<usize>().ok()?),
+        None => node.get(part),
+    })
 }
 
 /// Places of the plugins, each after those that its parameters name; otherwise in the order declared.
@@ -134,4 +139,22 @@ fn visit(
         }
     }
     order.push(at);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::tree;
+
+    #[test]
+    fn errors_are_found_in_lists_too() {
+        let (root, _) = tree::parse("p", b"a:\n- b: 1\n- b: 2\n  c: {d: 3}\n");
+        let root = root.unwrap();
+        let line = |path: &str| locate(&root, path).map(|node| node.span.line);
+        assert_eq!(line("a[1].b"), Some(3));
+        assert_eq!(line("a[1].c.d"), Some(4));
+        assert_eq!(line("a[2].b"), None);
+        assert_eq!(line("a.b"), None);
+        assert_eq!(line(""), Some(1));
+    }
 }

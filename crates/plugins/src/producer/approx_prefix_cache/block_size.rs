@@ -17,6 +17,9 @@ const MAX_BLOCK_TOKENS: f64 = 65_536.0;
 /// The pool is asked again after this time, or when an endpoint came or went.
 const VOTE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The same while no endpoint has reported a size, as at the start: one scrape interval.
+const FIRST_VOTE_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Votes of two threads at once do no harm: both count the same pool.
 #[derive(Debug)]
 pub(super) struct BlockSize {
@@ -60,9 +63,10 @@ impl BlockSize {
 
     fn is_due(&self, pool: &PoolSnapshot, now: Stamp) -> bool {
         let voted_at = Stamp::from_nanos(self.voted_at.load(Ordering::Relaxed));
-        self.elected.load(Ordering::Relaxed) == 0
-            || self.voted_version.load(Ordering::Relaxed) != pool.version()
-            || now.since(voted_at) >= VOTE_INTERVAL
+        let is_elected = self.elected.load(Ordering::Relaxed) != 0;
+        let interval = if is_elected { VOTE_INTERVAL } else { FIRST_VOTE_INTERVAL };
+        self.voted_version.load(Ordering::Relaxed) != pool.version()
+            || now.since(voted_at) >= interval
     }
 
     fn vote(&self, pool: &PoolSnapshot) {
@@ -142,6 +146,16 @@ mod tests {
         assert_eq!(size.current(&pool.snapshot(), at(3)), 256);
         report(&pool, &[f64::NAN; 4]);
         assert_eq!(size.current(&pool.snapshot(), at(5)), 256, "silence is no vote");
+    }
+
+    #[test]
+    fn the_first_report_is_heard_soon() {
+        let pool = pool(&[f64::NAN]);
+        let size = BlockSize::new(16, true);
+        assert_eq!(size.current(&pool.snapshot(), at(1)), 64);
+        report(&pool, &[128.0]);
+        assert_eq!(size.current(&pool.snapshot(), at(1)), 64);
+        assert_eq!(size.current(&pool.snapshot(), at(1) + FIRST_VOTE_INTERVAL), 128);
     }
 
     #[test]

@@ -87,11 +87,11 @@ impl MediaEstimate {
     }
 
     fn n_frames(&self, hints: &VideoHints) -> u64 {
-        let Frames { mode, min_frames, max_frames, sampled, strided } = &self.frames;
+        let Frames { mode, min, max, sampled, strided } = &self.frames;
         let seconds = hints.seconds.unwrap_or(self.default_seconds);
         let bounded = |n: u64| {
-            let n = n.max(u64::from(*min_frames));
-            if *max_frames > 0 { n.min(u64::from(*max_frames)) } else { n }
+            let n = n.max(u64::from(*min));
+            if *max > 0 { n.min(u64::from(*max)) } else { n }
         };
         // Casts from f64 saturate.
         match mode {

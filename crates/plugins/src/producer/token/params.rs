@@ -127,9 +127,11 @@ pub struct Frames {
     /// `sampled`: so many frames per second of video. `strided`: every n-th frame.
     pub mode: FrameMode,
     /// Fewest frames. 0 for no bound.
-    pub min_frames: u32,
+    #[serde(rename = "minFrames")]
+    pub min: u32,
     /// Most frames. 0 for no bound.
-    pub max_frames: u32,
+    #[serde(rename = "maxFrames")]
+    pub max: u32,
     /// For `sampled`.
     pub sampled: Sampled,
     /// For `strided`.
@@ -263,7 +265,7 @@ impl Video {
         positive(frames.sampled.sample_fps, at, "frames.sampled.sampleFPS")?;
         positive(frames.strided.default_source_fps, at, "frames.strided.defaultSourceFPS")?;
         above_zero(frames.strided.frame_stride, at, "frames.strided.frameStride")?;
-        if frames.max_frames > 0 && frames.min_frames > frames.max_frames {
+        if frames.max > 0 && frames.min > frames.max {
             return Err(BuildError::at(
                 format!("{at}.frames.minFrames"),
                 "must not be above maxFrames",

@@ -1,0 +1,3 @@
+//! Discovery: where endpoints come from.
+
+pub mod file;
