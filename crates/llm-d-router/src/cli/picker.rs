@@ -88,6 +88,7 @@ pub struct DecideFlags {
 }
 
 /// Flags that the Go implementation rejects when they are set, and so do we.
+#[allow(clippy::struct_field_names, reason = "the flags are called so")]
 #[derive(Debug, Default, Args)]
 pub struct RejectedFlags {
     #[arg(long, hide = true)]
