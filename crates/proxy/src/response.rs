@@ -1,0 +1,246 @@
+//! The answer on its way to the client.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, Version, header};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use router_core::header::REQUEST_ID;
+use router_engine::{Exchange, ResponseHead, exchange::Chunks};
+use router_framework::EndCause;
+use router_net::{BoxError, UpstreamBody};
+use thiserror::Error;
+
+use crate::{
+    access::{AccessEntry, Cause},
+    idle::Idle,
+    request::remove_hop_by_hop,
+};
+
+/// Body of what the proxy answers: its own text, or a model server's response as it comes.
+pub struct ProxyBody(Kind);
+
+enum Kind {
+    Whole(Full<Bytes>),
+    Relay(Box<Relay>),
+}
+
+/// A response that goes by. Dropping it before its end closes the connection to the model server and ends
+/// the exchange as one whose client went away.
+struct Relay {
+    upstream: UpstreamBody,
+    exchange: Exchange,
+    access: AccessEntry,
+    idle: Idle,
+    /// Pieces that were read and not yet taken.
+    ready: <Chunks as IntoIterator>::IntoIter,
+    trailers: Option<HeaderMap>,
+    state: State,
+    /// The head announces the length that the model server announced.
+    keeps_length: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Streaming,
+    /// All has been read; pieces and trailers may be left.
+    Ended,
+    /// It broke off, and so must the client's connection.
+    Failed,
+}
+
+/// A response that did not come to its end.
+#[derive(Debug, Error)]
+enum BrokenOff {
+    #[error("the model server's response broke off: {0}")]
+    Upstream(hyper::Error),
+    #[error("the model server's response stopped coming")]
+    Stalled,
+}
+
+/// Makes the client's response out of the model server's.
+pub(crate) fn relay(
+    response: Response<UpstreamBody>,
+    mut exchange: Exchange,
+    mut access: AccessEntry,
+    idle: Idle,
+) -> Response<ProxyBody> {
+    let (mut parts, upstream) = response.into_parts();
+    remove_hop_by_hop(&mut parts.headers);
+    let head = ResponseHead {
+        status: parts.status,
+        headers: &parts.headers,
+        served: None,
+        from_proxy: false,
+    };
+    exchange.on_headers(&head).apply(&mut parts.headers);
+    if !parts.headers.contains_key(REQUEST_ID)
+        && let Ok(id) = HeaderValue::from_str(&exchange.request().external_id)
+    {
+        parts.headers.insert(REQUEST_ID, id);
+    }
+    // The version of one hop says nothing about another.
+    parts.version = Version::HTTP_11;
+    access.answered(parts.status);
+    if upstream.is_end_stream() {
+        exchange.end(EndCause::Natural);
+        access.end(Cause::Natural);
+        return Response::from_parts(parts, ProxyBody::whole(Bytes::new()));
+    }
+    let keeps_length = parts.headers.contains_key(header::CONTENT_LENGTH);
+    let relay = Relay {
+        upstream,
+        exchange,
+        access,
+        idle,
+        ready: Chunks::new().into_iter(),
+        trailers: None,
+        state: State::Streaming,
+        keeps_length,
+    };
+    Response::from_parts(parts, ProxyBody(Kind::Relay(Box::new(relay))))
+}
+
+// === impl ProxyBody ===
+
+impl ProxyBody {
+    pub(crate) fn whole(text: impl Into<Bytes>) -> Self {
+        Self(Kind::Whole(Full::new(text.into())))
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Kind::Relay(relay) => relay.poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Whole(body) => body.is_end_stream(),
+            Kind::Relay(relay) => relay.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Whole(body) => body.size_hint(),
+            Kind::Relay(relay) => relay.size_hint(),
+        }
+    }
+}
+
+// === impl Relay ===
+
+impl Relay {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        loop {
+            if let Some(chunk) = self.ready.find(|chunk| !chunk.is_empty()) {
+                self.access.add_bytes_out(chunk.len());
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+            match self.state {
+                State::Streaming => {}
+                State::Ended => {
+                    return Poll::Ready(self.trailers.take().map(Frame::trailers).map(Ok));
+                }
+                State::Failed => return Poll::Ready(None),
+            }
+            match Pin::new(&mut self.upstream).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => self.take(frame),
+                Poll::Ready(None) => self.end(),
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Some(Err(self.fail(BrokenOff::Upstream(error)))));
+                }
+                Poll::Pending => {
+                    ready!(self.idle.poll_overdue(cx));
+                    return Poll::Ready(Some(Err(self.fail(BrokenOff::Stalled))));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, frame: Frame<Bytes>) {
+        self.idle.moved();
+        match frame.into_data() {
+            Ok(chunk) => {
+                self.ready = self.exchange.on_chunk(chunk).into_iter();
+                // Nobody asks on once the announced length has been sent.
+                if self.upstream.is_end_stream() {
+                    self.end();
+                }
+            }
+            Err(frame) => {
+                self.trailers = frame.into_trailers().ok();
+                self.end();
+            }
+        }
+    }
+
+    /// The model server's response has come to its end.
+    fn end(&mut self) {
+        let rest = self.exchange.finish_body();
+        if !rest.is_empty() {
+            let mut pieces: Chunks = self.ready.by_ref().collect();
+            pieces.extend(rest);
+            self.ready = pieces.into_iter();
+        }
+        self.state = State::Ended;
+        self.exchange.end(EndCause::Natural);
+    }
+
+    fn fail(&mut self, cause: BrokenOff) -> BrokenOff {
+        self.state = State::Failed;
+        self.exchange.end(EndCause::Error);
+        tracing::warn!(endpoint = ?self.exchange.endpoint(), error = %cause, "a response broke off");
+        self.access.end(Cause::Error);
+        cause
+    }
+
+    fn is_over(&self) -> bool {
+        match self.state {
+            State::Streaming => false,
+            State::Ended => self.ready.as_slice().is_empty() && self.trailers.is_none(),
+            State::Failed => true,
+        }
+    }
+
+    /// With a length in the head, what is left of it. Without, the length is open, even if the model
+    /// server's is known: what is restored in the body may change it.
+    fn size_hint(&self) -> SizeHint {
+        if !self.keeps_length {
+            return SizeHint::new();
+        }
+        let waiting: u64 = self.ready.as_slice().iter().map(|chunk| chunk.len() as u64).sum();
+        match self.upstream.size_hint().exact() {
+            Some(coming) => SizeHint::with_exact(coming + waiting),
+            None => SizeHint::new(),
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        match self.state {
+            State::Ended if self.is_over() => self.access.end(Cause::Natural),
+            // What is left was not taken: the client is gone, though the exchange had ended.
+            State::Streaming | State::Ended => self.access.end(Cause::ClientDisconnect),
+            State::Failed => {}
+        }
+    }
+}
