@@ -17,6 +17,15 @@ pub(crate) use picker::{bytes, message_size, positive};
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+/// A boolean in any spelling that Go's flags take.
+fn go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err("expected `true` or `false`".to_owned()),
+    }
+}
+
 /// Routes LLM inference requests to the model server that will answer them best.
 #[derive(Debug, Parser)]
 #[command(name = "llm-d-router", version = router_telemetry::BUILD.version, max_term_width = 100)]
@@ -31,10 +40,12 @@ pub enum Command {
     ///
     /// The shortest way to real model servers is `--endpoint URL`, once per server. `--demo` starts
     /// simulated ones too. `--config-file` takes any EndpointPickerConfig with file discovery.
+    #[command(args_override_self = true)]
     Serve(Box<ServeArgs>),
     /// The endpoint picker that Envoy (or any gateway with ext-proc) asks for every request.
     ///
-    /// Takes the flags of the Go implementation.
+    /// Takes the flags of the Go implementation. Of a flag that is given twice the last counts, as there.
+    #[command(args_override_self = true)]
     Epp(Box<EppArgs>),
     /// Simulated model servers: an OpenAI API, vLLM's metrics, and an honest engine model.
     Sim(Box<SimArgs>),
@@ -74,7 +85,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE", help_heading = "Serving")]
     pub api_keys: Option<PathBuf>,
     /// Write a log line per request.
-    #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set, help_heading = "Serving")]
+    #[arg(long, default_value_t = true, num_args = 0..=1, value_parser = go_bool, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set, help_heading = "Serving")]
     pub access_log: bool,
     /// Longest time that a model server may take to the head of its response; 0 waits for ever.
     #[arg(long, value_name = "DURATION", default_value = "0s", help_heading = "Serving")]
@@ -89,7 +100,7 @@ pub struct ServeArgs {
     #[arg(long, default_value_t = 9090, help_heading = "Serving")]
     pub metrics_port: u16,
     /// Serve CPU profiles at /debug/pprof/profile of the metrics port.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = clap::ArgAction::Set, help_heading = "Serving")]
+    #[arg(long, num_args = 0..=1, value_parser = go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = clap::ArgAction::Set, help_heading = "Serving")]
     pub enable_pprof: bool,
     /// How long requests in progress may take to end after SIGTERM.
     #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = "Serving")]

@@ -25,10 +25,10 @@ pub struct KubernetesFlags {
     #[arg(long, value_delimiter = ',')]
     pub endpoint_target_ports: Vec<u16>,
     /// One of several replicas leads, the others stand by.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = clap::ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = clap::ArgAction::Set)]
     pub ha_enable_leader_election: bool,
     /// Ask Kubernetes who may read the metrics.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", require_equals = true)]
     pub metrics_endpoint_auth: Option<bool>,
 }
 

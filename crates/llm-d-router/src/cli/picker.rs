@@ -24,7 +24,7 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "YAML")]
     pub config_text: Option<String>,
     /// Accept plugin types that are experiments.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub allow_experimental_plugins: bool,
     /// InferenceObjective manifests: a YAML file, or a directory of them. Reloaded when they change.
     #[arg(long, value_name = "PATH")]
@@ -56,10 +56,10 @@ pub struct DecideFlags {
     #[arg(long, value_name = "DURATION", default_value = "2s", help_heading = "Picking")]
     pub metrics_staleness_threshold: GoDuration,
     /// Ignore the subset of endpoints that the proxy names.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set, help_heading = "Picking")]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set, help_heading = "Picking")]
     pub disable_endpoint_subset_filter: bool,
     /// Send the scores of all candidates to the proxy as dynamic metadata.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set, help_heading = "Picking")]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set, help_heading = "Picking")]
     pub emit_endpoint_scores: bool,
     /// Longest request body; a longer one is answered 413.
     #[arg(long, value_name = "QUANTITY", default_value = "64Mi")]
@@ -71,7 +71,7 @@ pub struct DecideFlags {
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub request_body_timeout: GoDuration,
     /// Leave endpoints that fail out for a while, and probe them before they are used again.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
     pub endpoint_health: bool,
     /// Share of decisions, 0 to 1, that are recorded for GET /debug/decisions.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
@@ -80,7 +80,7 @@ pub struct DecideFlags {
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_recorded_decisions: usize,
     /// Show metrics under their deprecated names too.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
     pub deprecated_metrics: bool,
     /// Seed of ties and other random choices; random where it is not given.
     #[arg(long)]
@@ -120,7 +120,7 @@ pub struct ListenFlags {
     #[arg(long, default_value = "0.0.0.0")]
     pub bind_address: std::net::IpAddr,
     /// Serve the health service on the ext-proc port too.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub health_checking: bool,
     /// How long to keep serving after SIGTERM, and how long streams may then take to end.
     #[arg(long, value_name = "DURATION", default_value = "30s")]
@@ -135,10 +135,10 @@ pub struct ListenFlags {
     #[arg(long, default_value_t = 65_536)]
     pub max_streams: usize,
     /// Metrics about ext-proc streams.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub enable_grpc_stream_metrics: bool,
     /// Serve CPU profiles at /debug/pprof/profile.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub enable_pprof: bool,
 }
 
@@ -147,13 +147,13 @@ pub struct ListenFlags {
 #[command(next_help_heading = "TLS")]
 pub struct TlsFlags {
     /// TLS on the ext-proc port; self-signed where --cert-path is not given.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
     pub secure_serving: bool,
     /// Directory with `tls.crt` and `tls.key`.
     #[arg(long, value_name = "DIR", default_value = "")]
     pub cert_path: String,
     /// Reload the certificate when its files change.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub enable_cert_reload: bool,
     /// Lowest TLS version: VersionTLS12 or VersionTLS13.
     #[arg(long, value_name = "VERSION", default_value = "")]
@@ -186,7 +186,7 @@ pub struct LogFlags {
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
     /// Traces, where an OTEL_* variable says where to.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
     pub tracing: bool,
     /// Level by zap's name; goes before -v.
     #[arg(long, value_name = "LEVEL", default_value = "")]
