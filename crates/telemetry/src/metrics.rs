@@ -4,6 +4,7 @@
 //! derived when the page is written instead of being observed twice, label values are bounded, and
 //! both the classic text format and OpenMetrics come out exactly as Go's client writes them.
 
+mod describe;
 mod encode;
 mod family;
 mod number;
@@ -11,6 +12,7 @@ mod registry;
 mod twin;
 mod value;
 
+pub use describe::{Description, TwinDescription};
 pub use encode::Format;
 pub use family::{Def, Family, Limits, OTHER};
 pub use registry::{RegisterError, Registry, RegistryOptions, ScrapeHook};

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use super::{
     twin::{Projection, Twin},
-    value::{Gauge, Kind, Metric, Sample},
+    value::{Buckets, Gauge, Kind, Metric, Sample},
 };
 
 /// What a label shows once its family has no room for another value.
@@ -80,6 +80,8 @@ pub(super) trait Collect: Send + Sync {
     /// Positions of labels in order of their names.
     fn sorted(&self) -> &[usize];
     fn twin(&self) -> Option<(&Twin, &Projection)>;
+    /// Upper bounds of a histogram.
+    fn buckets(&self) -> Option<Buckets>;
     /// All series, sorted by their values in order of label names.
     fn collect(&self) -> Vec<Collected>;
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
@@ -317,6 +319,10 @@ impl<M: Metric> Collect for Store<M> {
 
     fn twin(&self) -> Option<(&Twin, &Projection)> {
         self.twin.as_ref().map(|(twin, projection)| (twin, projection))
+    }
+
+    fn buckets(&self) -> Option<Buckets> {
+        M::buckets(&self.shape).cloned()
     }
 
     fn collect(&self) -> Vec<Collected> {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 
 use super::{
+    describe::{self, Description},
     encode::{self, Format},
     family::{Collect, Def, Family, Store},
     value::{Buckets, Counter, Gauge, Histogram, Metric, Total},
@@ -125,6 +126,12 @@ impl Registry {
     /// Names of all families, without twins, sorted.
     pub fn names(&self) -> Vec<&'static str> {
         self.inner.families.lock().keys().copied().collect()
+    }
+
+    /// All families without their series, by name.
+    pub fn describe(&self) -> Vec<Description> {
+        let families = self.inner.families.lock();
+        families.values().map(|family| describe::family(&**family)).collect()
     }
 
     fn register<M: Metric, const N: usize>(

@@ -349,3 +349,20 @@ proptest! {
         parse(&registry.encode(Format::OpenMetrics));
     }
 }
+
+#[test]
+fn a_description_shows_what_the_page_shows_only_with_series() {
+    let registry = Registry::default();
+    let def = Def::alpha("took_seconds", "Time.", ["b", "a"]);
+    let def = def.twin(Twin::new("old_seconds", &["b"]).renamed("z", "a"));
+    registry.histogram(def, &Buckets::new([0.5, 1.0])).unwrap();
+    registry.gauge(Def::new("up", "Whether.", [])).unwrap();
+    let [took, up] = registry.describe().try_into().unwrap();
+    assert_eq!((took.name, took.kind, took.is_alpha), ("took_seconds", "histogram", true));
+    assert_eq!((&*took.help, &*took.labels), ("Time.", &["b", "a"][..]));
+    assert_eq!(took.buckets, Some(Buckets::new([0.5, 1.0])));
+    let twin = took.twin.unwrap();
+    assert_eq!((twin.name, &*twin.labels), ("old_seconds", &["b", "z"][..]));
+    assert_eq!((up.name, up.kind, up.is_alpha), ("up", "gauge", false));
+    assert_eq!((up.buckets, up.twin), (None, None));
+}

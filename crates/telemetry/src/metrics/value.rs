@@ -47,6 +47,11 @@ pub trait Metric: Send + Sync + Sized + 'static {
 
     #[doc(hidden)]
     fn sample(&self) -> Sample;
+
+    #[doc(hidden)]
+    fn buckets(_: &Self::Shape) -> Option<&Buckets> {
+        None
+    }
 }
 
 #[doc(hidden)]
@@ -218,6 +223,10 @@ impl Metric for Histogram {
             counts: self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
             sum: self.sum(),
         }
+    }
+
+    fn buckets(bounds: &Buckets) -> Option<&Buckets> {
+        Some(bounds)
     }
 }
 
