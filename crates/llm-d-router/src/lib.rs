@@ -33,4 +33,7 @@ mod running;
 mod serve;
 mod sim;
 
+#[cfg(test)]
+mod reference;
+
 pub use app::{App, exit_code};
