@@ -126,6 +126,11 @@ async fn attempt(
         },
     };
     match sent {
+        Ok(response) if response.status().is_informational() => {
+            // Nobody asked for another protocol, and no answer will follow.
+            tracing::warn!(?endpoint, status = %response.status(), "not an answer");
+            Outcome::Failed { failure: AttemptFailure::Unreachable, was_sent: true }
+        }
         Ok(response) => Outcome::Response(response),
         Err(SendError { error, request }) => {
             if let Some(unsent) = request {

@@ -82,6 +82,18 @@ async fn from_one_that_is_no_http_server() {
 }
 
 #[tokio::test]
+async fn from_one_that_switches_protocols_unasked() {
+    let tasks = Tasks::new();
+    let bad = scripted(&tasks, |_, mut stream| async move {
+        read_request(&mut stream).await;
+        let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+        say(&mut stream, head).await;
+        wait_for_close(&mut stream).await;
+    });
+    moves_on_from(bad.await, WorldOptions::default()).await;
+}
+
+#[tokio::test]
 async fn from_one_that_says_503() {
     let tasks = Tasks::new();
     let bad = ModelServer::new(&tasks, unavailable).await;
