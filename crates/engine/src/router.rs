@@ -277,7 +277,9 @@ impl Router {
 
 /// The longest time between two scrapes of the same endpoint by any source.
 fn slowest_interval(sources: &[SourceBinding], settings: &Settings) -> std::time::Duration {
-    let own = sources.iter().filter_map(|binding| binding.source.role.interval());
+    let own = sources.iter().filter_map(|SourceBinding { source, .. }| {
+        isolated(&source.ident.name, "DataSource", || source.role.interval()).flatten()
+    });
     own.fold(settings.refresh_interval, std::time::Duration::max)
 }
 

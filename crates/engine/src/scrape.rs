@@ -3,7 +3,10 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use router_core::Endpoint;
-use router_framework::{Fetch, FetchError, FetchSession, loader::SourceBinding};
+use router_framework::{
+    Fetch, FetchError, FetchSession,
+    loader::{Named, SourceBinding},
+};
 use router_rt::{Tasks, deadline};
 
 use crate::{isolate::isolated, router::Router};
@@ -47,7 +50,8 @@ pub async fn run(router: Arc<Router>, fetch: Arc<dyn Fetch>, tasks: Tasks) {
 /// One source of one endpoint, with its connection.
 struct Poll<'a> {
     binding: &'a SourceBinding,
-    session: Result<Box<dyn FetchSession>, FetchError>,
+    /// Opened by the first fetch that can be made.
+    session: Option<Box<dyn FetchSession>>,
     interval: Duration,
     due: tokio::time::Instant,
 }
@@ -59,11 +63,11 @@ async fn poll(router: Arc<Router>, fetch: Arc<dyn Fetch>, endpoint: Arc<Endpoint
     let mut polls: Vec<Poll<'_>> = router
         .sources
         .iter()
-        .map(|binding| Poll {
-            session: fetch.open(&binding.source.role.target(&endpoint)),
-            interval: binding.source.role.interval().unwrap_or(base).max(MIN_INTERVAL),
-            due: started,
-            binding,
+        .map(|binding| {
+            let Named { ident, role } = &binding.source;
+            let interval = isolated(&ident.name, "DataSource", || role.interval()).flatten();
+            let interval = interval.unwrap_or(base).max(MIN_INTERVAL);
+            Poll { binding, session: None, interval, due: started }
         })
         .collect();
     let mut rng = router.seeds.rng(u64::from(endpoint.index().slot));
@@ -71,29 +75,30 @@ async fn poll(router: Arc<Router>, fetch: Arc<dyn Fetch>, endpoint: Arc<Endpoint
     loop {
         let Some(next) = polls.iter_mut().min_by_key(|poll| poll.due) else { return };
         tokio::time::sleep_until(next.due).await;
-        scrape(&router, &endpoint, next, &mut page).await;
+        scrape(&router, &*fetch, &endpoint, next, &mut page).await;
         // Up to a tenth early, so that the scrapes of many endpoints spread instead of coming all at once.
         let jitter = next.interval.mul_f64(0.1 * rng.f64());
         next.due = tokio::time::Instant::now().max(next.due + next.interval - jitter);
     }
 }
 
-async fn scrape(router: &Router, endpoint: &Endpoint, poll: &mut Poll<'_>, page: &mut Vec<u8>) {
+async fn scrape(
+    router: &Router,
+    fetch: &dyn Fetch,
+    endpoint: &Endpoint,
+    poll: &mut Poll<'_>,
+    page: &mut Vec<u8>,
+) {
     let source = &poll.binding.source.ident;
-    let fetched = match &mut poll.session {
-        Ok(session) => match deadline(FETCH_DEADLINE, session.get(page)).await {
-            Ok(fetched) => fetched,
-            Err(_elapsed) => Err(FetchError::Deadline {
-                authority: endpoint.authority().to_owned(),
-                deadline: FETCH_DEADLINE,
-            }),
-        },
-        Err(error) => Err(error.clone()),
-    };
+    let fetched = get(fetch, endpoint, poll, page).await;
     let now = router.clock().now();
     if let Err(error) = fetched {
         router.env.metrics.data_layer.poll_errors.with([&source.plugin_type]).inc();
-        router.health.scrape_failed(endpoint, !matches!(error, FetchError::Connect { .. }), now);
+        // What is wrong with our own settings says nothing about the endpoint.
+        if !matches!(error, FetchError::Config(_)) {
+            let connected = !matches!(error, FetchError::Connect { .. });
+            router.health.scrape_failed(endpoint, connected, now);
+        }
         tracing::debug!(endpoint = &**endpoint.id(), source = &*source.name, %error, "scrape failed");
         return;
     }
@@ -121,4 +126,26 @@ async fn scrape(router: &Router, endpoint: &Endpoint, poll: &mut Poll<'_>, page:
             "page is not whole"
         );
     }
+}
+
+/// Fetches one page, over the connection that is kept.
+async fn get(
+    fetch: &dyn Fetch,
+    endpoint: &Endpoint,
+    poll: &mut Poll<'_>,
+    page: &mut Vec<u8>,
+) -> Result<(), FetchError> {
+    let Named { ident, role } = &poll.binding.source;
+    let session = match &mut poll.session {
+        Some(session) => session,
+        None => {
+            let target = isolated(&ident.name, "DataSource", || role.target(endpoint))
+                .ok_or_else(|| FetchError::Config("the data source panicked".to_owned()))?;
+            poll.session.insert(fetch.open(&target)?)
+        }
+    };
+    deadline(FETCH_DEADLINE, session.get(page)).await.unwrap_or_else(|_elapsed| {
+        let authority = endpoint.metrics_authority().to_owned();
+        Err(FetchError::Deadline { authority, deadline: FETCH_DEADLINE })
+    })
 }

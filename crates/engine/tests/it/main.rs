@@ -9,6 +9,8 @@ mod interleavings;
 mod isolation;
 mod late;
 mod moving;
+mod parallel;
 mod records;
 mod roles;
 mod routing;
+mod scraping;
