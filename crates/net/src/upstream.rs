@@ -216,7 +216,8 @@ impl Upstream {
         request: Request<Body>,
     ) -> Result<Response<UpstreamBody>, SendError> {
         self.shared.n_connects.fetch_add(1, Ordering::Relaxed);
-        match connect::connect(target, &self.shared.options, &self.shared.tasks).await {
+        // Boxed: connecting is rare, and its state (TLS above all) would make every request's future large.
+        match Box::pin(connect::connect(target, &self.shared.options, &self.shared.tasks)).await {
             Ok(connection) => self.exchange(target, connection, false, request).await,
             Err(error) => Err(SendError { error, request: Some(request) }),
         }
