@@ -7,7 +7,7 @@ use http::HeaderValue;
 use router_core::{Candidates, ErrorCode, Rejection, Stamp, header, header::HeadPatch};
 use router_framework::{
     Identity, Lease, Outcome, Outputs, ParsedRequest, ProduceError, Produced, Request, RequestCx,
-    RequestData, RequestHead,
+    RequestData, RequestHead, keys::TokenizedPrompt,
 };
 use router_rt::{Rng, deadline};
 use router_telemetry::router::RequestSeries;
@@ -144,6 +144,10 @@ async fn route(
     let candidates = candidates(router, request, rng, record.as_deref_mut())?;
     let mut data = RequestData::new(router.n_request_slots);
     produce(router, request, &candidates, &mut data, record.as_deref_mut()).await;
+    if let Some(record) = record.as_deref_mut() {
+        let tokens = data.read(&router.tokenized_prompt);
+        record.n_prompt_tokens = tokens.map(TokenizedPrompt::n_tokens);
+    }
     // From here to the leases nothing waits, so that decisions of one thread see each other's load.
     let _inside = orchestration.enter();
     let now = router.clock().now();

@@ -24,6 +24,7 @@ pub struct DecisionRecord {
     pub target_model: String,
     pub priority: i32,
     pub fairness_id: String,
+    /// Absent where no plugin counts tokens.
     pub n_prompt_tokens: Option<u64>,
     /// Endpoints in the pool.
     pub n_endpoints: usize,

@@ -17,7 +17,9 @@ use router_core::{Column, Endpoint, EndpointSlot, Rejection, header::HeadPatch};
 use router_framework::{
     Admitter, DataProducer, DumpState, Freshness, Loaded, MAX_TARGETS, ParsedRequest, Parser,
     PreRequest, Read, RequestHead, RequestHeaderHook, ResponseBodyHook, ResponseHeaderHook,
-    SaturationDetector, Screener, SubsetHint, keys::PrefixMatch, loader::SourceBinding,
+    SaturationDetector, Screener, SubsetHint,
+    keys::{PrefixMatch, TokenizedPrompt},
+    loader::SourceBinding,
 };
 use router_rt::{Clock, Seeds};
 use router_telemetry::RouterMetrics;
@@ -66,6 +68,7 @@ pub struct Router {
     pub(crate) detector: Timed<dyn SaturationDetector>,
     pub(crate) sources: Vec<SourceBinding>,
     pub(crate) prefix_match: Read<Column<PrefixMatch>>,
+    pub(crate) tokenized_prompt: Read<TokenizedPrompt>,
     pub(crate) n_request_slots: usize,
     dumps: Vec<(Arc<str>, Arc<str>, Option<Arc<dyn DumpState>>)>,
     next_id: AtomicU64,
@@ -182,6 +185,7 @@ impl Router {
             detector: timed.at(loaded.detector, &[]),
             sources: loaded.sources,
             prefix_match: loaded.prefix_match,
+            tokenized_prompt: loaded.tokenized_prompt,
             n_request_slots: loaded.n_request_slots,
             dumps,
             next_id: AtomicU64::new(1),

@@ -9,7 +9,7 @@ use crate::{
     datalayer::{DataSource, Discovery, Extractor},
     flow::SaturationDetector,
     hooks::{PreRequest, RequestHeaderHook, ResponseBodyHook, ResponseHeaderHook},
-    keys::PrefixMatch,
+    keys::{PrefixMatch, TokenizedPrompt},
     parser::Parser,
     plugin::{EndpointListener, Instance},
     producer::DataProducer,
@@ -83,6 +83,8 @@ pub struct Loaded {
     pub listeners: Vec<Arc<dyn EndpointListener>>,
     /// What the engine itself reads: cached blocks for `prefer: if-available`.
     pub prefix_match: Read<Column<PrefixMatch>>,
+    /// What the engine itself reads: the length of the prompt, for the record of the decision.
+    pub tokenized_prompt: Read<TokenizedPrompt>,
     /// Slots of data on each request.
     pub n_request_slots: usize,
     /// Slots of plugin state on each endpoint.

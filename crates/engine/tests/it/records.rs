@@ -93,7 +93,21 @@ async fn it_tells_who_was_left_and_why_the_first_one_won() {
         record.reason,
         "default/e0 leads default/e2 by 1.2500 (3.5000 to 2.2500), most of it from queue-scorer"
     );
-    assert_eq!(record.rejection, None);
+    assert_eq!((record.rejection.as_ref(), record.n_prompt_tokens), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_tells_how_long_the_prompt_is_where_a_plugin_counts() {
+    let config = CONFIG
+        .replace("- type: decode-filter\n", "- type: decode-filter\n- type: token-producer\n");
+    let world = RouterBuilder::new(&config)
+        .specs(vec![spec(0).with_labels([("llm-d.ai/role", "decode")])])
+        .settings(|settings| settings.decisions.sampling = 1.0)
+        .build();
+    let body = CHAT.replace("hello", &"word".repeat(100));
+    world.decide(head(CHAT_PATH), body).await.unwrap();
+    let n_tokens = last(&world).n_prompt_tokens.unwrap();
+    assert!((100..110).contains(&n_tokens), "four bytes are a token: {n_tokens}");
 }
 
 #[tokio::test(start_paused = true)]

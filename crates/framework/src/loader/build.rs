@@ -1,6 +1,6 @@
 //! Puts the instances of a document into their places in the pipeline.
 
-use std::sync::Arc;
+use std::{any::TypeId, sync::Arc};
 
 use super::{
     Ident, Loaded, LoadedPlugin, LoadedProfile, Named, SourceBinding,
@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{
     build::PluginEnv,
-    data::Read,
+    data::{DataKey, Read},
     document::{Diagnostics, Document, PluginRef, Span, model::Profile},
     graph::{GraphError, Lifetime, Resolved},
-    keys::PREFIX_MATCH,
+    keys::{PREFIX_MATCH, TOKENIZED_PROMPT},
     plugin::Instance,
     registry::Registry,
 };
@@ -29,16 +29,8 @@ pub fn load(
     diagnostics: &mut Diagnostics,
 ) -> Option<Loaded> {
     let mut instances = instantiate(document, registry, env, diagnostics);
-    let prefix_match = Read::unbound();
-    let id = std::any::TypeId::of::<router_core::Column<crate::keys::PrefixMatch>>();
-    instances.flow.read_if_unique(
-        ENGINE,
-        Lifetime::Request,
-        PREFIX_MATCH.name,
-        id,
-        PREFIX_MATCH.default_producer,
-        prefix_match.binding(),
-    );
+    let prefix_match = read_if_unique(&mut instances, &PREFIX_MATCH);
+    let tokenized_prompt = read_if_unique(&mut instances, &TOKENIZED_PROMPT);
     let resolved = match instances.flow.resolve() {
         Ok(resolved) => resolved,
         Err(errors) => {
@@ -83,10 +75,19 @@ pub fn load(
             .map(|named| named.role)
             .collect(),
         prefix_match,
+        tokenized_prompt,
         n_request_slots: resolved.n_request_slots,
         n_endpoint_slots: resolved.n_endpoint_slots,
     };
     (!diagnostics.has_errors()).then_some(loaded)
+}
+
+/// A value that the engine uses where it is clear whose is meant.
+fn read_if_unique<T: 'static>(instances: &mut Instances, key: &DataKey<T>) -> Read<T> {
+    let read = Read::unbound();
+    let (name, id, default) = (key.name, TypeId::of::<T>(), key.default_producer);
+    instances.flow.read_if_unique(ENGINE, Lifetime::Request, name, id, default, read.binding());
+    read
 }
 
 fn report(document: &Document, error: &GraphError, diagnostics: &mut Diagnostics) {
