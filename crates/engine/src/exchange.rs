@@ -155,10 +155,11 @@ impl Exchange {
         let now = self.router.clock().now();
         if let Some(endpoint) = self.targets.get(self.at) {
             match failure {
-                AttemptFailure::Unreachable | AttemptFailure::Timeout => {
-                    self.router.health.unreachable(endpoint, now)
+                AttemptFailure::Unreachable => self.router.health.unreachable(endpoint, now),
+                // Slow is not dead: only several in a row take the endpoint out.
+                AttemptFailure::Unavailable | AttemptFailure::Timeout => {
+                    self.router.health.answered(endpoint, 503, now)
                 }
-                AttemptFailure::Unavailable => self.router.health.answered(endpoint, 503, now),
             }
         }
         let tried = self.at;

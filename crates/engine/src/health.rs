@@ -2,8 +2,8 @@
 //!
 //! What counts as a failure: a connection that cannot be made or breaks before the response head, repeated
 //! 503s, a scrape that cannot connect, repeated scrapes that fail otherwise. An endpoint that could not be
-//! reached is back as soon as a scrape reaches it; any other has to pass a probe. When every candidate
-//! would be out, none is (design §9).
+//! reached is back as soon as a scrape reaches it, and out for as long as scrapes cannot: no request need be
+//! the one that tries. Any other has to pass a probe. When every candidate would be out, none is (design §9).
 
 use std::{sync::Arc, time::Duration};
 
@@ -131,24 +131,33 @@ impl HealthBook {
         });
     }
 
-    /// A page was scraped.
-    pub fn scraped(&self, endpoint: &Endpoint) {
+    /// A page was scraped; `at_its_port` tells whether that was where the endpoint serves requests.
+    pub fn scraped(&self, endpoint: &Endpoint, at_its_port: bool) {
         self.change(endpoint, |inner, _| {
             inner.n_failed_scrapes = 0;
-            let by_reach = |why| matches!(why, Why::Unreachable | Why::Scrapes);
+            let by_reach = |why| why == Why::Scrapes || (why == Why::Unreachable && at_its_port);
             if matches!(inner.state, State::Out { why, .. } | State::Probing { why, .. } if by_reach(why)) {
                 Health::restore(inner);
             }
         });
     }
 
-    /// A page could not be scraped; `connected` tells whether the server could be reached at all.
-    pub fn scrape_failed(&self, endpoint: &Endpoint, connected: bool, now: Stamp) {
+    /// Nobody listens where the endpoint serves requests, says a scrape that is tried again after `again`.
+    pub fn scrape_refused(&self, endpoint: &Endpoint, again: Duration, now: Stamp) {
         self.change(endpoint, |inner, settings| {
             inner.n_failed_scrapes = inner.n_failed_scrapes.saturating_add(1);
-            if !connected {
-                Health::eject(inner, Why::Unreachable, now, settings);
-            } else if inner.n_failed_scrapes >= settings.n_failed_scrapes {
+            Health::eject(inner, Why::Unreachable, now, settings);
+            if let State::Out { until, .. } = &mut inner.state {
+                *until = (*until).max(now + settings.base_ejection.max(2 * again));
+            }
+        });
+    }
+
+    /// A page could not be scraped, which alone does not mean that requests cannot be served.
+    pub fn scrape_failed(&self, endpoint: &Endpoint, now: Stamp) {
+        self.change(endpoint, |inner, settings| {
+            inner.n_failed_scrapes = inner.n_failed_scrapes.saturating_add(1);
+            if inner.n_failed_scrapes >= settings.n_failed_scrapes {
                 Health::eject(inner, Why::Scrapes, now, settings);
             }
         });
@@ -272,15 +281,39 @@ mod tests {
         let (book, pool) = world();
         let first = pool.snapshot().endpoints()[0].clone();
         let now = Stamp::from_nanos(1);
-        book.scrape_failed(&first, false, now);
+        book.scrape_refused(&first, SECOND, now);
         assert_eq!(book.out(&first, now), Some(Why::Unreachable));
-        book.scraped(&first);
+        book.scraped(&first, false);
+        assert_eq!(book.out(&first, now), Some(Why::Unreachable), "that was another port");
+        book.scraped(&first, true);
         assert_eq!(book.out(&first, now), None);
         for _ in 0..3 {
             book.answered(&first, 503, now);
         }
-        book.scraped(&first);
+        book.scraped(&first, true);
         assert_eq!(book.out(&first, now), Some(Why::Unavailable));
+    }
+
+    #[test]
+    fn no_request_tries_an_endpoint_that_scrapes_cannot_reach() {
+        let (book, pool) = world();
+        let first = pool.snapshot().endpoints()[0].clone();
+        let interval = SECOND / 20;
+        let mut now = Stamp::from_nanos(1);
+        book.unreachable(&first, now);
+        for _ in 0..1_000 {
+            book.scrape_refused(&first, interval, now);
+            now = now + interval;
+            assert_eq!(names(&book, &pool, now), ["e2"]);
+        }
+        book.scraped(&first, true);
+        assert_eq!(names(&book, &pool, now), ["e1", "e2"]);
+        // Scrapes elsewhere that fail are no proof: requests try it now and then.
+        for _ in 0..3 {
+            book.scrape_failed(&first, now);
+        }
+        assert_eq!(names(&book, &pool, now), ["e2"]);
+        assert_eq!(names(&book, &pool, now + SECOND), ["e1", "e2"]);
     }
 
     #[test]

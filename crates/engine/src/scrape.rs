@@ -52,6 +52,8 @@ struct Poll<'a> {
     binding: &'a SourceBinding,
     /// Opened by the first fetch that can be made.
     session: Option<Box<dyn FetchSession>>,
+    /// It is fetched from where the endpoint serves requests.
+    at_its_port: bool,
     interval: Duration,
     due: tokio::time::Instant,
 }
@@ -67,7 +69,7 @@ async fn poll(router: Arc<Router>, fetch: Arc<dyn Fetch>, endpoint: Arc<Endpoint
             let Named { ident, role } = &binding.source;
             let interval = isolated(&ident.name, "DataSource", || role.interval()).flatten();
             let interval = interval.unwrap_or(base).max(MIN_INTERVAL);
-            Poll { binding, session: None, interval, due: started }
+            Poll { binding, session: None, at_its_port: false, interval, due: started }
         })
         .collect();
     let mut rng = router.seeds.rng(u64::from(endpoint.index().slot));
@@ -95,14 +97,17 @@ async fn scrape(
     if let Err(error) = fetched {
         router.env.metrics.data_layer.poll_errors.with([&source.plugin_type]).inc();
         // What is wrong with our own settings says nothing about the endpoint.
-        if !matches!(error, FetchError::Config(_)) {
-            let connected = !matches!(error, FetchError::Connect { .. });
-            router.health.scrape_failed(endpoint, connected, now);
+        match error {
+            FetchError::Config(_) => {}
+            FetchError::Connect { .. } if poll.at_its_port => {
+                router.health.scrape_refused(endpoint, poll.interval, now);
+            }
+            _ => router.health.scrape_failed(endpoint, now),
         }
         tracing::debug!(endpoint = &**endpoint.id(), source = &*source.name, %error, "scrape failed");
         return;
     }
-    router.health.scraped(endpoint);
+    router.health.scraped(endpoint, poll.at_its_port);
     for extractor in &poll.binding.extractors {
         let extracted = isolated(&extractor.ident.name, "Extractor", || {
             extractor.role.extract(endpoint, page, now)
@@ -141,6 +146,7 @@ async fn get(
         None => {
             let target = isolated(&ident.name, "DataSource", || role.target(endpoint))
                 .ok_or_else(|| FetchError::Config("the data source panicked".to_owned()))?;
+            poll.at_its_port = *target.authority == *endpoint.authority();
             poll.session.insert(fetch.open(&target)?)
         }
     };
