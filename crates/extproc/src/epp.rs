@@ -370,3 +370,6 @@ fn is_local_reply(status: StatusCode, headers: &http::HeaderMap) -> bool {
         headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value == "text/plain");
     status == StatusCode::SERVICE_UNAVAILABLE && is_text && !headers.contains_key(UPSTREAM_TIME)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ mod endings;
 mod errors;
 mod interleavings;
 mod isolation;
+mod labels;
 mod late;
 mod moving;
 mod parallel;

@@ -160,7 +160,7 @@ async fn until_refused(addr: SocketAddr) {
 }
 
 #[tokio::test]
-async fn what_outlasts_the_drain_is_cut() {
+async fn a52_what_outlasts_the_drain_is_cut() {
     let tasks = Tasks::new();
     let dropped = Dropped::default();
     let started = Arc::new(Notify::new());

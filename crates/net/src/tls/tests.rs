@@ -37,7 +37,7 @@ async fn works(client: &Upstream, server: &Server) -> bool {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_shown_and_a_bad_one_is_not() {
+async fn a51_a_new_certificate_is_shown_and_a_bad_one_is_not() {
     let tasks = Tasks::new();
     let dir = tempfile::tempdir().unwrap();
     let files = write_certificate(dir.path());

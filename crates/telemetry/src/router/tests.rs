@@ -97,7 +97,7 @@ fn full_page(registry: &Registry) -> String {
 }
 
 #[test]
-fn every_family_has_the_type_labels_and_buckets_of_gos_page() {
+fn a53_every_family_has_the_type_labels_and_buckets_of_gos_page() {
     let recorded = shapes(include_str!("../../testdata/epp-metrics.txt"));
     let ours = shapes(&full_page(&Registry::default()));
     let mut n_compared = 0;

@@ -13,7 +13,7 @@ fn options(variables: &[(&str, &str)]) -> Result<Option<TraceOptions>, TraceErro
 }
 
 #[test]
-fn off_unless_an_otlp_setting_is_there() {
+fn a50_off_unless_an_otlp_setting_is_there() {
     for off in [
         &[][..],
         &[("OTEL_TRACES_SAMPLER_ARG", "1")],

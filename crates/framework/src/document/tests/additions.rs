@@ -92,6 +92,20 @@ fn defect_a7_the_default_profile_and_picker_follow_the_order_declared() {
 }
 
 #[test]
+fn a35_what_nothing_would_read_is_refused() {
+    for section in [
+        "peerDiscovery: {pluginRef: file-discovery}",
+        "crossReplicaSyncerPluginRef: file-discovery",
+        "crossReplicaSyncInterval: 1s",
+    ] {
+        let (document, found) = load_text(&with_head(&format!("dataLayer: {{{section}}}\n")));
+        assert!(document.is_none(), "{section}");
+        let found = found.to_string();
+        assert!(found.contains("not available in this version: `dataLayer."), "{found}");
+    }
+}
+
+#[test]
 fn a_parser_named_by_its_type_is_added() {
     let text = "requestHandler: {parsers: [{pluginRef: vllmhttp-parser}]}\n";
     let (document, diagnostics) = load_text(&with_head(text));
