@@ -40,6 +40,8 @@ struct Relay {
     ready: <Chunks as IntoIterator>::IntoIter,
     trailers: Option<HeaderMap>,
     state: State,
+    /// Why it broke off, until the client's connection is told.
+    broken: Option<BrokenOff>,
     /// The head announces the length that the model server announced.
     keeps_length: bool,
 }
@@ -49,7 +51,10 @@ enum State {
     Streaming,
     /// All has been read; pieces and trailers may be left.
     Ended,
-    /// It broke off, and so must the client's connection.
+    /// It broke off. What came before is still on its way to the client: hyper drops what it has not
+    /// written when a body fails, the head of the response included.
+    Breaking,
+    /// The client's connection is broken off too.
     Failed,
 }
 
@@ -100,6 +105,7 @@ pub(crate) fn relay(
         ready: Chunks::new().into_iter(),
         trailers: None,
         state: State::Streaming,
+        broken: None,
         keeps_length,
     };
     Response::from_parts(parts, ProxyBody(Kind::Relay(Box::new(relay))))
@@ -159,17 +165,25 @@ impl Relay {
                 State::Ended => {
                     return Poll::Ready(self.trailers.take().map(Frame::trailers).map(Ok));
                 }
+                State::Breaking => {
+                    self.state = State::Failed;
+                    return Poll::Ready(self.broken.take().map(Err));
+                }
                 State::Failed => return Poll::Ready(None),
             }
             match Pin::new(&mut self.upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => self.take(frame),
                 Poll::Ready(None) => self.end(),
                 Poll::Ready(Some(Err(error))) => {
-                    return Poll::Ready(Some(Err(self.fail(BrokenOff::Upstream(error)))));
+                    self.fail(BrokenOff::Upstream(error));
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 Poll::Pending => {
                     ready!(self.idle.poll_overdue(cx));
-                    return Poll::Ready(Some(Err(self.fail(BrokenOff::Stalled))));
+                    self.fail(BrokenOff::Stalled);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
             }
         }
@@ -204,17 +218,18 @@ impl Relay {
         self.exchange.end(EndCause::Natural);
     }
 
-    fn fail(&mut self, cause: BrokenOff) -> BrokenOff {
-        self.state = State::Failed;
+    /// Notes that it broke off; the body fails when it is asked again, once the pieces before are written.
+    fn fail(&mut self, cause: BrokenOff) {
+        self.state = State::Breaking;
         self.exchange.end(EndCause::Error);
         tracing::warn!(endpoint = ?self.exchange.endpoint(), error = %cause, "a response broke off");
         self.access.end(Cause::Error);
-        cause
+        self.broken = Some(cause);
     }
 
     fn is_over(&self) -> bool {
         match self.state {
-            State::Streaming => false,
+            State::Streaming | State::Breaking => false,
             State::Ended => self.ready.as_slice().is_empty() && self.trailers.is_none(),
             State::Failed => true,
         }
@@ -240,7 +255,7 @@ impl Drop for Relay {
             State::Ended if self.is_over() => self.access.end(Cause::Natural),
             // What is left was not taken: the client is gone, though the exchange had ended.
             State::Streaming | State::Ended => self.access.end(Cause::ClientDisconnect),
-            State::Failed => {}
+            State::Breaking | State::Failed => {}
         }
     }
 }
