@@ -6,6 +6,7 @@
 //! The test at the end holds the whole repository to them in every `cargo test`.
 
 mod arrows;
+mod defects;
 mod lexer;
 mod links;
 mod maps;
@@ -77,6 +78,7 @@ pub(crate) fn check() -> anyhow::Result<Report> {
     let mut report = Report { n_files: sources.len(), ..Report::default() };
     report.findings.extend(arrows::check()?);
     report.findings.extend(links::check(&sources));
+    report.findings.extend(defects::check(&sources));
     for source in &sources {
         check_source(source, &mut report);
     }

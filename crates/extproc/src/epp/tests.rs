@@ -20,7 +20,7 @@ struct Stream {
 impl Stream {
     fn open(world: &TestRouter) -> Self {
         let router = Arc::new(ArcSwap::new(Arc::clone(&world.router)));
-        let handler = EppHandler::new(router, Duration::from_secs(60));
+        let handler = EppHandler::new(router, Duration::from_mins(1));
         Self { session: handler.open(Opening), replies: Replies::default() }
     }
 
