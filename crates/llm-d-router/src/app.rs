@@ -2,16 +2,27 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Args, CommandFactory, FromArgMatches};
 use router_framework::{PluginDef, Registry};
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{self, Cli, Command, EppArgs, SimArgs},
     config_command, epp, serve, sim,
 };
 
 /// Names under which the executable may be called to be one personality, as in existing manifests.
-const NAMES: [(&str, &str); 3] = [("epp", "epp"), ("lwepp", "epp"), ("llm-d-inference-sim", "sim")];
+const NAMES: [(&str, Personality); 3] = [
+    ("epp", Personality::Epp),
+    ("lwepp", Personality::Epp),
+    ("llm-d-inference-sim", Personality::Sim),
+];
+
+/// What the executable's name can choose.
+#[derive(Clone, Copy)]
+enum Personality {
+    Epp,
+    Sim,
+}
 
 /// What the executable can do.
 #[derive(Clone, Debug)]
@@ -45,9 +56,8 @@ impl App {
 
     /// Runs what these arguments ask for; the first is the name of the executable.
     pub fn run_with(self, args: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-        let matches = Cli::command().get_matches_from(with_personality(args.into_iter().collect()));
-        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        match cli.command {
+        let command = parse(args.into_iter().collect()).unwrap_or_else(|error| error.exit());
+        match command {
             Command::Epp(args) => epp::run(*args, self.registry),
             Command::Serve(args) => serve::run(*args, self.registry),
             Command::Sim(args) => sim::run(*args),
@@ -56,25 +66,35 @@ impl App {
     }
 }
 
-/// Puts the personality first where the executable was called by its name.
-fn with_personality(mut args: Vec<OsString>) -> Vec<OsString> {
+/// Parses the command line. Called by the name of a personality, the executable is that personality alone,
+/// and its help and errors show that name.
+fn parse(args: Vec<OsString>) -> Result<Command, clap::Error> {
     let called = args.first().map(std::path::PathBuf::from);
     let called = called.as_deref().and_then(|path| path.file_name()).and_then(|name| name.to_str());
-    if let Some((_, personality)) = NAMES.iter().find(|(name, _)| Some(*name) == called) {
-        args.insert(1, OsString::from(*personality));
+    let Some((name, personality)) = NAMES.iter().find(|(name, _)| Some(*name) == called) else {
+        let matches = Cli::command().try_get_matches_from(args)?;
+        return Ok(Cli::from_arg_matches(&matches)?.command);
+    };
+    let command = clap::Command::new(*name).version(cli::version()).max_term_width(cli::MAX_WIDTH);
+    match personality {
+        Personality::Epp => {
+            let command = EppArgs::augment_args(command).args_override_self(true);
+            let matches = command.try_get_matches_from(args)?;
+            Ok(Command::Epp(Box::new(EppArgs::from_arg_matches(&matches)?)))
+        }
+        Personality::Sim => {
+            let matches = SimArgs::augment_args(command).try_get_matches_from(args)?;
+            Ok(Command::Sim(Box::new(SimArgs::from_arg_matches(&matches)?)))
+        }
     }
-    args
 }
 
 /// Shows an error with its causes on standard error and gives the exit code for it: 2 for what the caller
-/// can mend in arguments or configuration, 1 for anything else.
+/// can mend in arguments or files that they name, 1 for anything else.
 pub fn exit_code(result: anyhow::Result<()>) -> i32 {
     let Err(error) = result else { return 0 };
     let usage = error.is::<crate::configuration::Faulty>() || error.is::<crate::cli::UsageError>();
-    let text = format!("{error:#}");
-    if !text.is_empty() {
-        crate::process::complain(&format!("error: {text}"));
-    }
+    crate::process::complain(&format!("error: {error:#}"));
     if usage { 2 } else { 1 }
 }
 
@@ -84,11 +104,19 @@ mod tests {
 
     #[test]
     fn the_name_of_the_executable_chooses_the_personality() {
-        let check = |args: &[&str], expected: &[&str]| {
-            let got = with_personality(args.iter().map(OsString::from).collect());
-            assert_eq!(got, expected.iter().map(OsString::from).collect::<Vec<_>>());
+        let check = |args: &[&str], expected: &str| {
+            let got = match parse(args.iter().map(OsString::from).collect()) {
+                Ok(command) => format!("{command:?}"),
+                Err(said) => said.to_string(),
+            };
+            assert!(got.contains(expected), "{args:?}: {got}");
         };
-        check(&["/app/epp", "--v=2"], &["/app/epp", "epp", "--v=2"]);
-        check(&["llm-d-router", "serve"], &["llm-d-router", "serve"]);
+        check(&["/app/epp", "--v=2"], "Epp(");
+        check(&["lwepp", "--v=1", "--v=2"], "Epp(");
+        check(&["llm-d-inference-sim", "--port=0"], "Sim(");
+        check(&["llm-d-router", "serve"], "Serve(");
+        check(&["/app/epp", "--help"], "Usage: epp [OPTIONS]");
+        check(&["/app/lwepp", "--no-such-flag"], "Usage: lwepp [OPTIONS]");
+        check(&["/app/lwepp", "--version"], router_telemetry::BUILD.version);
     }
 }

@@ -2,16 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use router_framework::{
     Loaded, PluginEnv, Registry,
     document::{self, Diagnostics, Document, Options, Style},
 };
 
-use crate::cli::ConfigFlags;
+use crate::cli::{ConfigFlags, UsageError};
 
 /// Longest configuration document.
-const MAX_DOCUMENT_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_DOCUMENT_BYTES: u64 = 1 << 20;
 
 /// A document with errors. Its message is the rendered errors.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +26,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn from_flags(flags: &ConfigFlags) -> anyhow::Result<Self> {
+    pub(crate) fn from_flags(flags: &ConfigFlags) -> Result<Self, UsageError> {
         match (&flags.config_file, &flags.config_text) {
             (Some(path), _) => Self::from_file(path),
             (None, Some(text)) => {
@@ -37,15 +36,20 @@ impl Source {
         }
     }
 
-    pub(crate) fn from_file(path: &Path) -> anyhow::Result<Self> {
-        let text = router_rt::read_file_bounded(path, MAX_DOCUMENT_BYTES)
-            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    pub(crate) fn from_file(path: &Path) -> Result<Self, UsageError> {
+        let text = read_file(path, MAX_DOCUMENT_BYTES)?;
         Ok(Self { name: path.display().to_string(), text: Some(text) })
     }
 
     pub(crate) fn built_in() -> Self {
         Self { name: "built-in configuration".to_owned(), text: None }
     }
+}
+
+/// Reads a file that the command line names. Not being able to is the caller's to mend, and the message names
+/// the file.
+pub(crate) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, UsageError> {
+    router_rt::read_file_bounded(path, max_bytes).map_err(UsageError::of)
 }
 
 /// Reads and checks a document and fills in its defaults. Warnings go to `warn`.

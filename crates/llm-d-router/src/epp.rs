@@ -1,30 +1,45 @@
 //! `llm-d-router epp`: the endpoint picker behind Envoy.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Context;
 use router_extproc::{
     EppHandler, HealthService, ProcessService, ServerOptions, StreamLimits,
     server::{DEFAULT_MAX_RECV_BYTES, serve_health},
 };
 use router_framework::Registry;
-use router_net::{
-    Server,
-    tls::{CertFiles, CipherSuites, ServerTls, ServerTlsOptions, TlsVersion},
-};
-use router_rt::{Offload, Tasks, WatchOptions};
+use router_net::Server;
+use router_rt::Tasks;
 use router_telemetry::router::ExtProcMetrics;
 use tokio::net::TcpListener;
 
 use crate::{
     admin,
-    cli::{EppArgs, ListenFlags, TlsFlags, UsageError, message_size, positive},
-    process,
-    running::Running,
+    cli::{EppArgs, ListenFlags, UsageError, message_size, not_negative, positive},
+    process::{self, Signals},
+    running::{Place, Running},
+    tls::{self, PickerTls},
 };
 
 /// How long to wait for tasks after everything has been told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// Shortest time that open streams get at the end, so that `--drain-timeout=0` does not cut decisions.
+const MIN_STREAM_DRAIN: Duration = Duration::from_secs(1);
+
+/// What the flags say, checked.
+struct Plan {
+    tls: PickerTls,
+    server: ServerOptions,
+    limits: StreamLimits,
+    body_timeout: Duration,
+    drain_timeout: Duration,
+}
+
+/// The picker's ports.
+struct Ports {
+    process: TcpListener,
+    health: TcpListener,
+    metrics: TcpListener,
+}
 
 /// Runs until SIGTERM.
 pub(crate) fn run(args: EppArgs, registry: Registry) -> anyhow::Result<()> {
@@ -32,21 +47,69 @@ pub(crate) fn run(args: EppArgs, registry: Registry) -> anyhow::Result<()> {
     let mut settings = args.picker.settings(args.kubernetes.pool_name())?;
     args.kubernetes.check()?;
     settings.tracing = traces.is_some();
+    let logs = args.log.options()?;
+    let plan = Plan::of(&args)?;
     process::block_on(async move {
-        let telemetry = process::init_telemetry(&args.log.options()?, traces.as_ref())?;
-        let tasks = Tasks::new();
-        let servers = Tasks::new();
-        // The metrics port answers while endpoints are still being found.
-        let metrics_listener = bind(args.listen.bind_address, args.listen.metrics_port).await?;
-        let running = Running::start(&args.picker, settings, registry, None, &tasks).await?;
-        let epp = Epp::start(&args, metrics_listener, &running, &tasks, &servers).await?;
-        let signal = process::asked_to_end().await?;
-        epp.drain(signal, &args.listen, &running).await;
+        let telemetry = process::init_telemetry(&logs, traces.as_ref())?;
+        let mut signals = Signals::listen()?;
+        let (tasks, servers) = (Tasks::new(), Tasks::new());
+        let ports = Ports::open(&args.listen).await?;
+        let place = Place {
+            given: None,
+            hint: "finding them in Kubernetes (--pool-name, --endpoint-selector) is not available yet",
+        };
+        let idle = Running::load(&args.picker, settings, registry, place, &tasks)?;
+        let running = Arc::clone(idle.running());
+        let drain_timeout = plan.drain_timeout;
+        // Servers answer while endpoints are still being found, and say that they are not ready.
+        let epp = Epp::start(&args.listen, plan, ports, &running, &tasks, &servers)?;
+        epp.announce("listening");
+        tokio::select! {
+            biased;
+            _ = signals.next() => return Ok(()),
+            begun = idle.begin() => begun?,
+        }
+        epp.announce("endpoint picker is serving");
+        let signal = signals.next().await;
+        tracing::info!(signal, drain = ?drain_timeout, "draining");
+        running.start_draining();
+        signals.unless_again(epp.drain(drain_timeout)).await?;
         tasks.cancel();
         let _late_tasks_are_logged = tasks.shutdown(STOP_DEADLINE).await;
         telemetry.shutdown(STOP_DEADLINE);
         Ok(())
     })
+}
+
+impl Plan {
+    fn of(args: &EppArgs) -> Result<Self, UsageError> {
+        let listen = &args.listen;
+        let recv = message_size("--grpc-max-recv-msg-size", &listen.grpc_max_recv_msg_size)?;
+        let send = message_size("--grpc-max-send-msg-size", &listen.grpc_max_send_msg_size)?;
+        let body_timeout = args.picker.decide.request_body_timeout;
+        Ok(Self {
+            tls: PickerTls::of(&args.tls)?,
+            server: ServerOptions {
+                max_recv_bytes: recv.unwrap_or(DEFAULT_MAX_RECV_BYTES),
+                max_send_bytes: send.unwrap_or(usize::MAX),
+                ..ServerOptions::default()
+            },
+            limits: StreamLimits { max_streams: listen.max_streams, ..StreamLimits::default() },
+            body_timeout: positive("--request-body-timeout", body_timeout)?,
+            drain_timeout: not_negative("--drain-timeout", listen.drain_timeout)?,
+        })
+    }
+}
+
+impl Ports {
+    async fn open(flags: &ListenFlags) -> anyhow::Result<Self> {
+        let listen = |port, flag| process::listen(SocketAddr::new(flags.bind_address, port), flag);
+        Ok(Self {
+            process: listen(flags.grpc_port, "--grpc-port").await?,
+            health: listen(flags.grpc_health_port, "--grpc-health-port").await?,
+            metrics: listen(flags.metrics_port, "--metrics-port").await?,
+        })
+    }
 }
 
 /// The picker's servers.
@@ -57,132 +120,58 @@ struct Epp {
 }
 
 impl Epp {
-    async fn start(
-        args: &EppArgs,
-        metrics_listener: TcpListener,
+    fn start(
+        flags: &ListenFlags,
+        plan: Plan,
+        ports: Ports,
         running: &Arc<Running>,
         tasks: &Tasks,
         servers: &Tasks,
     ) -> anyhow::Result<Self> {
-        let listen = &args.listen;
-        let tls = process_tls(&args.tls, tasks)?;
-        let admin = admin::serve(
-            metrics_listener,
-            metrics_tls(&args.tls, tasks)?,
-            running,
-            listen.enable_pprof,
-            servers,
-        )?;
-        let body_timeout =
-            positive("--request-body-timeout", args.picker.decide.request_body_timeout)?;
-        let limits = StreamLimits { max_streams: listen.max_streams, ..StreamLimits::default() };
-        let handler = EppHandler::new(Arc::clone(&running.router), body_timeout);
-        let mut service = ProcessService::new(handler, limits);
-        if listen.enable_grpc_stream_metrics {
-            service =
-                service.observed(ExtProcMetrics::new(running.metrics_registry())?, running.clock());
+        let metrics_tls = plan.tls.metrics.map(|(tls, files)| tls::reload(tls, files, tasks));
+        let process_tls = plan.tls.process.map(|(tls, watched)| match watched {
+            Some(files) => tls::reload(tls, files, tasks),
+            None => tls,
+        });
+        let admin = admin::serve(ports.metrics, metrics_tls, running, flags.enable_pprof, servers)?;
+        let handler = EppHandler::new(Arc::clone(&running.router), plan.body_timeout);
+        let mut service = ProcessService::new(handler, plan.limits);
+        if flags.enable_grpc_stream_metrics {
+            let metrics = ExtProcMetrics::new(running.metrics_registry())?;
+            service = service.observed(metrics, running.clock());
         }
         let ready = Arc::clone(running);
         let health = HealthService::new(Arc::new(move || ready.ready()));
-        let options = ServerOptions {
-            max_recv_bytes: message_size(
-                "--grpc-max-recv-msg-size",
-                &listen.grpc_max_recv_msg_size,
-            )?
-            .unwrap_or(DEFAULT_MAX_RECV_BYTES),
-            max_send_bytes: message_size(
-                "--grpc-max-send-msg-size",
-                &listen.grpc_max_send_msg_size,
-            )?
-            .unwrap_or(usize::MAX),
-            ..ServerOptions::default()
-        };
+        let beside = flags.health_checking.then(|| health.clone());
         let process = router_extproc::serve(
-            bind(listen.bind_address, listen.grpc_port).await?,
-            tls,
-            &options,
+            ports.process,
+            process_tls,
+            &plan.server,
             servers,
             service,
-            listen.health_checking.then(|| health.clone()),
+            beside,
         )?;
-        let health = serve_health(
-            bind(listen.bind_address, listen.grpc_health_port).await?,
-            servers,
-            health,
-        )?;
-        tracing::info!(
-            ext_proc = %process.local_addr(),
-            health = %health.local_addr(),
-            metrics = %admin.local_addr(),
-            version = router_telemetry::BUILD.version,
-            "endpoint picker is serving"
-        );
+        let health = serve_health(ports.health, servers, health)?;
         Ok(Self { process, health, admin })
     }
 
-    /// Says that no requests should come, serves those that come all the same for the drain time, then lets
-    /// streams end.
-    async fn drain(self, signal: &str, listen: &ListenFlags, running: &Running) {
-        let window = listen.drain_timeout.to_std().unwrap_or_default();
-        tracing::info!(signal, drain = ?window, "draining");
-        running.start_draining();
-        let again = process::asked_to_end();
-        let _drained_or_asked_again = tokio::time::timeout(window, again).await;
-        let n_cut = self.process.drain(window.max(Duration::from_secs(1))).await;
+    /// Tells where the servers are.
+    fn announce(&self, what: &str) {
+        tracing::info!(
+            ext_proc = %self.process.local_addr(),
+            health = %self.health.local_addr(),
+            metrics = %self.admin.local_addr(),
+            version = router_telemetry::BUILD.version,
+            "{what}"
+        );
+    }
+
+    /// Serves those that come all the same for the window, then lets streams end.
+    async fn drain(&self, window: Duration) {
+        tokio::time::sleep(window).await;
+        let n_cut = self.process.drain(window.max(MIN_STREAM_DRAIN)).await;
         self.health.drain(Duration::from_secs(1)).await;
         self.admin.drain(Duration::from_secs(1)).await;
         tracing::info!(n_cut, "drained");
     }
-}
-
-/// Listens on a port; the error says which.
-pub(crate) async fn bind(address: std::net::IpAddr, port: u16) -> anyhow::Result<TcpListener> {
-    TcpListener::bind((address, port))
-        .await
-        .with_context(|| format!("cannot listen on {address}:{port}"))
-}
-
-fn process_tls(flags: &TlsFlags, tasks: &Tasks) -> anyhow::Result<Option<ServerTls>> {
-    if !flags.secure_serving {
-        return Ok(None);
-    }
-    let mut options = ServerTlsOptions::default();
-    if !flags.tls_min_version.is_empty() {
-        options.min_version = TlsVersion::from_name(&flags.tls_min_version)?;
-    }
-    if !flags.tls_cipher_suites.is_empty() {
-        options.cipher_suites = CipherSuites::from_names(&flags.tls_cipher_suites)?;
-    }
-    if flags.cert_path.is_empty() {
-        return Ok(Some(ServerTls::self_signed(&["localhost".to_owned()], &options)?));
-    }
-    let files = CertFiles::in_dir(&flags.cert_path);
-    let tls = ServerTls::from_files(&files, &options)?;
-    if flags.enable_cert_reload {
-        reload(&tls, files, tasks);
-    }
-    Ok(Some(tls))
-}
-
-fn metrics_tls(flags: &TlsFlags, tasks: &Tasks) -> anyhow::Result<Option<ServerTls>> {
-    if flags.metrics_cert_dir.is_empty() {
-        if !flags.metrics_client_ca_file.is_empty() {
-            return Err(
-                UsageError("--metrics-client-ca-file needs --metrics-cert-dir".to_owned()).into()
-            );
-        }
-        return Ok(None);
-    }
-    let client_ca = Some(PathBuf::from(&flags.metrics_client_ca_file))
-        .filter(|path| !path.as_os_str().is_empty());
-    let options = ServerTlsOptions { client_ca, ..ServerTlsOptions::default() };
-    let files = CertFiles::in_dir(&flags.metrics_cert_dir);
-    let tls = ServerTls::from_files(&files, &options)?;
-    reload(&tls, files, tasks);
-    Ok(Some(tls))
-}
-
-/// Follows changes of a certificate's files.
-pub(crate) fn reload(tls: &ServerTls, files: CertFiles, tasks: &Tasks) {
-    tls.reload_from(files, WatchOptions::default(), Offload::pool(1), tasks);
 }

@@ -1,28 +1,26 @@
 //! `llm-d-router config explain`: one decision, with its reasons, on a laptop.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use router_core::{EndpointSpec, Signals};
 use router_engine::{DecisionRecord, Router, RouterEnv, Settings, settings::DecisionSettings};
 use router_framework::{
-    EndpointSink, Registry, RequestHead, SubsetHint,
-    document::{
-        Diagnostics, Options,
-        tree::{self, Node},
-    },
+    Registry, RequestHead, SubsetHint,
+    document::{Diagnostics, Options},
 };
 
 use crate::{
     cli::{ExplainArgs, UsageError},
     config_command::plugin_env,
-    configuration::{self, Faulty, Source},
-    process,
+    configuration::{self, Source, read_file},
+    process, running,
 };
 
-const MAX_FILE_BYTES: u64 = 64 << 20;
+mod endpoints;
+
+const MAX_REQUEST_BYTES: u64 = 64 << 20;
 
 pub(crate) fn run(args: &ExplainArgs, registry: &Registry) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -36,6 +34,9 @@ pub(crate) fn run(args: &ExplainArgs, registry: &Registry) -> anyhow::Result<()>
 }
 
 async fn decide(args: &ExplainArgs, registry: &Registry) -> anyhow::Result<Arc<DecisionRecord>> {
+    if !args.path.starts_with('/') {
+        return Err(UsageError(format!("--path {}: a path begins with a slash", args.path)).into());
+    }
     let source =
         args.config.as_deref().map_or_else(|| Ok(Source::built_in()), Source::from_file)?;
     let mut warn = |diagnostics: &Diagnostics| {
@@ -51,9 +52,12 @@ async fn decide(args: &ExplainArgs, registry: &Registry) -> anyhow::Result<Arc<D
         loaded,
         RouterEnv { clock: env.clock, metrics: Arc::clone(&env.metrics), settings },
     );
-    set_endpoints(&router, &args.endpoints)?;
-    let body = router_rt::read_file_bounded(&args.request, MAX_FILE_BYTES)
-        .with_context(|| format!("cannot read the request {}", args.request.display()))?;
+    if let Some(path) = &args.resources {
+        router.datastore().set_objectives(running::read_objectives(path)?);
+    }
+    let listed = endpoints::read(&args.endpoints)?;
+    endpoints::set(&router, listed);
+    let body = read_file(&args.request, MAX_REQUEST_BYTES)?;
     let head = RequestHead {
         method: Method::POST,
         path_and_query: args.path.as_str().into(),
@@ -86,83 +90,6 @@ fn headers(lines: &[String]) -> anyhow::Result<HeaderMap> {
     Ok(headers)
 }
 
-/// Puts the endpoints of the file into the pool, with the signals that it gives for them. Those without
-/// any count as never scraped.
-fn set_endpoints(router: &Router, path: &Path) -> anyhow::Result<()> {
-    let bytes = router_rt::read_file_bounded(path, MAX_FILE_BYTES)
-        .with_context(|| format!("cannot read the endpoints {}", path.display()))?;
-    let (root, mut diagnostics) = tree::parse(&path.display().to_string(), &bytes);
-    let entries = root.as_ref().and_then(|root| root.get("endpoints")).and_then(Node::as_list);
-    let Some(entries) = entries else {
-        let found = diagnostics.render(configuration::style());
-        return Err(Faulty(format!("expected a list `endpoints`\n{}", found.trim_end())).into());
-    };
-    let mut specs = Vec::with_capacity(entries.len());
-    let mut signals = Vec::with_capacity(entries.len());
-    for (n, entry) in entries.iter().enumerate() {
-        match endpoint(entry) {
-            Some(spec) => {
-                signals.push((
-                    format!("{}/{}", spec.namespace, spec.name),
-                    read_signals(entry, router),
-                ));
-                specs.push(spec);
-            }
-            None => diagnostics.error(
-                entry.span,
-                format!("endpoints[{n}]"),
-                "an endpoint needs name, address and port",
-                || None,
-            ),
-        }
-    }
-    if diagnostics.has_errors() {
-        return Err(Faulty(diagnostics.render(configuration::style()).trim_end().to_owned()).into());
-    }
-    router.datastore().replace(specs);
-    let snapshot = router.datastore().snapshot();
-    for (id, signals) in signals {
-        if let (Some(endpoint), Some(signals)) = (snapshot.by_id(&id), signals) {
-            endpoint.signal_cell().store(signals);
-        }
-    }
-    Ok(())
-}
-
-fn endpoint(entry: &Node) -> Option<EndpointSpec> {
-    let text = |key: &str| entry.get(key).and_then(Node::as_str);
-    let port = entry.get("port")?;
-    let port = port
-        .as_i64()
-        .and_then(|port| u16::try_from(port).ok())
-        .or_else(|| port.as_str()?.parse().ok())?;
-    let spec = EndpointSpec::new(
-        text("namespace").unwrap_or("default"),
-        text("name")?,
-        text("address")?,
-        port,
-    );
-    let labels = entry.get("labels").and_then(Node::as_map);
-    let labels = labels.into_iter().flat_map(|map| map.entries());
-    Some(spec.with_labels(
-        labels.filter_map(|label| Some((label.key.clone(), label.value.as_str()?.to_owned()))),
-    ))
-}
-
-fn read_signals(entry: &Node, router: &Router) -> Option<Signals> {
-    let given = entry.get("signals")?;
-    let number = |key: &str| given.get(key).and_then(Node::as_f64).unwrap_or(f64::NAN);
-    Some(Signals {
-        waiting: number("waiting"),
-        running: number("running"),
-        kv_usage: number("kvUsage"),
-        block_size: number("blockSize"),
-        n_blocks: number("numBlocks"),
-        // The clock's origin means "never".
-        scraped_at: router.clock().now() + std::time::Duration::from_nanos(1),
-    })
-}
-
 /// A record as text for people.
 fn text(record: &DecisionRecord) -> String {
     use std::fmt::Write;
@@ -170,10 +97,14 @@ fn text(record: &DecisionRecord) -> String {
     let mut line = |text: std::fmt::Arguments<'_>| {
         let _writing_to_a_string_cannot_fail = writeln!(out, "{text}");
     };
-    line(format_args!(
-        "model {:?} as {:?}, priority {}",
-        record.model, record.target_model, record.priority
-    ));
+    let model = match (record.model.as_str(), record.target_model.as_str()) {
+        ("", _) => "no model".to_owned(),
+        (model, target) if model == target => format!("model {model}"),
+        (model, target) => format!("model {model}, sent as {target}"),
+    };
+    let tokens =
+        record.n_prompt_tokens.map_or_else(String::new, |n| format!(", prompt tokens {n}"));
+    line(format_args!("{model}{tokens}, priority {}", record.priority));
     line(format_args!(
         "endpoints: {} in the pool, {} candidates, {} after screening",
         record.n_endpoints, record.n_candidates, record.n_screened

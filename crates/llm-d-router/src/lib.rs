@@ -17,6 +17,7 @@
 //! | [`cli`] | flags, Go's included |
 //! | [`configuration`] | from a document to a loaded pipeline, errors shown with their place |
 //! | [`running`] | a router at work: discovery, scraping, gauges, objectives, reload |
+//! | [`tls`] | certificates and what flags say about them |
 //! | [`capabilities`] | sockets for those who must not have any: fetching pages, looking up names |
 //! | [`admin`] | the pages of the metrics port |
 
@@ -32,6 +33,7 @@ mod process;
 mod running;
 mod serve;
 mod sim;
+mod tls;
 
 #[cfg(test)]
 mod reference;

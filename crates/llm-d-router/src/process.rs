@@ -1,9 +1,22 @@
 //! What belongs to the process: standard streams, signals, the runtime.
 
-use std::{future::Future, io::Write};
+use std::{future::Future, io::Write, net::SocketAddr};
 
 use anyhow::Context;
 use router_telemetry::{LogFormat, LogOptions, Telemetry, TraceOptions};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use crate::cli::UsageError;
+
+/// Requests of the system or a person to end. It listens from its creation on, so that none is lost between
+/// two waits.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
 
 /// Writes a line on standard output, for results. A closed pipe is not an error of ours.
 pub(crate) fn say(line: &str) {
@@ -37,7 +50,7 @@ pub(crate) fn trace_options(is_on: bool) -> anyhow::Result<Option<TraceOptions>>
     if !is_on {
         return Ok(None);
     }
-    Ok(TraceOptions::from_env(|name| std::env::var(name).ok())?)
+    Ok(TraceOptions::from_env(|name| std::env::var(name).ok()).map_err(UsageError::of)?)
 }
 
 /// Sets up logs and traces. Must run on the runtime.
@@ -49,22 +62,53 @@ pub(crate) fn init_telemetry(
 }
 
 /// JSON for machines, text for people, unless a flag says which.
-pub(crate) fn log_format(flag: Option<&str>) -> anyhow::Result<LogFormat> {
+pub(crate) fn log_format(flag: Option<&str>) -> Result<LogFormat, UsageError> {
     match flag {
-        Some(name) => Ok(name.parse()?),
+        Some(name) => name.parse().map_err(UsageError::of),
         None if is_terminal() => Ok(LogFormat::Human),
         None => Ok(LogFormat::Json),
     }
 }
 
-/// Completes when the process is asked to end: SIGTERM, or SIGINT from a terminal.
-pub(crate) async fn asked_to_end() -> std::io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        biased;
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
+/// Listens on an address; the error says which, and the flag that chooses another.
+pub(crate) async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| {
+        anyhow::anyhow!("cannot listen on {address}: {error}; {flag} chooses another address")
+    })
+}
+
+// === impl Signals ===
+
+impl Signals {
+    /// Must run on the runtime.
+    pub(crate) fn listen() -> anyhow::Result<Self> {
+        let catch = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next request to end: SIGTERM, or SIGINT from a terminal.
+    pub(crate) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Lets `orderly` come to its end, unless a second request to end comes first: that is an error, since
+    /// what was still going on is cut.
+    pub(crate) async fn unless_again<T>(
+        &mut self,
+        orderly: impl Future<Output = T>,
+    ) -> anyhow::Result<T> {
+        tokio::select! {
+            biased;
+            signal = self.next() => anyhow::bail!("ended by a second {signal} before everything was served"),
+            done = orderly => Ok(done),
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Generates the pages of `docs/reference` that only the executable can: flags, metrics, configuration,
-//! errors. The plugins' pages are made where the plugins are.
+//! errors. The plugins' pages are made where the plugins are. What of other pages the code knows is checked.
 //!
 //! `UPDATE_REFERENCE=1 cargo test -p llm-d-router reference` rewrites them; without it a stale page fails.
 
@@ -7,6 +7,7 @@ mod configuration;
 mod errors;
 mod flags;
 mod metrics;
+mod simulator;
 
 use std::{fs, path::Path};
 

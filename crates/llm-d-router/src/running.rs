@@ -1,28 +1,53 @@
 //! A router at work: its configuration, discovery, scraping, gauges and objectives, and the reload of each.
+//!
+//! A reload builds the new configuration beside the one that serves, lets it find its endpoints and scrape
+//! them, and then swaps the two. Whatever goes wrong before the swap changes nothing, and what had been
+//! started for the attempt ends. Requests that the old configuration has decided stay with it to their end.
+//! What the old one has learnt goes with it: cached prefixes, load in flight and endpoint health are known
+//! anew from the requests and scrapes that follow.
 
-use std::{sync::Arc, time::Duration};
+mod discovery;
+mod follow;
 
-use anyhow::Context;
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
 use arc_swap::ArcSwap;
-use router_core::EndpointSpec;
+use parking_lot::Mutex;
 use router_engine::{Objectives, Router, RouterEnv, Settings, scrape};
 use router_framework::{
-    DiscoveryCx, EndpointSink, Fetch, PluginEnv, Registry,
+    Discovery, PluginEnv, Registry,
     document::{Document, Options},
 };
-use router_rt::{Clock, FileWatch, Offload, Seeds, Tasks, WatchOptions, WatchedFile};
+use router_rt::{Clock, Offload, Seeds, Tasks};
 use router_telemetry::{BUILD, RouterMetrics, metrics::RegistryOptions};
 
 use crate::{
-    capabilities::{NetFetch, SystemResolve},
-    cli::{ConfigFlags, PickerFlags, UsageError},
+    capabilities::NetFetch,
+    cli::{PickerFlags, UsageError},
     configuration::{self, Source},
 };
 
-/// How long a configuration may take to find its endpoints before it is given up.
-const SYNC_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) use follow::{read_objectives, watch_options};
+
+/// How long a new configuration may take to find its endpoints before it is given up.
+const FIND_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a new configuration may take until every endpoint has been scraped once.
 const WARM_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What a personality has to say about where endpoints are.
+pub(crate) struct Place {
+    /// What finds them whatever the configuration says.
+    pub(crate) given: Option<Arc<dyn Discovery>>,
+    /// What to do where neither says it, besides writing it into the configuration.
+    pub(crate) hint: &'static str,
+}
 
 /// What stays while configurations come and go.
 struct Parts {
@@ -32,37 +57,50 @@ struct Parts {
     clock: Clock,
     settings: Settings,
     options: Options,
-    /// Endpoints that the command line gives; discovery is not used then.
-    fixed: Option<Vec<EndpointSpec>>,
-    fetch: Arc<dyn Fetch>,
+    place: Place,
 }
 
-/// One configuration at work.
-struct Started {
+/// A configuration whose pipeline is built, and what finds its endpoints.
+struct Built {
     router: Arc<Router>,
-    /// Discovery, scraping and gauges of this configuration.
-    tasks: Tasks,
+    discovery: Arc<dyn Discovery>,
 }
+
+/// The tasks of one configuration; they end when this is dropped.
+struct Work(Tasks);
 
 /// A router whose configuration can be replaced while it works.
 pub(crate) struct Running {
     parts: Parts,
     pub(crate) router: Arc<ArcSwap<Router>>,
+    /// What every configuration is given; held while the configuration is swapped.
+    objectives: Mutex<Objectives>,
     tasks: Tasks,
-    /// Tasks of the configuration that serves.
-    current: parking_lot::Mutex<Tasks>,
-    draining: std::sync::atomic::AtomicBool,
+    /// The work of the configuration that serves.
+    work: Mutex<Option<Work>>,
+    is_draining: AtomicBool,
 }
 
+/// A loaded router that has not begun to work.
+pub(crate) struct Idle {
+    running: Arc<Running>,
+    source: Source,
+    config_file: Option<std::path::PathBuf>,
+    manifests: Option<follow::Manifests>,
+    discovery: Arc<dyn Discovery>,
+}
+
+// === impl Running ===
+
 impl Running {
-    /// Loads the configuration and starts it. Returns when discovery has reported once.
-    pub(crate) async fn start(
+    /// Loads the configuration and the objectives; [`Idle::begin`] puts them to work.
+    pub(crate) fn load(
         flags: &PickerFlags,
         settings: Settings,
         registry: Registry,
-        fixed: Option<Vec<EndpointSpec>>,
+        place: Place,
         tasks: &Tasks,
-    ) -> anyhow::Result<Arc<Self>> {
+    ) -> anyhow::Result<Idle> {
         let twins = RegistryOptions { deprecated_twins: flags.decide.deprecated_metrics };
         let metrics_registry = router_telemetry::Registry::new(twins);
         let parts = Parts {
@@ -72,20 +110,23 @@ impl Running {
             registry,
             settings,
             options: Options { allow_experimental: flags.config.allow_experimental_plugins },
-            fixed,
-            fetch: Arc::new(NetFetch::default()),
+            place,
         };
-        let started = parts.start(&Source::from_flags(&flags.config)?, tasks).await?;
+        let source = Source::from_flags(&flags.config)?;
+        let Built { router, discovery } = parts.build(&source)?;
+        let resources = flags.config.resources.as_deref();
+        let (manifests, objectives) = resources.map(follow::Manifests::open).transpose()?.unzip();
         let running = Arc::new(Self {
             parts,
-            router: Arc::new(ArcSwap::new(started.router)),
+            router: Arc::new(ArcSwap::new(router)),
+            objectives: Mutex::default(),
             tasks: tasks.clone(),
-            current: parking_lot::Mutex::new(started.tasks),
-            draining: std::sync::atomic::AtomicBool::new(false),
+            work: Mutex::new(None),
+            is_draining: AtomicBool::new(false),
         });
-        running.watch_resources(&flags.config)?;
-        running.watch_configuration(&flags.config);
-        Ok(running)
+        running.set_objectives(objectives.unwrap_or_default());
+        let config_file = flags.config.config_file.clone();
+        Ok(Idle { running, source, config_file, manifests, discovery })
     }
 
     /// The router that serves new requests.
@@ -103,7 +144,7 @@ impl Running {
 
     /// `Err` with the reason while requests should not come.
     pub(crate) fn ready(&self) -> Result<(), String> {
-        if self.draining.load(std::sync::atomic::Ordering::Acquire) {
+        if self.is_draining.load(Ordering::Acquire) {
             return Err("shutting down".to_owned());
         }
         if !self.router.load().datastore().is_synced() {
@@ -114,98 +155,76 @@ impl Running {
 
     /// From here on the router says that it is not ready; it goes on serving what comes.
     pub(crate) fn start_draining(&self) {
-        self.draining.store(true, std::sync::atomic::Ordering::Release);
+        self.is_draining.store(true, Ordering::Release);
     }
 
-    /// Replaces the configuration. The old one serves until the new one knows its endpoints and has
-    /// scraped them; a document with errors changes nothing.
+    fn set_objectives(&self, objectives: Objectives) {
+        let mut kept = self.objectives.lock();
+        self.router.load().datastore().set_objectives(objectives.clone());
+        *kept = objectives;
+    }
+
+    /// Replaces the configuration.
     async fn reload(&self, source: &Source) -> anyhow::Result<()> {
-        let started = self.parts.start(source, &self.tasks).await?;
-        started
-            .router
-            .datastore()
-            .set_objectives((*self.router.load().datastore().objectives()).clone());
-        warm_up(&started.router).await;
-        self.router.store(started.router);
-        let before = std::mem::replace(&mut *self.current.lock(), started.tasks);
-        before.cancel();
-        Ok(())
-    }
-
-    /// Reloads the configuration file when it changes.
-    fn watch_configuration(self: &Arc<Self>, flags: &ConfigFlags) {
-        let Some(path) = flags.config_file.clone() else { return };
-        let running = Arc::clone(self);
-        let mut watch = FileWatch::file(&path, WatchOptions::default());
-        let watching = async move {
-            let offload = Offload::pool(1);
-            // The first look is what is running already.
-            let mut last = watch.changed(&offload).await.ok();
-            loop {
-                let files = match watch.changed(&offload).await {
-                    Ok(files) => files,
-                    Err(error) => {
-                        tracing::error!(%error, "the configuration file cannot be read; going on with the last good one");
-                        continue;
-                    }
-                };
-                if last.as_ref() == Some(&files) {
-                    continue;
-                }
-                let text = files.first().map(|file| file.contents.clone());
-                let source = Source { name: path.display().to_string(), text };
-                match running.reload(&source).await {
-                    Ok(()) => tracing::info!(file = %path.display(), "configuration reloaded"),
-                    Err(error) => {
-                        tracing::error!(
-                            error = format!("{error:#}"),
-                            "going on with the last good configuration"
-                        );
-                    }
-                }
-                last = Some(files);
-            }
-        };
-        drop(self.tasks.spawn_cancellable("watch configuration", watching));
-    }
-
-    /// Reads the objectives, and reads them again when their files change.
-    fn watch_resources(self: &Arc<Self>, flags: &ConfigFlags) -> anyhow::Result<()> {
-        let Some(path) = flags.resources.clone() else { return Ok(()) };
-        let mut watch = FileWatch::path(&path, &["yaml", "yml", "json"], WatchOptions::default());
-        let files =
-            watch.load().with_context(|| format!("cannot read --resources {}", path.display()))?;
-        let objectives = parse_objectives(&files).map_err(|error| UsageError(error.to_string()))?;
-        self.router.load().datastore().set_objectives(objectives);
-        let running = Arc::clone(self);
-        let watching = async move {
-            let offload = Offload::pool(1);
-            loop {
-                let objectives = match watch.changed(&offload).await {
-                    Ok(files) => parse_objectives(&files).map_err(|error| error.to_string()),
-                    Err(error) => Err(error.to_string()),
-                };
-                match objectives {
-                    Ok(objectives) => {
-                        tracing::info!(n_objectives = objectives.len(), "objectives reloaded");
-                        running.router.load().datastore().set_objectives(objectives);
-                    }
-                    Err(error) => tracing::error!(error, "going on with the last good objectives"),
-                }
-            }
-        };
-        drop(self.tasks.spawn_cancellable("watch resources", watching));
+        let Built { router, discovery } = self.parts.build(source)?;
+        let work = Work(self.tasks.child());
+        let found = self.parts.start(&router, discovery, &work.0);
+        let found = tokio::time::timeout(FIND_DEADLINE, found).await;
+        found
+            .map_err(|_| anyhow::anyhow!("no endpoints were found within {FIND_DEADLINE:?}"))??;
+        warm_up(&router).await;
+        let objectives = self.objectives.lock();
+        router.datastore().set_objectives(objectives.clone());
+        self.router.store(router);
+        *self.work.lock() = Some(work);
         Ok(())
     }
 }
 
+// === impl Idle ===
+
+impl Idle {
+    pub(crate) fn running(&self) -> &Arc<Running> {
+        &self.running
+    }
+
+    /// Finds the endpoints, begins to scrape them, and follows the files. Returns when endpoints are known,
+    /// however long that takes: until then the router says that it is not ready.
+    pub(crate) async fn begin(self) -> anyhow::Result<()> {
+        let Self { running, source, config_file, manifests, discovery } = self;
+        let tasks = &running.tasks;
+        let work = Work(tasks.child());
+        let router = running.router();
+        let its_tasks = work.0.clone();
+        let mut found = pin!(running.parts.start(&router, discovery, &its_tasks));
+        let found = loop {
+            match tokio::time::timeout(FIND_DEADLINE, &mut found).await {
+                Ok(found) => break found,
+                Err(_) => tracing::warn!("still waiting for the first report of endpoints"),
+            }
+        };
+        found.map_err(UsageError::of)?;
+        *running.work.lock() = Some(work);
+        if let Some(manifests) = manifests {
+            drop(tasks.spawn_cancellable("objectives", manifests.follow(Arc::clone(&running))));
+        }
+        if let (Some(path), Some(text)) = (config_file, source.text) {
+            let following = follow::configuration(Arc::clone(&running), path, text);
+            drop(tasks.spawn_cancellable("configuration", following));
+        }
+        Ok(())
+    }
+}
+
+// === impl Parts ===
+
 impl Parts {
-    /// Loads a configuration and starts what it needs. Waits for discovery's first report.
-    async fn start(&self, source: &Source, owner: &Tasks) -> anyhow::Result<Started> {
+    /// Reads a configuration and builds its pipeline, which does nothing yet.
+    fn build(&self, source: &Source) -> anyhow::Result<Built> {
         let mut warn = |diagnostics: &_| configuration::log_warnings(diagnostics);
         let mut document = configuration::read(source, &self.registry, self.options, &mut warn)?;
-        if self.fixed.is_none() && document.data_layer.discovery.is_none() {
-            return Err(no_discovery(&document).into());
+        if self.place.given.is_none() && document.data_layer.discovery.is_none() {
+            return Err(self.no_discovery(source, &document).into());
         }
         let env = PluginEnv {
             clock: self.clock,
@@ -215,65 +234,69 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
         };
         let mut loaded = configuration::load(&mut document, &self.registry, &env, &mut warn)?;
-        let discovery = loaded.discovery.take();
+        let configured = loaded.discovery.take();
+        let discovery = match (&self.place.given, configured) {
+            (Some(given), configured) => {
+                if let Some(unused) = configured {
+                    tracing::warn!(
+                        plugin = &*unused.ident.name,
+                        "the command line says where endpoints are, the configuration's discovery is not used"
+                    );
+                }
+                Arc::clone(given)
+            }
+            (None, Some(configured)) => configured.role,
+            (None, None) => return Err(self.no_discovery(source, &document).into()),
+        };
         let env = RouterEnv {
             clock: self.clock,
             metrics: Arc::clone(&self.metrics),
             settings: self.settings.clone(),
         };
-        let router = Router::new(loaded, env);
-        let tasks = owner.child();
-        let sink: Arc<dyn EndpointSink> = Arc::clone(router.datastore()) as _;
-        match (&self.fixed, discovery) {
-            (Some(endpoints), _) => sink.replace(endpoints.clone()),
-            (None, Some(discovery)) => {
-                let cx = DiscoveryCx {
-                    sink,
-                    resolve: Arc::new(SystemResolve),
-                    clock: self.clock,
-                    tasks: tasks.clone(),
-                };
-                discover(&router, discovery.role.run(cx), &tasks).await?;
-            }
-            (None, None) => return Err(no_discovery(&document).into()),
-        }
-        let scraping = scrape::run(Arc::clone(&router), Arc::clone(&self.fetch), tasks.clone());
+        Ok(Built { router: Router::new(loaded, env), discovery })
+    }
+
+    /// Starts what a configuration needs. Returns when endpoints are known.
+    async fn start(
+        &self,
+        router: &Arc<Router>,
+        discovery: Arc<dyn Discovery>,
+        tasks: &Tasks,
+    ) -> Result<(), router_framework::DiscoveryError> {
+        // One of its own for each configuration, so that certificates of scraping are read again.
+        let fetch = Arc::new(NetFetch::default());
+        let scraping = scrape::run(Arc::clone(router), fetch, tasks.clone());
         drop(tasks.spawn_cancellable("scrape", scraping));
-        let refreshed = Arc::clone(&router);
+        let refreshed = Arc::clone(router);
         drop(tasks.spawn_cancellable("pool metrics", async move {
             refreshed.refresh_pool_metrics().await
         }));
-        Ok(Started { router, tasks })
+        let sink = Arc::clone(router.datastore());
+        discovery::find(discovery, sink, self.clock, tasks).await
+    }
+
+    fn no_discovery(&self, source: &Source, document: &Document) -> UsageError {
+        let known = document.plugins.iter().find(|plugin| plugin.plugin_type == "file-discovery");
+        let name = &source.name;
+        let what = match (known, &source.text) {
+            (Some(plugin), _) => format!(
+                "{name} does not say where endpoints are: add `dataLayer: {{discovery: {{pluginRef: {}}}}}` to it",
+                plugin.name
+            ),
+            (None, Some(_)) => format!(
+                "{name} does not say where endpoints are: add a `file-discovery` plugin to it and name it in \
+                 `dataLayer.discovery.pluginRef`"
+            ),
+            (None, None) => "nothing says where endpoints are: give --config-file with a `file-discovery` plugin"
+                .to_owned(),
+        };
+        UsageError(format!("{what}; {}", self.place.hint))
     }
 }
 
-/// Runs discovery; an error before its first report is an error of the start.
-async fn discover(
-    router: &Router,
-    run: futures_util::future::BoxFuture<'static, Result<(), router_framework::DiscoveryError>>,
-    tasks: &Tasks,
-) -> anyhow::Result<()> {
-    let (failed, mut failure) = tokio::sync::oneshot::channel();
-    let running = async move {
-        if let Err(error) = run.await {
-            tracing::error!(%error, "discovery has ended");
-            let _start_is_over = failed.send(error);
-        }
-    };
-    drop(tasks.spawn_cancellable("discovery", running));
-    let synced = async {
-        let mut changes = router.datastore().changes();
-        while !router.datastore().is_synced() {
-            // An empty first report publishes no snapshot, so look again now and then.
-            let _changed_or_not =
-                tokio::time::timeout(Duration::from_millis(20), changes.changed()).await;
-        }
-    };
-    tokio::select! {
-        biased;
-        () = synced => Ok(()),
-        Ok(error) = &mut failure => Err(anyhow::Error::new(error).context("cannot find endpoints")),
-        () = tokio::time::sleep(SYNC_DEADLINE) => anyhow::bail!("discovery has found nothing within {SYNC_DEADLINE:?}"),
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 
@@ -289,27 +312,4 @@ async fn warm_up(router: &Router) {
         }
     };
     let _warm_or_late = tokio::time::timeout(WARM_DEADLINE, all_scraped).await;
-}
-
-fn no_discovery(document: &Document) -> UsageError {
-    let known = document.plugins.iter().find(|plugin| plugin.plugin_type == "file-discovery");
-    let hint = match known {
-        Some(plugin) => {
-            format!("add `dataLayer: {{discovery: {{pluginRef: {}}}}}` to it", plugin.name)
-        }
-        None => {
-            "add a `file-discovery` plugin to it and name it in `dataLayer.discovery.pluginRef`"
-                .to_owned()
-        }
-    };
-    UsageError(format!(
-        "the configuration does not say where endpoints are: {hint}; \
-         finding them in Kubernetes (--pool-name, --endpoint-selector) is not available yet"
-    ))
-}
-
-fn parse_objectives(files: &[WatchedFile]) -> Result<Objectives, router_engine::ObjectivesError> {
-    let named: Vec<_> =
-        files.iter().map(|file| (file.path.display().to_string(), &file.contents)).collect();
-    Objectives::parse(named.iter().map(|(name, contents)| (name.as_str(), contents.as_slice())))
 }

@@ -1,52 +1,90 @@
 //! `llm-d-router serve`: the embedded proxy with the endpoint picker in process.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::Context;
-use router_core::{EndpointSpec, Scheme};
-use router_framework::Registry;
+use router_framework::{Discovery, Registry};
 use router_net::{
     Server, Upstream, UpstreamOptions,
     tls::{CertFiles, ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions},
 };
 use router_proxy::{ApiKeys, Proxy, ProxyOptions};
-use router_rt::Tasks;
+use router_rt::{FileWatch, Offload, Tasks};
 use tokio::net::TcpListener;
 
 use crate::{
     admin,
-    cli::{ServeArgs, UsageError, bytes, positive},
-    epp, process,
-    running::Running,
+    cli::{ServeArgs, UsageError, bytes, not_negative, positive},
+    configuration::read_file,
+    process::{self, Signals},
+    running::{self, Place, Running},
     sim::Demo,
+    tls,
 };
+
+mod given;
+
+use given::{FixedEndpoints, GivenEndpoints};
 
 /// How long to wait for tasks after everything has been told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+const MAX_KEYS_BYTES: u64 = 1 << 20;
+/// Idle connections kept to each model server: as many as may be busy at once without connecting anew.
+const MAX_IDLE_PER_ENDPOINT: usize = 1024;
+
+/// What the flags say, checked.
+struct Plan {
+    given: Option<GivenEndpoints>,
+    proxy: ProxyOptions,
+    tls: Option<(ServerTls, CertFiles)>,
+    drain_timeout: Duration,
+}
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(args: ServeArgs, registry: Registry) -> anyhow::Result<()> {
     let traces = process::trace_options(args.log.tracing)?;
     let mut settings = args.picker.settings("serve".to_owned())?;
     settings.tracing = traces.is_some();
+    let logs = args.log.options()?;
+    let plan = Plan::of(&args)?;
     process::block_on(async move {
-        let telemetry = process::init_telemetry(&args.log.options()?, traces.as_ref())?;
-        let tasks = Tasks::new();
-        let servers = Tasks::new();
+        let telemetry = process::init_telemetry(&logs, traces.as_ref())?;
+        let mut signals = Signals::listen()?;
+        let (tasks, servers) = (Tasks::new(), Tasks::new());
+        let listener = process::listen(listen_address(&args.listen).await?, "--listen").await?;
+        let metrics = SocketAddr::new(listener.local_addr()?.ip(), args.metrics_port);
+        let metrics = process::listen(metrics, "--metrics-port").await?;
         let demo = match args.demo {
             Some(n_servers) => Some(Demo::start(n_servers, &servers).await?),
             None => None,
         };
-        let fixed = fixed_endpoints(&args, demo.as_ref()).await?;
-        let running = Running::start(&args.picker, settings, registry, fixed, &tasks).await?;
-        let serving = Serving::start(&args, &running, &tasks, &servers).await?;
+        let Plan { given, proxy, tls, drain_timeout } = plan;
+        let given = given.map(|given| Arc::new(given) as Arc<dyn Discovery>);
+        let fixed = demo.as_ref().map(|demo| Arc::new(FixedEndpoints(demo.endpoints())) as _);
+        let place = Place {
+            given: fixed.or(given),
+            hint: "or give --endpoint URL for each model server, or --demo for simulated ones",
+        };
+        let idle = Running::load(&args.picker, settings, registry, place, &tasks)?;
+        let running = Arc::clone(idle.running());
+        let admin = admin::serve(metrics, None, &running, args.enable_pprof, &servers)?;
+        tokio::select! {
+            biased;
+            _ = signals.next() => return Ok(()),
+            begun = idle.begin() => begun?,
+        }
+        follow_keys(&args, &proxy, &tasks);
+        let proxy = start_proxy(&args, listener, tls, proxy, &running, (&tasks, &servers))?;
+        let serving = Serving { proxy, admin, is_tls: args.tls_cert_path.is_some() };
         serving.announce(demo.as_ref());
-        let signal = process::asked_to_end().await?;
-        serving.drain(signal, args.drain_timeout.to_std().unwrap_or_default(), &running).await;
+        let signal = signals.next().await;
+        tracing::info!(signal, drain = ?drain_timeout, "draining");
+        running.start_draining();
+        signals.unless_again(serving.drain(drain_timeout)).await?;
         tasks.cancel();
         let _late_tasks_are_logged = tasks.shutdown(STOP_DEADLINE).await;
         servers.cancel();
@@ -55,53 +93,44 @@ pub(crate) fn run(args: ServeArgs, registry: Registry) -> anyhow::Result<()> {
     })
 }
 
-/// Endpoints that the command line names, or none where the configuration finds them.
-async fn fixed_endpoints(
-    args: &ServeArgs,
-    demo: Option<&Demo>,
-) -> anyhow::Result<Option<Vec<EndpointSpec>>> {
-    if let Some(demo) = demo {
-        return Ok(Some(demo.endpoints()));
+impl Plan {
+    fn of(args: &ServeArgs) -> anyhow::Result<Self> {
+        let given = (!args.endpoint.is_empty()).then(|| GivenEndpoints::parse(&args.endpoint));
+        Ok(Self {
+            given: given.transpose()?,
+            proxy: proxy_options(args)?,
+            tls: args.tls_cert_path.as_deref().map(server_tls).transpose()?,
+            drain_timeout: not_negative("--drain-timeout", args.drain_timeout)?,
+        })
     }
-    if args.endpoint.is_empty() {
-        return Ok(None);
-    }
-    let mut endpoints = Vec::with_capacity(args.endpoint.len());
-    for (n, url) in args.endpoint.iter().enumerate() {
-        endpoints.push(endpoint(n, url).await?);
-    }
-    Ok(Some(endpoints))
 }
 
-/// One `--endpoint`.
-async fn endpoint(n: usize, url: &str) -> anyhow::Result<EndpointSpec> {
-    let usage =
-        |why: &str| UsageError(format!("--endpoint {url}: {why}; write it as http://HOST:PORT"));
-    let uri: http::Uri = url.parse().map_err(|_| usage("not a URL"))?;
-    let scheme = match uri.scheme_str() {
-        Some("http") => Scheme::Http,
-        Some("https") => Scheme::Https,
-        _ => return Err(usage("expected http:// or https://").into()),
-    };
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(usage("a path is not supported, requests keep their own").into());
-    }
-    let host = uri.host().ok_or_else(|| usage("no host"))?.trim_matches(['[', ']']);
-    let port = uri.port_u16().unwrap_or(if scheme == Scheme::Https { 443 } else { 80 });
-    let address = match host.parse::<IpAddr>() {
-        Ok(address) => address,
-        Err(_) => {
-            let mut found = tokio::net::lookup_host((host, port))
-                .await
-                .with_context(|| format!("cannot look up {host}"))?;
-            found.next().with_context(|| format!("{host} has no address"))?.ip()
-        }
-    };
-    let mut spec =
-        EndpointSpec::new("default", &format!("endpoint-{n}"), &address.to_string(), port);
-    spec.scheme = scheme;
-    spec.host = (host.parse::<IpAddr>().is_err()).then(|| host.into());
-    Ok(spec)
+fn server_tls(dir: &Path) -> Result<(ServerTls, CertFiles), UsageError> {
+    let files = CertFiles::in_dir(dir);
+    let tls = ServerTls::from_files(&files, &ServerTlsOptions::default());
+    Ok((tls.map_err(|error| UsageError::at("--tls-cert-path", error))?, files))
+}
+
+fn start_proxy(
+    args: &ServeArgs,
+    listener: TcpListener,
+    tls: Option<(ServerTls, CertFiles)>,
+    options: ProxyOptions,
+    running: &Arc<Running>,
+    (tasks, servers): (&Tasks, &Tasks),
+) -> anyhow::Result<Server> {
+    let tls = tls.map(|(tls, files)| tls::reload(tls, files, tasks));
+    let ready = Arc::clone(running);
+    let proxy = Proxy::new(
+        Arc::clone(&running.router),
+        Upstream::new(upstream_options(), servers),
+        options,
+        Arc::new(move || ready.ready()),
+        servers.clone(),
+    );
+    let mut options = router_net::ServerOptions::named("serve");
+    options.limits.max_connections = args.max_connections;
+    Ok(Server::start(listener, tls, options, servers, proxy)?)
 }
 
 /// The servers of this process.
@@ -112,44 +141,6 @@ struct Serving {
 }
 
 impl Serving {
-    async fn start(
-        args: &ServeArgs,
-        running: &Arc<Running>,
-        tasks: &Tasks,
-        servers: &Tasks,
-    ) -> anyhow::Result<Self> {
-        let listener = listen(&args.listen).await?;
-        let host = listener.local_addr()?.ip();
-        let admin = admin::serve(
-            epp::bind(host, args.metrics_port).await?,
-            None,
-            running,
-            args.enable_pprof,
-            servers,
-        )?;
-        let tls = args.tls_cert_path.as_ref().map(|path| {
-            let files = CertFiles::in_dir(path);
-            let tls = ServerTls::from_files(&files, &ServerTlsOptions::default())?;
-            epp::reload(&tls, files, tasks);
-            anyhow::Ok(tls)
-        });
-        let tls = tls.transpose()?;
-        let is_tls = tls.is_some();
-        let ready = Arc::clone(running);
-        let upstream = Upstream::new(upstream_options()?, servers);
-        let proxy = Proxy::new(
-            Arc::clone(&running.router),
-            upstream,
-            proxy_options(args)?,
-            Arc::new(move || ready.ready()),
-            servers.clone(),
-        );
-        let mut options = router_net::ServerOptions::named("serve");
-        options.limits.max_connections = args.max_connections;
-        let proxy = Server::start(listener, tls, options, servers, proxy)?;
-        Ok(Self { proxy, admin, is_tls })
-    }
-
     /// Tells people where to go.
     fn announce(&self, demo: Option<&Demo>) {
         let scheme = if self.is_tls { "https" } else { "http" };
@@ -157,7 +148,7 @@ impl Serving {
         tracing::info!(listen = base, metrics = %self.admin.local_addr(), "serving");
         let Some(demo) = demo else { return };
         process::say(&format!(
-            "{} simulated model servers are behind {base}. Try:\n\n  \
+            "Simulated model servers behind {base}: {}. Try:\n\n  \
              curl -N {base}/v1/chat/completions -H 'content-type: application/json' \\\n    \
              -d '{{\"model\":\"{}\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n\
              Metrics: http://{}/metrics. Stop with Ctrl-C.",
@@ -167,61 +158,110 @@ impl Serving {
         ));
     }
 
-    async fn drain(self, signal: &str, window: Duration, running: &Running) {
-        tracing::info!(signal, drain = ?window, "draining");
-        running.start_draining();
-        let again = process::asked_to_end();
-        let n_cut = tokio::select! {
-            biased;
-            n_cut = self.proxy.drain(window) => n_cut,
-            _ = again => 0,
-        };
+    async fn drain(&self, window: Duration) {
+        let n_cut = self.proxy.drain(window).await;
         self.admin.drain(Duration::from_secs(1)).await;
         tracing::info!(n_cut, "drained");
     }
 }
 
-async fn listen(address: &str) -> anyhow::Result<TcpListener> {
-    let parsed = match address.parse::<SocketAddr>() {
-        Ok(parsed) => parsed,
-        // A port alone means loopback, like everything unless told otherwise.
-        Err(_) => match address.trim_start_matches(':').parse::<u16>() {
-            Ok(port) => SocketAddr::from(([127, 0, 0, 1], port)),
-            Err(_) => {
-                return Err(UsageError(format!("--listen {address}: expected ADDRESS:PORT")).into());
-            }
-        },
-    };
-    epp::bind(parsed.ip(), parsed.port()).await
+/// `ADDRESS:PORT`, `NAME:PORT`, or a port alone, which means loopback like everything unless told otherwise.
+async fn listen_address(text: &str) -> Result<SocketAddr, UsageError> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Ok(port) = text.strip_prefix(':').unwrap_or(text).parse() {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    let wrong = |why: String| UsageError(format!("--listen {text}: {why}"));
+    let is_name = text.rsplit_once(':').is_some_and(|(name, port)| {
+        !name.is_empty() && !name.contains([':', '[', ']']) && port.parse::<u16>().is_ok()
+    });
+    if !is_name {
+        return Err(wrong("expected ADDRESS:PORT, such as 127.0.0.1:8080 or [::]:8080".to_owned()));
+    }
+    let found = tokio::net::lookup_host(text).await.map_err(|error| wrong(error.to_string()))?;
+    // IPv4 first, as for the names of endpoints.
+    found.min().ok_or_else(|| wrong("the name has no address".to_owned()))
 }
 
-fn upstream_options() -> anyhow::Result<UpstreamOptions> {
+fn upstream_options() -> UpstreamOptions {
+    // Without root certificates of the system only plain endpoints can be reached; an https one says why.
     let tls = ClientTls::new(&ClientTlsOptions::default()).ok();
-    Ok(UpstreamOptions { tls, max_idle_per_target: 1024, ..UpstreamOptions::default() })
+    UpstreamOptions {
+        tls,
+        max_idle_per_target: MAX_IDLE_PER_ENDPOINT,
+        ..UpstreamOptions::default()
+    }
 }
 
-fn proxy_options(args: &ServeArgs) -> anyhow::Result<ProxyOptions> {
-    let api_keys = match &args.api_keys {
-        None => None,
-        Some(path) => {
-            let keys = router_rt::read_file_bounded(path, 1 << 20)?;
-            Some(Arc::new(
-                ApiKeys::parse(&keys).with_context(|| format!("--api-keys {}", path.display()))?,
-            ))
-        }
-    };
+fn proxy_options(args: &ServeArgs) -> Result<ProxyOptions, UsageError> {
+    let api_keys = args.api_keys.as_deref().map(|path| {
+        let keys = ApiKeys::parse(&read_file(path, MAX_KEYS_BYTES)?);
+        let at_file = |error| UsageError(format!("--api-keys {}: {error}", path.display()));
+        keys.map(Arc::new).map_err(at_file)
+    });
+    let response_head_timeout =
+        not_negative("--response-head-timeout", args.response_head_timeout)?;
     Ok(ProxyOptions {
         body_idle_timeout: positive(
             "--request-body-timeout",
             args.picker.decide.request_body_timeout,
         )?,
-        response_head_timeout: args
-            .response_head_timeout
-            .to_std()
-            .filter(|timeout| !timeout.is_zero()),
+        response_head_timeout: Some(response_head_timeout).filter(|timeout| !timeout.is_zero()),
         max_retained_bytes: bytes("--max-retained-bytes", &args.max_retained_bytes)?,
-        api_keys,
+        api_keys: api_keys.transpose()?,
         access_log: args.access_log,
         ..ProxyOptions::default()
     })
+}
+
+/// Follows changes of the file of API keys.
+fn follow_keys(args: &ServeArgs, options: &ProxyOptions, tasks: &Tasks) {
+    let (Some(path), Some(keys)) = (args.api_keys.clone(), options.api_keys.clone()) else {
+        return;
+    };
+    let watch_options =
+        router_rt::WatchOptions { max_file_bytes: MAX_KEYS_BYTES, ..running::watch_options() };
+    let mut watch = FileWatch::file(&path, watch_options);
+    let following = async move {
+        let offload = Offload::pool(1);
+        let file = path.display().to_string();
+        loop {
+            let replaced = match watch.changed(&offload).await {
+                Ok(files) => {
+                    let text = files.first().map(|file| file.contents.as_slice());
+                    keys.replace(text.unwrap_or_default()).map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            match replaced {
+                Ok(()) => tracing::info!(file, "API keys loaded"),
+                Err(error) => tracing::error!(file, error, "going on with the last good API keys"),
+            }
+        }
+    };
+    drop(tasks.spawn_cancellable("API keys", following));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn listen_addresses_in_all_forms() {
+        let check = async |text: &str, expected: Option<&str>| {
+            let got = listen_address(text).await;
+            let expected = expected.map(|address| address.parse().unwrap());
+            assert_eq!(got.ok(), expected, "{text}");
+        };
+        check("0.0.0.0:8080", Some("0.0.0.0:8080")).await;
+        check("[::1]:0", Some("[::1]:0")).await;
+        check("8080", Some("127.0.0.1:8080")).await;
+        check(":8080", Some("127.0.0.1:8080")).await;
+        check("localhost:80", Some("127.0.0.1:80")).await;
+        for wrong in ["", ":", "localhost", "::1", "[::1]", ":99999", "10.0.0.1:x", "a:b:1"] {
+            check(wrong, None).await;
+        }
+    }
 }

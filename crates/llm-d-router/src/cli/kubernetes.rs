@@ -10,25 +10,25 @@ use super::UsageError;
 #[command(next_help_heading = "Kubernetes")]
 pub struct KubernetesFlags {
     /// Name of the InferencePool; with file discovery, the pool's name in metrics.
-    #[arg(long, default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub pool_name: String,
     /// Namespace of the pool; $NAMESPACE, then `default`, where it is not given.
-    #[arg(long, default_value = "")]
+    #[arg(long, value_name = "NAMESPACE", default_value = "", hide_default_value = true)]
     pub pool_namespace: String,
     /// API group of the pool.
-    #[arg(long, default_value = "inference.networking.k8s.io")]
+    #[arg(long, value_name = "GROUP", default_value = "inference.networking.k8s.io")]
     pub pool_group: String,
     /// Label selector of the model servers, instead of a pool.
-    #[arg(long, default_value = "")]
+    #[arg(long, value_name = "SELECTOR", default_value = "", hide_default_value = true)]
     pub endpoint_selector: String,
     /// Ports of the model servers that the selector finds.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
     pub endpoint_target_ports: Vec<u16>,
     /// One of several replicas leads, the others stand by.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = clap::ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = clap::ArgAction::Set)]
     pub ha_enable_leader_election: bool,
     /// Ask Kubernetes who may read the metrics.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", require_equals = true)]
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", require_equals = true)]
     pub metrics_endpoint_auth: Option<bool>,
 }
 

@@ -17,14 +17,15 @@ use super::UsageError;
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Configuration")]
 pub struct ConfigFlags {
-    /// Configuration document (EndpointPickerConfig, YAML or JSON). Reloaded when it changes.
+    /// Configuration document (EndpointPickerConfig, YAML or JSON). Reloaded when it changes; what was
+    /// learnt about caches and load is then learnt anew.
     #[arg(long, value_name = "FILE", conflicts_with = "config_text")]
     pub config_file: Option<PathBuf>,
     /// The same as text.
     #[arg(long, value_name = "YAML")]
     pub config_text: Option<String>,
     /// Accept plugin types that are experiments.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub allow_experimental_plugins: bool,
     /// InferenceObjective manifests: a YAML file, or a directory of them. Reloaded when they change.
     #[arg(long, value_name = "PATH")]
@@ -56,10 +57,10 @@ pub struct DecideFlags {
     #[arg(long, value_name = "DURATION", default_value = "2s", help_heading = "Picking")]
     pub metrics_staleness_threshold: GoDuration,
     /// Ignore the subset of endpoints that the proxy names.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set, help_heading = "Picking")]
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set, help_heading = "Picking")]
     pub disable_endpoint_subset_filter: bool,
     /// Send the scores of all candidates to the proxy as dynamic metadata.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set, help_heading = "Picking")]
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set, help_heading = "Picking")]
     pub emit_endpoint_scores: bool,
     /// Longest request body; a longer one is answered 413.
     #[arg(long, value_name = "QUANTITY", default_value = "64Mi")]
@@ -71,19 +72,19 @@ pub struct DecideFlags {
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub request_body_timeout: GoDuration,
     /// Leave endpoints that fail out for a while, and probe them before they are used again.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
     pub endpoint_health: bool,
     /// Share of decisions, 0 to 1, that are recorded for GET /debug/decisions.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub record_decisions: f64,
     /// Decisions kept; the oldest goes first.
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = super::at_least_one)]
     pub max_recorded_decisions: usize,
     /// Show metrics under their deprecated names too.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
     pub deprecated_metrics: bool,
     /// Seed of ties and other random choices; random where it is not given.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 }
 
@@ -108,37 +109,38 @@ pub struct RejectedFlags {
 #[command(next_help_heading = "Listening")]
 pub struct ListenFlags {
     /// Port of the ext-proc server; 0 picks a free one.
-    #[arg(long, default_value_t = 9002)]
+    #[arg(long, value_name = "PORT", default_value_t = 9002)]
     pub grpc_port: u16,
     /// Port of the gRPC health server, in clear text; 0 picks a free one.
-    #[arg(long, default_value_t = 9003)]
+    #[arg(long, value_name = "PORT", default_value_t = 9003)]
     pub grpc_health_port: u16,
     /// Port of /metrics and the debug pages; 0 picks a free one.
-    #[arg(long, default_value_t = 9090)]
+    #[arg(long, value_name = "PORT", default_value_t = 9090)]
     pub metrics_port: u16,
     /// Address to listen on.
-    #[arg(long, default_value = "0.0.0.0")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
     pub bind_address: std::net::IpAddr,
     /// Serve the health service on the ext-proc port too.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub health_checking: bool,
-    /// How long to keep serving after SIGTERM, and how long streams may then take to end.
+    /// How long to keep serving after SIGTERM, and how long streams may then take to end. A second signal
+    /// ends at once.
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub drain_timeout: GoDuration,
     /// Longest gRPC message that is read; 4Mi where it is not given.
-    #[arg(long, value_name = "QUANTITY", default_value = "")]
+    #[arg(long, value_name = "QUANTITY", default_value = "", hide_default_value = true)]
     pub grpc_max_recv_msg_size: String,
     /// Longest gRPC message that is sent.
-    #[arg(long, value_name = "QUANTITY", default_value = "")]
+    #[arg(long, value_name = "QUANTITY", default_value = "", hide_default_value = true)]
     pub grpc_max_send_msg_size: String,
     /// Streams open at once over all connections.
-    #[arg(long, default_value_t = 65_536)]
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = super::at_least_one)]
     pub max_streams: usize,
     /// Metrics about ext-proc streams.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub enable_grpc_stream_metrics: bool,
     /// Serve CPU profiles at /debug/pprof/profile.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub enable_pprof: bool,
 }
 
@@ -147,25 +149,26 @@ pub struct ListenFlags {
 #[command(next_help_heading = "TLS")]
 pub struct TlsFlags {
     /// TLS on the ext-proc port; self-signed where --cert-path is not given.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
     pub secure_serving: bool,
     /// Directory with `tls.crt` and `tls.key`.
-    #[arg(long, value_name = "DIR", default_value = "")]
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
     pub cert_path: String,
-    /// Reload the certificate when its files change.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    /// Reload the certificate of --cert-path when its files change.
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub enable_cert_reload: bool,
     /// Lowest TLS version: VersionTLS12 or VersionTLS13.
-    #[arg(long, value_name = "VERSION", default_value = "")]
+    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
     pub tls_min_version: String,
     /// Cipher suites of TLS 1.2, by Go's names.
     #[arg(long, value_name = "SUITES", value_delimiter = ',')]
     pub tls_cipher_suites: Vec<String>,
-    /// Directory with `tls.crt` and `tls.key` for the metrics port.
-    #[arg(long, value_name = "DIR", default_value = "")]
+    /// Directory with `tls.crt` and `tls.key` for the metrics port, which is clear text without it.
+    /// Reloaded when they change.
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
     pub metrics_cert_dir: String,
     /// Certificate authority of the clients that may read metrics; needs --metrics-cert-dir.
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub metrics_client_ca_file: String,
 }
 
@@ -186,13 +189,13 @@ pub struct LogFlags {
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
     /// Traces, where an OTEL_* variable says where to.
-    #[arg(long, num_args = 0..=1, value_parser = super::go_bool, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "true", require_equals = true, action = ArgAction::Set)]
     pub tracing: bool,
     /// Level by zap's name; goes before -v.
-    #[arg(long, value_name = "LEVEL", default_value = "")]
+    #[arg(long, value_name = "LEVEL", default_value = "", hide_default_value = true)]
     pub zap_log_level: String,
     /// json or console.
-    #[arg(long, value_name = "ENCODER", default_value = "")]
+    #[arg(long, value_name = "ENCODER", default_value = "", hide_default_value = true)]
     pub zap_encoder: String,
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     zap_devel: Option<String>,
@@ -258,10 +261,11 @@ impl RejectedFlags {
 }
 
 impl LogFlags {
-    pub fn options(&self) -> anyhow::Result<LogOptions> {
+    pub fn options(&self) -> Result<LogOptions, UsageError> {
         let level = match self.zap_log_level.as_str() {
             "" => LogOptions::level_of_verbosity(self.verbosity),
-            name => LogOptions::level_of_zap(name)?,
+            name => LogOptions::level_of_zap(name)
+                .map_err(|error| UsageError::at("--zap-log-level", error))?,
         };
         let encoder = Some(self.zap_encoder.as_str()).filter(|name| !name.is_empty());
         let format = crate::process::log_format(self.log_format.as_deref().or(encoder))?;
@@ -278,6 +282,14 @@ pub(crate) fn positive(
     duration.ok_or_else(|| UsageError(format!("{flag} must be longer than zero")))
 }
 
+/// A duration that may be zero.
+pub(crate) fn not_negative(
+    flag: &str,
+    duration: GoDuration,
+) -> Result<std::time::Duration, UsageError> {
+    duration.to_std().ok_or_else(|| UsageError(format!("{flag} must not be negative")))
+}
+
 /// An amount of bytes above zero.
 pub(crate) fn bytes(flag: &str, quantity: &Quantity) -> Result<usize, UsageError> {
     let n_bytes = usize::try_from(quantity.value()).ok().filter(|n_bytes| *n_bytes > 0);
@@ -290,7 +302,8 @@ pub(crate) fn message_size(flag: &str, text: &str) -> Result<Option<usize>, Usag
         return Ok(None);
     }
     let quantity: Quantity = text
-        .trim_end_matches(['B', 'b'])
+        .strip_suffix(['B', 'b'])
+        .unwrap_or(text)
         .parse()
         .map_err(|error| UsageError(format!("{flag}: {error}")))?;
     bytes(flag, &quantity).map(Some)

@@ -7,6 +7,9 @@ use clap::{Arg, Command, CommandFactory};
 use super::{cell, code, table};
 use crate::cli::Cli;
 
+/// Name of a switch's value.
+const SWITCH: &str = "true|false";
+
 /// What an argument is called by, with its value.
 fn spelling(arg: &Arg) -> String {
     let value = arg.get_value_names().and_then(<[_]>::first).map_or("VALUE", |name| name.as_str());
@@ -15,15 +18,16 @@ fn spelling(arg: &Arg) -> String {
     let values = arg.get_num_args().unwrap_or_else(|| 1.into());
     let value = match (values.min_values(), values.max_values()) {
         (_, 0) => String::new(),
-        (0, _) if is_switch(arg) => "[=true|false]".to_owned(),
+        (0, _) if is_switch(arg) => format!("[={SWITCH}]"),
         (0, _) => format!("[={value}]"),
         _ => format!(" <{value}>"),
     };
     code(&format!("{short}--{long}{value}"))
 }
 
+/// Switches are told by the name of their value: their parser takes every spelling that Go's flags do.
 fn is_switch(arg: &Arg) -> bool {
-    arg.get_possible_values().iter().any(|value| value.get_name() == "true")
+    arg.get_value_names().is_some_and(|names| names.iter().any(|name| name.as_str() == SWITCH))
 }
 
 fn default(arg: &Arg) -> String {

@@ -1,0 +1,123 @@
+//! What follows the files of a running router: its configuration and its objectives.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use router_engine::{Objectives, ObjectivesError};
+use router_rt::{FileWatch, Offload, WatchOptions, WatchedFile};
+
+use super::Running;
+use crate::{
+    cli::UsageError,
+    configuration::{Faulty, MAX_DOCUMENT_BYTES, Source},
+};
+
+/// How often files are looked at: a person who has changed one waits for the effect.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// When a configuration is tried again that is right in itself and could not be started, such as one whose
+/// endpoints file is not there yet.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How files are watched.
+pub(crate) fn watch_options() -> WatchOptions {
+    WatchOptions { interval: LOOK_INTERVAL, ..WatchOptions::default() }
+}
+
+/// Reloads the configuration whenever the file's text is another than the one that serves.
+pub(super) async fn configuration(running: Arc<Running>, path: PathBuf, mut serving: Vec<u8>) {
+    let offload = Offload::pool(1);
+    let options = WatchOptions { max_file_bytes: MAX_DOCUMENT_BYTES, ..watch_options() };
+    let mut watch = FileWatch::file(&path, options);
+    let mut put_off = None;
+    let mut has_failed = false;
+    loop {
+        let looked = tokio::select! {
+            biased;
+            looked = watch.changed(&offload) => looked,
+            text = later(put_off.as_deref()) => Ok(vec![WatchedFile { path: path.clone(), contents: text }]),
+        };
+        put_off = None;
+        let text = match looked {
+            Ok(files) => files.into_iter().next().map(|file| file.contents).unwrap_or_default(),
+            Err(error) => {
+                has_failed = true;
+                tracing::error!(%error, "going on with the last good configuration");
+                continue;
+            }
+        };
+        let file = path.display().to_string();
+        if text == serving {
+            if std::mem::take(&mut has_failed) {
+                tracing::info!(file, "the configuration file is as it was, which is what serves");
+            }
+            continue;
+        }
+        match running.reload(&Source { name: file.clone(), text: Some(text.clone()) }).await {
+            Ok(()) => {
+                has_failed = false;
+                serving = text;
+                tracing::info!(file, "configuration reloaded");
+            }
+            Err(error) => {
+                has_failed = true;
+                let is_lasting = error.is::<Faulty>() || error.is::<UsageError>();
+                put_off = (!is_lasting).then_some(text);
+                let error = format!("{error:#}");
+                tracing::error!(file, error, "going on with the last good configuration");
+            }
+        }
+    }
+}
+
+/// The text that was put off, when it is its time.
+async fn later(put_off: Option<&[u8]>) -> Vec<u8> {
+    let Some(text) = put_off else { return std::future::pending().await };
+    tokio::time::sleep(RETRY_INTERVAL).await;
+    text.to_vec()
+}
+
+/// The objectives' files, watched.
+pub(super) struct Manifests {
+    watch: FileWatch,
+}
+
+impl Manifests {
+    /// Reads a file or a directory of them.
+    pub(super) fn open(path: &Path) -> Result<(Self, Objectives), UsageError> {
+        let mut watch = FileWatch::path(path, &["yaml", "yml", "json"], watch_options());
+        let files = watch.load().map_err(|error| UsageError::at("--resources", error))?;
+        Ok((Self { watch }, parse(&files).map_err(UsageError::of)?))
+    }
+
+    /// Hands every change to the router.
+    pub(super) async fn follow(mut self, running: Arc<Running>) {
+        let offload = Offload::pool(1);
+        loop {
+            let objectives = match self.watch.changed(&offload).await {
+                Ok(files) => parse(&files).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match objectives {
+                Ok(objectives) => {
+                    tracing::info!(n_objectives = objectives.len(), "objectives reloaded");
+                    running.set_objectives(objectives);
+                }
+                Err(error) => tracing::error!(error, "going on with the last good objectives"),
+            }
+        }
+    }
+}
+
+/// Reads objectives once.
+pub(crate) fn read_objectives(path: &Path) -> Result<Objectives, UsageError> {
+    Manifests::open(path).map(|(_, objectives)| objectives)
+}
+
+fn parse(files: &[WatchedFile]) -> Result<Objectives, ObjectivesError> {
+    let named: Vec<_> =
+        files.iter().map(|file| (file.path.display().to_string(), &file.contents)).collect();
+    Objectives::parse(named.iter().map(|(name, contents)| (name.as_str(), contents.as_slice())))
+}
