@@ -7,10 +7,10 @@ use serde_json::Value;
 
 /// Keys of the page's tables, with the defaults that it shows; a row may have several.
 fn shown(page: &str) -> BTreeMap<&str, &str> {
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |"));
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
     let mut shown = BTreeMap::new();
     for row in rows {
-        let mut cells = row.split(" | ");
+        let mut cells = row.split('|').map(str::trim);
         let (Some(keys), Some(defaults)) = (cells.next(), cells.next()) else { continue };
         let keys: Vec<&str> = keys.trim_end_matches('`').split("`, `").collect();
         let defaults: Vec<&str> = match keys.as_slice() {
@@ -29,7 +29,7 @@ fn says(cell: &str, value: &Value) -> bool {
         Value::Null => true,
         Value::Array(list) if list.is_empty() => true,
         Value::Object(map) if map.is_empty() => true,
-        Value::String(text) => cell == text,
+        Value::String(text) => text.is_empty() || cell == text,
         Value::Number(number) => cell.parse().ok() == number.as_f64(),
         other => cell == other.to_string(),
     }
