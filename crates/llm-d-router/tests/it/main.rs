@@ -1,10 +1,14 @@
-//! The whole system, against what the Go implementation and real traces recorded.
+//! The whole system: as processes behind and without Envoy, and against what the Go implementation and real
+//! traces recorded.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 mod configs;
 mod decisions;
+mod envoy;
 mod flags;
 mod metrics_page;
 mod replay;
+mod serve;
+mod system;
 mod testdata;

@@ -1,0 +1,48 @@
+//! Behaviours that hold whatever stands in front.
+
+pub(crate) mod affinity;
+pub(crate) mod balance;
+pub(crate) mod bytes;
+pub(crate) mod changes;
+pub(crate) mod failure;
+pub(crate) mod headers;
+pub(crate) mod refusal;
+pub(crate) mod rewrite;
+pub(crate) mod sdk;
+
+/// One test per behaviour, over the given front.
+macro_rules! suite {
+    ($front:expr; $($name:ident => $check:path;)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() -> crate::system::Outcome {
+                $check($front).await
+            }
+        )*
+    };
+    ($front:expr) => {
+        $crate::system::suite::suite! { $front;
+            the_openai_sdk_works => crate::system::suite::sdk::openai;
+            the_anthropic_sdk_works => crate::system::suite::sdk::anthropic;
+            bytes_pass_unchanged_both_ways => crate::system::suite::bytes::unchanged;
+            a_client_that_leaves_ends_its_request_at_the_server => crate::system::suite::bytes::left;
+            a_conversation_stays_and_moves_when_its_endpoint_is_full
+                => crate::system::suite::affinity::conversation;
+            a_burst_never_lands_on_a_busier_endpoint => crate::system::suite::balance::burst;
+            parallel_deciders_are_off_by_one_at_most => crate::system::suite::balance::parallel;
+            a_killed_endpoint_is_left_and_comes_back => crate::system::suite::failure::killed;
+            metrics_that_lie_cost_no_request => crate::system::suite::failure::metrics;
+            what_clients_forge_reaches_nobody => crate::system::suite::headers::forged;
+            requests_have_an_id => crate::system::suite::headers::request_id;
+            heads_without_bodies_and_trailers_pass => crate::system::suite::headers::bodyless;
+            the_model_name_is_rewritten_and_restored => crate::system::suite::rewrite::restored;
+            bad_requests_are_refused => crate::system::suite::refusal::bad_requests;
+            sheddable_requests_are_refused_at_saturation => crate::system::suite::refusal::saturated;
+            endpoints_come_and_go_under_load => crate::system::suite::changes::endpoints;
+            a_new_configuration_takes_over_under_load
+                => crate::system::suite::changes::configuration;
+        }
+    };
+}
+
+pub(crate) use suite;
