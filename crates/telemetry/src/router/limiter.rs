@@ -27,6 +27,12 @@ struct Names {
 /// A name longer than this is never shown: no model or tenant is called so.
 const MAX_NAME_BYTES: usize = 512;
 
+/// Whether a name may stand on the page. Prometheus gives up on the whole page at a NUL within a label, so
+/// one request could end all monitoring; other control characters break what reads it by lines.
+fn is_showable(name: &str) -> bool {
+    name.len() <= MAX_NAME_BYTES && !name.contains(char::is_control)
+}
+
 impl NameLimiter {
     /// Room for `max_names` pinned names and as many that came first.
     pub fn new(max_names: usize) -> Self {
@@ -38,7 +44,7 @@ impl NameLimiter {
         if name.is_empty() {
             return name;
         }
-        if name.len() > MAX_NAME_BYTES {
+        if !is_showable(name) {
             return OTHER;
         }
         {
@@ -64,7 +70,7 @@ impl NameLimiter {
             return true;
         }
         let mut names = self.names.write();
-        if name.is_empty() || name.len() > MAX_NAME_BYTES || names.pinned.len() >= self.max_names {
+        if name.is_empty() || !is_showable(name) || names.pinned.len() >= self.max_names {
             return false;
         }
         names.pinned.insert(name.into());
@@ -117,6 +123,16 @@ mod tests {
         assert!(limiter.pin("qwen"));
         assert!(!limiter.pin("too-many"));
         assert_eq!(limiter.show("too-many"), OTHER);
+    }
+
+    #[test]
+    fn names_that_break_the_page_are_not_shown() {
+        let limiter = NameLimiter::new(8);
+        for name in ["sim\0model", "a\r\nx: y", "tab\t", "next\u{85}line"] {
+            assert_eq!(limiter.show(name), OTHER, "{name:?}");
+            assert!(!limiter.pin(name), "{name:?}");
+        }
+        assert_eq!(limiter.show("模型/v1"), "模型/v1");
     }
 
     #[test]
