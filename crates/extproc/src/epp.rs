@@ -7,6 +7,12 @@
 //!
 //! The reply to the request's headers is held back until the request is routed; its body follows at once.
 //! Response bodies pass in the order in which they come, without being gathered.
+//!
+//! Messages that cannot follow each other end the stream with a gRPC error. A response to a request that was
+//! not routed, which Envoy made itself, passes as it is.
+
+mod gathered;
+mod modes;
 
 use std::{
     future::Future,
@@ -26,13 +32,16 @@ use router_engine::{
 use router_framework::{EndCause, SubsetHint};
 use router_proto::ext_proc::{
     HttpBody, HttpHeaders, ProcessingRequest, ProcessingResponse, ProtocolConfiguration,
-    TrailersResponse, processing_mode::BodySendMode, processing_request::Request as Message,
-    processing_response::Response,
+    TrailersResponse, processing_request::Request as Message, processing_response::Response,
 };
 use router_wire::splice::splice;
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 
+use self::{
+    gathered::Gathered,
+    modes::{headers_are_missing, request_body_is_sent, response_body_is_sent},
+};
 use crate::{
     handler::{Handler, Opening, Replies, Session},
     head::{self, Parts},
@@ -64,6 +73,7 @@ impl Handler for EppHandler {
         EppSession {
             router: self.router.load_full(),
             phase: Phase::Start,
+            response: ResponseState::Nothing,
             body_timeout: self.body_timeout,
         }
     }
@@ -73,6 +83,7 @@ impl Handler for EppHandler {
 pub struct EppSession {
     router: Arc<Router>,
     phase: Phase,
+    response: ResponseState,
     body_timeout: Duration,
 }
 
@@ -89,8 +100,10 @@ enum Phase {
 struct Deciding {
     feed: BodyFeed,
     decision: Decision,
-    chunks: Vec<Bytes>,
+    gathered: Gathered,
     body: BodyState,
+    /// Trailers have come, which want an answer of their own after the body's.
+    has_trailers: bool,
     stalled: Pin<Box<Sleep>>,
     observes_body: bool,
 }
@@ -102,8 +115,15 @@ enum BodyState {
     None,
     Coming,
     Ended,
-    /// Ended by trailers, which want an answer of their own.
-    EndedByTrailers,
+}
+
+/// How far the response has come, whoever makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum ResponseState {
+    Nothing,
+    Headers,
+    Body,
+    Ended,
 }
 
 /// A routed request.
@@ -113,6 +133,8 @@ struct Going {
     lease: Option<BodyLease>,
     /// Envoy sends the response's body to us.
     observes_body: bool,
+    /// Envoy keeps the request's body from us and may still send its trailers.
+    awaits_trailers: bool,
 }
 
 impl Session for EppSession {
@@ -128,13 +150,20 @@ impl Session for EppSession {
                 let config = message.protocol_config.as_ref();
                 self.on_request_headers(headers, subset, config)?;
             }
-            Message::RequestBody(body) => self.on_request_body(body, subset),
-            Message::RequestTrailers(_) => self.on_request_trailers(replies),
+            Message::RequestBody(body) => self.on_request_body(body, subset)?,
+            Message::RequestTrailers(_) => self.on_request_trailers(replies)?,
             Message::ResponseHeaders(headers) => {
-                self.on_response_headers(headers, head::served(&message), replies)?
+                self.response_comes(ResponseState::Headers, headers.end_of_stream)?;
+                self.on_response_headers(headers, head::served(&message), replies)?;
             }
-            Message::ResponseBody(body) => self.on_response_body(body, replies),
-            Message::ResponseTrailers(_) => self.on_response_trailers(replies),
+            Message::ResponseBody(body) => {
+                self.response_comes(ResponseState::Body, body.end_of_stream)?;
+                self.on_response_body(body, replies);
+            }
+            Message::ResponseTrailers(_) => {
+                self.response_comes(ResponseState::Ended, true)?;
+                self.on_response_trailers(replies);
+            }
         }
         Ok(())
     }
@@ -191,9 +220,10 @@ impl EppSession {
         config: Option<&ProtocolConfiguration>,
     ) -> Result<(), Status> {
         if !matches!(self.phase, Phase::Start) {
-            return Err(Status::invalid_argument("request headers came twice"));
+            return Err(Status::invalid_argument("request headers must be the first message"));
         }
         let sends_body = request_body_is_sent(config)?;
+        let observes_body = response_body_is_sent(config)?;
         let body =
             if message.end_of_stream || !sends_body { BodyState::None } else { BodyState::Coming };
         let received: Stamp = self.router.clock().now();
@@ -204,41 +234,78 @@ impl EppSession {
         self.phase = Phase::Deciding(Box::new(Deciding {
             feed,
             decision,
-            chunks: Vec::new(),
+            gathered: Gathered::default(),
             body,
+            has_trailers: false,
             stalled: Box::pin(sleep(self.body_timeout)),
-            observes_body: response_body_is_sent(config),
+            observes_body,
         }));
         Ok(())
     }
 
-    fn on_request_body(&mut self, message: &HttpBody, subset: Option<SubsetHint>) {
-        // A body of a request that was rejected meanwhile: Envoy had sent it before it saw the answer.
-        let Phase::Deciding(deciding) = &mut self.phase else { return };
+    fn on_request_body(
+        &mut self,
+        message: &HttpBody,
+        subset: Option<SubsetHint>,
+    ) -> Result<(), Status> {
+        let deciding = match &mut self.phase {
+            Phase::Deciding(deciding) if deciding.body == BodyState::Coming => deciding,
+            Phase::Start => return Err(headers_are_missing()),
+            Phase::Deciding(_) | Phase::Routed(_) | Phase::Responding(_) => {
+                return Err(Status::invalid_argument("request body came after its end"));
+            }
+            // Envoy had sent it before it answered the request itself.
+            Phase::Done => return Ok(()),
+        };
         if let Some(subset) = subset {
             deciding.feed.restrict(subset);
         }
         deciding.stalled.as_mut().reset(Instant::now() + self.body_timeout);
         if !message.body.is_empty() {
             deciding.feed.push(&message.body);
-            deciding.chunks.push(message.body.clone());
+            deciding.gathered.push(&message.body);
         }
         if message.end_of_stream {
             deciding.body = BodyState::Ended;
             deciding.feed.end();
         }
+        Ok(())
     }
 
-    /// Trailers end the body as its end-of-stream mark would (defect A.1#2).
-    fn on_request_trailers(&mut self, replies: &mut Replies) {
+    /// Trailers end the body as its end-of-stream mark would (defect A.1#2). Their answer waits for the
+    /// answers to the headers and the body.
+    fn on_request_trailers(&mut self, replies: &mut Replies) -> Result<(), Status> {
         match &mut self.phase {
-            Phase::Deciding(deciding) if deciding.body == BodyState::Coming => {
-                deciding.body = BodyState::EndedByTrailers;
-                deciding.feed.end();
+            Phase::Deciding(deciding)
+                if deciding.body != BodyState::Ended && !deciding.has_trailers =>
+            {
+                deciding.has_trailers = true;
+                if deciding.body == BodyState::Coming {
+                    deciding.body = BodyState::Ended;
+                    deciding.feed.end();
+                }
+            }
+            Phase::Routed(going) | Phase::Responding(going) if going.awaits_trailers => {
+                going.awaits_trailers = false;
+                replies.push(Response::RequestTrailers(TrailersResponse::default()));
+            }
+            Phase::Start => return Err(headers_are_missing()),
+            Phase::Deciding(_) | Phase::Routed(_) | Phase::Responding(_) => {
+                return Err(Status::invalid_argument("request trailers came after its end"));
             }
             Phase::Done => {}
-            _ => replies.push(Response::RequestTrailers(TrailersResponse::default())),
         }
+        Ok(())
+    }
+
+    /// Notes how far the response has come, whose parts come once and in order.
+    fn response_comes(&mut self, part: ResponseState, is_end: bool) -> Result<(), Status> {
+        let repeats = part == self.response && part != ResponseState::Body;
+        if self.response > part || repeats {
+            return Err(Status::invalid_argument("a part of the response came in the wrong order"));
+        }
+        self.response = if is_end { ResponseState::Ended } else { part };
+        Ok(())
     }
 
     fn on_response_headers(
@@ -248,7 +315,8 @@ impl EppSession {
         replies: &mut Replies,
     ) -> Result<(), Status> {
         let Phase::Routed(mut going) = std::mem::replace(&mut self.phase, Phase::Done) else {
-            // A local reply of Envoy to a request that was not routed, such as one over its own limits.
+            // A local reply of Envoy to a request that is not routed, such as one over its own limits. A
+            // decision under way is no longer needed.
             replies.push(Response::ResponseHeaders(reply::headers(
                 &header::HeadPatch::default(),
                 false,
@@ -271,8 +339,10 @@ impl EppSession {
     }
 
     fn on_response_body(&mut self, message: &HttpBody, replies: &mut Replies) {
-        let Phase::Responding(going) = &mut self.phase else {
+        // Without the response's headers, which Envoy may be told to keep from us, its bytes count all the same.
+        let (Phase::Responding(going) | Phase::Routed(going)) = &mut self.phase else {
             // Bytes of a response that we do not follow pass as they are.
+            self.phase = Phase::Done;
             let chunks = [message.body.clone()];
             reply::body(Direction::Response, chunks, message.end_of_stream, |r| {
                 replies.push_whole(r)
@@ -291,7 +361,7 @@ impl EppSession {
     }
 
     fn on_response_trailers(&mut self, replies: &mut Replies) {
-        if let Phase::Responding(going) = &mut self.phase {
+        if let Phase::Responding(going) | Phase::Routed(going) = &mut self.phase {
             let rest = going.exchange.finish_body();
             reply::body(Direction::Response, rest, false, |r| replies.push_whole(r));
             replies.push(Response::ResponseTrailers(TrailersResponse::default()));
@@ -299,6 +369,7 @@ impl EppSession {
             self.phase = Phase::Done;
             return;
         }
+        self.phase = Phase::Done;
         replies.push(Response::ResponseTrailers(TrailersResponse::default()));
     }
 }
@@ -306,8 +377,9 @@ impl EppSession {
 impl Deciding {
     /// Sends what routes the request: headers, then the whole body.
     fn routed(self, routed: Routed, replies: &mut Replies) -> Phase {
-        let Self { feed, chunks, body, observes_body, .. } = self;
+        let Self { feed, gathered, body, has_trailers, observes_body, .. } = self;
         let Routed { destination, head_patch, body_plan, scores, exchange, .. } = routed;
+        let chunks = gathered.into_chunks();
         let chunks = match body_plan {
             BodyPlan::Pass => chunks,
             BodyPlan::Splice { span, replacement } => splice(&chunks, span, replacement),
@@ -317,7 +389,8 @@ impl Deciding {
             patch.set(header::DESTINATION, value);
         }
         let n_bytes: usize = chunks.iter().map(Bytes::len).sum();
-        if n_bytes > 0 {
+        // Over HTTP/1.1 a body of declared length has no room for trailers.
+        if n_bytes > 0 && !has_trailers {
             patch.set(http::header::CONTENT_LENGTH, HeaderValue::from(n_bytes));
         }
         replies.push_whole(ProcessingResponse {
@@ -325,14 +398,17 @@ impl Deciding {
             ..Response::RequestHeaders(reply::headers(&patch, true)).into()
         });
         if body != BodyState::None {
-            reply::body(Direction::Request, chunks, body == BodyState::Ended, |r| {
-                replies.push_whole(r)
-            });
+            reply::body(Direction::Request, chunks, !has_trailers, |r| replies.push_whole(r));
         }
-        if body == BodyState::EndedByTrailers {
+        if has_trailers {
             replies.push(Response::RequestTrailers(TrailersResponse::default()));
         }
-        Phase::Routed(Box::new(Going { exchange, lease: Some(feed.into_lease()), observes_body }))
+        Phase::Routed(Box::new(Going {
+            exchange,
+            lease: Some(feed.into_lease()),
+            observes_body,
+            awaits_trailers: body == BodyState::None && !has_trailers,
+        }))
     }
 }
 
@@ -346,29 +422,15 @@ impl Going {
     }
 }
 
-/// Whether Envoy will send the request's body. Modes in which it expects one answer per message, or waits
-/// for the headers' answer before it sends the body, cannot work.
-fn request_body_is_sent(config: Option<&ProtocolConfiguration>) -> Result<bool, Status> {
-    let Some(config) = config else { return Ok(true) };
-    match BodySendMode::try_from(config.request_body_mode) {
-        Ok(BodySendMode::FullDuplexStreamed) => Ok(true),
-        Ok(BodySendMode::None) => Ok(false),
-        _ => Err(Status::failed_precondition(
-            "set request_body_mode of the ext_proc filter to FULL_DUPLEX_STREAMED (or NONE)",
-        )),
-    }
-}
-
-fn response_body_is_sent(config: Option<&ProtocolConfiguration>) -> bool {
-    config.is_none_or(|config| config.response_body_mode != BodySendMode::None as i32)
-}
-
 /// Whether Envoy made this response because it could not reach the endpoint. What an upstream answers
-/// carries a header on how long that took, unless Envoy was told to leave its headers out.
+/// carries a header on how long that took, unless Envoy was told to leave its headers out, and a date, which
+/// Envoy adds to its own answers only after we have seen them.
 fn is_local_reply(status: StatusCode, headers: &http::HeaderMap) -> bool {
     let is_text =
         headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value == "text/plain");
-    status == StatusCode::SERVICE_UNAVAILABLE && is_text && !headers.contains_key(UPSTREAM_TIME)
+    let is_from_upstream =
+        headers.contains_key(UPSTREAM_TIME) || headers.contains_key(http::header::DATE);
+    status == StatusCode::SERVICE_UNAVAILABLE && is_text && !is_from_upstream
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! The crate knows Envoy's messages and their order, and nothing of plugins, configuration or scheduling.
 
 pub mod epp;
+pub mod fuzz;
 pub mod handler;
 pub mod head;
 pub mod health;
@@ -23,3 +24,4 @@ pub use handler::{Handler, Opening, Replies, Session};
 pub use health::{HealthService, Readiness};
 pub use server::{ServerError, ServerOptions, serve};
 pub use service::{ProcessService, StreamLimits};
+pub use stream::ProcessStream;

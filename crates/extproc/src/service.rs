@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_core::Stream;
 use router_core::Stamp;
 use router_proto::ext_proc::{ProcessingRequest, external_processor_server::ExternalProcessor};
 use router_rt::Clock;
@@ -69,6 +70,20 @@ impl<H: Handler> ProcessService<H> {
     pub fn n_open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
+
+    /// Opens a stream on messages, wherever they come from. It is refused when too many are open.
+    pub fn open<M>(&self, messages: M) -> Result<ProcessStream<M, H::Session>, Status>
+    where
+        M: Stream<Item = Result<ProcessingRequest, Status>> + Unpin,
+    {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limits.max_streams {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Status::resource_exhausted("too many streams are open"));
+        }
+        let guard = StreamGuard::open(&self.open, self.observer.as_ref());
+        let session = self.handler.open(Opening);
+        Ok(ProcessStream::new(messages, session, self.limits.idle_timeout, guard))
+    }
 }
 
 type Messages = Pin<Box<Streaming<ProcessingRequest>>>;
@@ -81,14 +96,7 @@ impl<H: Handler> ExternalProcessor for ProcessService<H> {
         &self,
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limits.max_streams {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Status::resource_exhausted("too many streams are open"));
-        }
-        let guard = StreamGuard::open(&self.open, self.observer.as_ref());
-        let session = self.handler.open(Opening);
-        let messages = Box::pin(request.into_inner());
-        Ok(Response::new(ProcessStream::new(messages, session, self.limits.idle_timeout, guard)))
+        self.open(Box::pin(request.into_inner())).map(Response::new)
     }
 }
 
@@ -96,7 +104,8 @@ impl<H: Handler> ExternalProcessor for ProcessService<H> {
 pub(crate) struct StreamGuard {
     open: Arc<AtomicUsize>,
     observer: Option<(ExtProcMetrics, Clock, Stamp)>,
-    code: Code,
+    /// How the stream ended, if it has.
+    code: Option<Code>,
 }
 
 impl StreamGuard {
@@ -105,13 +114,12 @@ impl StreamGuard {
             metrics.streams_inflight.inc();
             (metrics.clone(), *clock, clock.now())
         });
-        // A stream that is dropped before its end was cancelled by the peer.
-        Self { open: Arc::clone(open), observer, code: Code::Cancelled }
+        Self { open: Arc::clone(open), observer, code: None }
     }
 
-    /// Notes with which status the stream ends.
+    /// Notes with which status the stream ends; what comes after its end does not count.
     pub(crate) fn finished(&mut self, code: Code) {
-        self.code = code;
+        self.code.get_or_insert(code);
     }
 }
 
@@ -120,7 +128,9 @@ impl Drop for StreamGuard {
         self.open.fetch_sub(1, Ordering::Relaxed);
         if let Some((metrics, clock, opened)) = &self.observer {
             metrics.streams_inflight.dec();
-            metrics.streams.with([code_name(self.code)]).inc();
+            // A stream that is dropped before its end was cancelled by the peer.
+            let code = self.code.unwrap_or(Code::Cancelled);
+            metrics.streams.with([code_name(code)]).inc();
             metrics.stream_duration.observe_duration(clock.now().since(*opened));
         }
     }
