@@ -1,9 +1,12 @@
-//! Links between pages must lead somewhere.
+//! Links between pages must lead somewhere, and so must the paths that the code map names.
 
 use std::collections::BTreeSet;
 
 use super::Finding;
 use super::source::Source;
+
+/// The code map, whose paths in backticks are checked too.
+const MAP: &str = "ARCHITECTURE.md";
 
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
     let mut known = BTreeSet::new();
@@ -25,6 +28,12 @@ pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
                     findings.push(source.finding(line_idx, "dead-link", message));
                 }
             }
+            for path in paths(line).filter(|_| source.path == MAP) {
+                if !known.contains(path) {
+                    let message = format!("there is no `{path}`");
+                    findings.push(source.finding(line_idx, "dead-path", message));
+                }
+            }
         }
     }
     findings
@@ -37,6 +46,13 @@ fn links(line: &str) -> impl Iterator<Item = &str> {
         let target = target.split('#').next().unwrap_or(target);
         (!target.is_empty() && !target.contains(':')).then_some(target)
     })
+}
+
+/// Whole paths of crates in backticks; one with a placeholder is none.
+fn paths(line: &str) -> impl Iterator<Item = &str> {
+    let quoted = line.split('`').skip(1).step_by(2);
+    let whole = quoted.filter(|path| path.starts_with("crates/") && !path.contains(['<', ' ']));
+    whole.map(|path| path.trim_end_matches('/'))
 }
 
 /// The path in the repository that `link` means on the page `from`; none if it leads out of it.
@@ -70,5 +86,17 @@ mod tests {
         let found: Vec<_> = check(&sources).into_iter().map(|f| (f.line, f.message)).collect();
         let gone = |link: &str| (3, format!("`{link}` leads nowhere"));
         assert_eq!(found, [gone("gone.md"), gone("../../outside")]);
+    }
+
+    #[test]
+    fn dead_paths_of_the_code_map_are_found() {
+        let map = "| `crates/a/src/b.rs` | `crates/a/` and `crates/a/src/<name>.rs` |\n`crates/gone.rs`\n";
+        let sources = [
+            Source::new("ARCHITECTURE.md", map),
+            Source::new("docs/a.md", map),
+            Source::new("crates/a/src/b.rs", ""),
+        ];
+        let found: Vec<_> = check(&sources).into_iter().map(|f| (f.line, f.message)).collect();
+        assert_eq!(found, [(2, "there is no `crates/gone.rs`".to_owned())]);
     }
 }
