@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Args, CommandFactory, FromArgMatches};
+use clap::{CommandFactory, FromArgMatches};
 use router_framework::{PluginDef, Registry};
 
 use crate::{
@@ -75,18 +75,15 @@ fn parse(args: Vec<OsString>) -> Result<Command, clap::Error> {
         let matches = Cli::command().try_get_matches_from(args)?;
         return Ok(Cli::from_arg_matches(&matches)?.command);
     };
-    let command = clap::Command::new(*name).version(cli::version()).max_term_width(cli::MAX_WIDTH);
-    match personality {
-        Personality::Epp => {
-            let command = EppArgs::augment_args(command).args_override_self(true);
-            let matches = command.try_get_matches_from(args)?;
-            Ok(Command::Epp(Box::new(EppArgs::from_arg_matches(&matches)?)))
-        }
-        Personality::Sim => {
-            let matches = SimArgs::augment_args(command).try_get_matches_from(args)?;
-            Ok(Command::Sim(Box::new(SimArgs::from_arg_matches(&matches)?)))
-        }
-    }
+    let matches = |of: &str| {
+        let command = Cli::command().find_subcommand(of).cloned().unwrap_or_default();
+        let command = command.version(cli::version()).max_term_width(cli::MAX_WIDTH);
+        command.name(*name).try_get_matches_from(args)
+    };
+    Ok(match personality {
+        Personality::Epp => Command::Epp(Box::new(EppArgs::from_arg_matches(&matches("epp")?)?)),
+        Personality::Sim => Command::Sim(Box::new(SimArgs::from_arg_matches(&matches("sim")?)?)),
+    })
 }
 
 /// Shows an error with its causes on standard error and gives the exit code for it: 2 for what the caller
@@ -116,6 +113,7 @@ mod tests {
         check(&["llm-d-inference-sim", "--port=0"], "Sim(");
         check(&["llm-d-router", "serve"], "Serve(");
         check(&["/app/epp", "--help"], "Usage: epp [OPTIONS]");
+        check(&["/app/epp", "--help"], "asks for every request");
         check(&["/app/lwepp", "--no-such-flag"], "Usage: lwepp [OPTIONS]");
         check(&["/app/lwepp", "--version"], router_telemetry::BUILD.version);
     }

@@ -1,0 +1,188 @@
+//! `config check`, `defaults`, `schema` and `explain`.
+
+use anyhow::ensure;
+use router_testkit::process::Finished;
+use serde_json::Value;
+
+use super::{Folder, Outcome, ends_with, finished};
+
+const FAULTY: &str = "\
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: queue-scorrer
+- type: max-score-picker
+  parameters:
+    maxNumOfEndpoint: 2
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: max-score-pickr
+    weight: abc
+featureGate: []
+";
+
+#[tokio::test]
+async fn a_document_is_checked_as_a_whole() -> Outcome {
+    let folder = Folder::new()?;
+    let file = folder.write("faulty.yaml", FAULTY)?;
+    let (stdout, stderr) = ends_with(2, &["config", "check", &file]).await?;
+    ensure!(stdout.is_empty(), "{stdout}");
+    for said in [
+        "faulty.yaml:4:9: error: plugins[0].type: unknown plugin type `queue-scorrer`",
+        "did you mean `queue-scorer`?",
+        "faulty.yaml:7:5: error: plugins[1].parameters.maxNumOfEndpoint: unknown key",
+        "faulty.yaml:11:16: error: schedulingProfiles[0].plugins[0].pluginRef: there is no plugin",
+        "faulty.yaml:12:13: error: schedulingProfiles[0].plugins[0].weight: expected a number",
+        "faulty.yaml:13:1: error: featureGate: unknown key `featureGate`",
+    ] {
+        ensure!(stderr.contains(said), "{said:?} is missing in\n{stderr}");
+    }
+    let valid = folder.write("valid.yaml", super::document(&folder.path("e"), "queue-scorer"))?;
+    let (stdout, stderr) = ends_with(0, &["config", "check", &valid]).await?;
+    ensure!(stdout.contains("valid.yaml: valid; "), "{stdout}");
+    ensure!(stdout.contains("profiles: default") && stderr.is_empty(), "{stdout}{stderr}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_no_document_is_said_in_one_line() -> Outcome {
+    let folder = Folder::new()?;
+    let check = async |file: &str, said: &str| {
+        let (stdout, stderr) = ends_with(2, &["config", "check", file]).await?;
+        ensure!(stdout.is_empty() && stderr.contains(said), "{file}: {stdout}{stderr}");
+        anyhow::Ok(stderr.lines().count())
+    };
+    let place = folder.path("").display().to_string();
+    ensure!(check(&place, "Is a directory").await? == 1);
+    ensure!(check(&format!("{place}none.yaml"), "none.yaml does not exist").await? == 1);
+    check(&folder.write("empty.yaml", "")?, "empty.yaml: error: the document is empty").await?;
+    check(&folder.write("bytes.yaml", b"a: \xff\xfe\n")?, "bytes.yaml:1:4: error: ").await?;
+    check(&folder.write("cut.yaml", "a: [\n")?, "cut.yaml:2:1: error: ").await?;
+    check(&folder.write("large.yaml", vec![b'#'; (1 << 20) + 1])?, "larger than the limit").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn warnings_do_not_make_a_document_invalid() -> Outcome {
+    let folder = Folder::new()?;
+    let old = super::document(&folder.path("e"), "queue-scorer")
+        .replace("llm-d.ai/v1alpha1", "inference.networking.x-k8s.io/v1alpha1");
+    let file = folder.write("old.yaml", old)?;
+    let (stdout, stderr) = ends_with(0, &["config", "check", &file]).await?;
+    ensure!(stdout.contains("valid"), "{stdout}");
+    ensure!(stderr.contains("old.yaml:1:13: warning: apiVersion: "), "{stderr}");
+    Ok(())
+}
+
+/// A document without its comments, which say what was added.
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| !line.starts_with('#')).collect()
+}
+
+#[tokio::test]
+async fn the_complete_document_means_the_same() -> Outcome {
+    let folder = Folder::new()?;
+    let (built_in, _) = ends_with(0, &["config", "defaults"]).await?;
+    ensure!(built_in.contains("# added: ") && built_in.contains("autoTune: true"), "{built_in}");
+    let short = folder.write("short.yaml", super::document(&folder.path("e"), "queue-scorer"))?;
+    let (complete, _) = ends_with(0, &["config", "defaults", &short]).await?;
+    for text in [built_in, complete] {
+        let file = folder.write("complete.yaml", &text)?;
+        let (again, stderr) = ends_with(0, &["config", "defaults", &file]).await?;
+        ensure!(lines(&again) == lines(&text), "{text}\nbecomes\n{again}");
+        ensure!(stderr.is_empty(), "{stderr}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_schema_knows_every_key() -> Outcome {
+    let (stdout, _) = ends_with(0, &["config", "schema"]).await?;
+    let schema: Value = serde_json::from_str(&stdout)?;
+    ensure!(schema["$schema"] == "https://json-schema.org/draft/2020-12/schema");
+    ensure!(schema["additionalProperties"] == false);
+    for key in ["plugins", "schedulingProfiles", "dataLayer", "flowControl", "requestHandler"] {
+        ensure!(schema["properties"][key].is_object(), "{key}");
+    }
+    // Every reference leads somewhere.
+    for reference in stdout.split("\"#/").skip(1).filter_map(|rest| rest.split('"').next()) {
+        ensure!(schema.pointer(&format!("/{reference}")).is_some(), "{reference}");
+    }
+    Ok(())
+}
+
+const ENDPOINTS: &str = "\
+endpoints:
+- {name: busy, address: 10.0.0.1, port: 8000, signals: {waiting: 3, running: 2, kvUsage: 0.5}}
+- {name: idle, address: 10.0.0.2, port: 8000, signals: {waiting: 0, running: 1, kvUsage: 0.1}}
+- {name: unknown, address: 10.0.0.3, port: \"8000\"}
+";
+const REQUEST: &str = r#"{"model": "m", "messages": [{"role": "user", "content": "hello there"}]}"#;
+const OBJECTIVE: &str = "\
+apiVersion: llm-d.ai/v1alpha2
+kind: InferenceObjective
+metadata: {name: premium}
+spec: {priority: 7, poolRef: {name: pool}}
+";
+
+#[tokio::test]
+async fn a_decision_is_explained() -> Outcome {
+    let folder = Folder::new()?;
+    let endpoints = folder.write("endpoints.yaml", ENDPOINTS)?;
+    let request = folder.write("request.json", REQUEST)?;
+    let resources = folder.write("premium.yaml", OBJECTIVE)?;
+    let base = ["config", "explain", "--endpoints", &endpoints, "--request", &request];
+    let (text, _) = ends_with(0, &base).await?;
+    for said in [
+        "3 in the pool, 3 candidates, 3 after screening",
+        "default/idle (10.0.0.2:8000) total 3.8000",
+        "queue-scorer                     no opinion  counts 1.0000",
+        "max-score-picker ranks: default/idle, default/unknown, default/busy",
+        "goes to default/idle: default/idle leads",
+    ] {
+        ensure!(text.contains(said), "{said:?} is missing in\n{text}");
+    }
+    let more = ["--json", "--resources", &resources];
+    let headers = [
+        "--header=x-llm-d-inference-objective: premium",
+        "--header=x-llm-d-model-name-rewrite: other",
+    ];
+    let (json, _) = ends_with(0, &[&base[..], &more, &headers].concat()).await?;
+    let record: Value = serde_json::from_str(&json)?;
+    ensure!(record["priority"] == 7 && record["targetModel"] == "other", "{json}");
+    ensure!(record["targets"][0] == "default/idle" && record["nEndpoints"] == 3, "{json}");
+    ensure!(record["nPromptTokens"].as_u64().is_some_and(|n_tokens| n_tokens > 0), "{json}");
+    ensure!(record["profiles"][0]["candidates"][1]["scores"][0]["raw"].is_null(), "{json}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_that_goes_nowhere_is_explained_too() -> Outcome {
+    let folder = Folder::new()?;
+    let request = folder.write("request.json", REQUEST)?;
+    let endpoints = folder.write("endpoints.yaml", ENDPOINTS)?;
+    let nobody = folder.write("nobody.yaml", "endpoints: []\n")?;
+    let explain = async |endpoints: &str, request: &str, more: &[&str]| {
+        let base = ["config", "explain", "--endpoints", endpoints, "--request", request];
+        finished(&[&base[..], more].concat()).await
+    };
+    let refused = explain(&nobody, &request, &[]).await?;
+    ensure!(
+        refused.status.code() == Some(0) && refused.stdout.contains("refused: "),
+        "{refused:?}"
+    );
+    let check = async |request: &str, more: &[&str], said: &str| {
+        let Finished { status, stdout, stderr } = explain(&endpoints, request, more).await?;
+        ensure!(status.code() == Some(2) && stdout.is_empty(), "{status}{stdout}{stderr}");
+        ensure!(stderr.lines().count() == 1 && stderr.contains(said), "{said:?}: {stderr}");
+        anyhow::Ok(())
+    };
+    let cut = folder.write("cut.json", "{\"model\": \"m\", ")?;
+    check(&cut, &[], "refused before any decision").await?;
+    check("/nowhere/request.json", &[], "/nowhere/request.json does not exist").await?;
+    check(&request, &["--header=none"], "expected `name: value`").await?;
+    check(&request, &["--path=v1"], "a path begins with a slash").await?;
+    check(&request, &["--resources=/nowhere"], "--resources: /nowhere does not exist").await?;
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Files that change while the router serves.
+
+use std::fs;
+
+use anyhow::{Context, ensure};
+use router_testkit::process::poll_until;
+
+use super::{
+    CHAT, Folder, LIMIT, ONE_ENDPOINT, Outcome, PICKER, Program, SERVE, chat, document, send,
+};
+
+/// Plugins of a type that serve.
+async fn has_plugin(router: &Program, name: &str) -> anyhow::Result<bool> {
+    Ok(!router.json_page("/debug/plugins/state").await?["plugins"][name].is_null())
+}
+
+#[tokio::test]
+async fn the_last_good_configuration_serves() -> Outcome {
+    let folder = Folder::new()?;
+    let endpoints = folder.path("endpoints.yaml");
+    folder.write("endpoints.yaml", ONE_ENDPOINT)?;
+    let good = |scorer: &str| document(&endpoints, scorer);
+    let config = folder.write("config.yaml", good("queue-scorer"))?;
+    let router = Program::start(&[&PICKER[..], &["--config-file", &config]].concat()).await?;
+    ensure!(has_plugin(&router, "queue-scorer").await?);
+
+    folder.write("config.yaml", good("queue-scorrer"))?;
+    let line = router.logged("going on with the last good configuration").await?;
+    ensure!(line.contains("did you mean `queue-scorer`?"), "{line}");
+    ensure!(has_plugin(&router, "queue-scorer").await?);
+
+    folder.write("config.yaml", good("queue-scorer"))?;
+    router.logged("the configuration file is as it was").await?;
+
+    folder.write("config.yaml", good("kv-cache-utilization-scorer"))?;
+    router.logged("configuration reloaded").await?;
+    ensure!(has_plugin(&router, "kv-cache-utilization-scorer").await?);
+    ensure!(!has_plugin(&router, "queue-scorer").await?);
+
+    // Right in itself, but its endpoints are not there: what serves goes on.
+    folder.write("config.yaml", document(&folder.path("later.yaml"), "queue-scorer"))?;
+    router.logged("later.yaml does not exist").await?;
+    ensure!(has_plugin(&router, "kv-cache-utilization-scorer").await?);
+    ensure!(router.page("/readyz").await?.0 == 200);
+
+    fs::remove_file(&config)?;
+    router.logged("config.yaml does not exist").await?;
+    ensure!(router.page("/readyz").await?.0 == 200);
+    Ok(())
+}
+
+fn objective(priority: i32) -> String {
+    format!(
+        "apiVersion: llm-d.ai/v1alpha2\nkind: InferenceObjective\nmetadata: {{name: premium}}\n\
+         spec: {{priority: {priority}, poolRef: {{name: pool}}}}\n"
+    )
+}
+
+#[tokio::test]
+async fn objectives_are_kept_over_configurations() -> Outcome {
+    let folder = Folder::new()?;
+    folder.write("endpoints.yaml", ONE_ENDPOINT)?;
+    let good = |scorer: &str| document(&folder.path("endpoints.yaml"), scorer);
+    let config = folder.write("config.yaml", good("queue-scorer"))?;
+    let resources = folder.write("resources.yaml", objective(3))?;
+    let flags =
+        ["--demo=1", "--record-decisions=1", "--config-file", &config, "--resources", &resources];
+    let router = Program::start(&[&SERVE[..], &flags].concat()).await?;
+    ensure!(
+        router
+            .logged("the configuration's discovery is not used")
+            .await?
+            .contains("file-discovery")
+    );
+    let priority = async || {
+        let headers = [("x-llm-d-inference-objective", "premium")];
+        send(router.traffic, CHAT, &headers, &chat("demo", 1)).await?;
+        let decisions = router.json_page("/debug/decisions").await?;
+        decisions["decisions"][0]["priority"].as_i64().context("no decision")
+    };
+    ensure!(priority().await? == 3);
+    folder.write("resources.yaml", objective(5))?;
+    router.logged("objectives reloaded").await?;
+    ensure!(priority().await? == 5);
+    folder.write("resources.yaml", "kind: [\n")?;
+    router.logged("going on with the last good objectives").await?;
+    folder.write("config.yaml", good("kv-cache-utilization-scorer"))?;
+    router.logged("configuration reloaded").await?;
+    ensure!(priority().await? == 5);
+    Ok(())
+}
+
+#[tokio::test]
+async fn api_keys_change_without_a_restart() -> Outcome {
+    let folder = Folder::new()?;
+    let keys = folder.write("keys", "old-key\n")?;
+    let router = Program::start(&[&SERVE[..], &["--demo=1", "--api-keys", &keys]].concat()).await?;
+    let ask = async |key: &str| {
+        let headers = [("authorization", &*format!("Bearer {key}"))];
+        send(router.traffic, CHAT, &headers, &chat("demo", 1)).await.map(|(status, ..)| status)
+    };
+    ensure!((ask("old-key").await?, ask("new-key").await?) == (200, 401));
+    folder.write("keys", "new-key\n")?;
+    let is_taken = async || (ask("new-key").await.ok()? == 200).then_some(());
+    poll_until(LIMIT, is_taken).await.context("the new key is not taken")?;
+    ensure!(ask("old-key").await? == 401);
+    folder.write("keys", "")?;
+    router.logged("going on with the last good API keys").await?;
+    ensure!(ask("new-key").await? == 200);
+    Ok(())
+}
