@@ -3,7 +3,8 @@
 //! What counts as a failure: a connection that cannot be made or breaks before the response head, repeated
 //! 503s, a scrape that cannot connect, repeated scrapes that fail otherwise. An endpoint that could not be
 //! reached is back as soon as a scrape reaches it, and out for as long as scrapes cannot: no request need be
-//! the one that tries. Any other has to pass a probe. When every candidate would be out, none is (design §9).
+//! the one that tries. Any other has to pass a probe, and so has one whose requests go on failing between
+//! scrapes that reach it. When every candidate would be out, none is (design §9).
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +24,13 @@ struct Inner {
     n_unavailable: u32,
     /// Ejections in a row without a success between them.
     n_ejections: u32,
+    /// How often a scrape has brought it back since a request last succeeded.
+    n_brought_back: u32,
 }
+
+/// A scrape brings an endpoint back this often; when requests still fail then, it says nothing about them.
+/// Such an endpoint has nothing to do, so it would look like the best one to every scorer.
+const MAX_BROUGHT_BACK: u32 = 2;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum State {
@@ -135,9 +142,14 @@ impl HealthBook {
     pub fn scraped(&self, endpoint: &Endpoint, at_its_port: bool) {
         self.change(endpoint, |inner, _| {
             inner.n_failed_scrapes = 0;
-            let by_reach = |why| why == Why::Scrapes || (why == Why::Unreachable && at_its_port);
-            if matches!(inner.state, State::Out { why, .. } | State::Probing { why, .. } if by_reach(why)) {
-                Health::restore(inner);
+            let (State::Out { why, .. } | State::Probing { why, .. }) = inner.state else { return };
+            match why {
+                Why::Scrapes => Health::restore(inner),
+                Why::Unreachable if at_its_port && inner.n_brought_back < MAX_BROUGHT_BACK => {
+                    let n_brought_back = inner.n_brought_back + 1;
+                    *inner = Inner { n_brought_back, ..Inner::default() };
+                }
+                Why::Unreachable | Why::Unavailable => {}
             }
         });
     }
@@ -292,6 +304,31 @@ mod tests {
         }
         book.scraped(&first, true);
         assert_eq!(book.out(&first, now), Some(Why::Unavailable));
+    }
+
+    #[test]
+    fn a_server_that_answers_scrapes_and_no_request_stays_out() {
+        let (book, pool) = world();
+        let first = pool.snapshot().endpoints()[0].clone();
+        let mut now = Stamp::from_nanos(1);
+        let mut n_failed = 0;
+        for _ in 0..1_000 {
+            if book.out(&first, now).is_none() {
+                book.picked(&first, now);
+                book.unreachable(&first, now);
+                n_failed += 1;
+            }
+            now = now + SECOND / 20;
+            book.scraped(&first, true);
+        }
+        assert!(n_failed < 10, "{n_failed} requests in 50 s");
+        let probed = now + 30 * SECOND;
+        book.picked(&first, probed);
+        book.answered(&first, 200, probed);
+        assert_eq!(book.out(&first, probed), None);
+        book.unreachable(&first, probed);
+        book.scraped(&first, true);
+        assert_eq!(book.out(&first, probed), None, "it has earned trust again");
     }
 
     #[test]

@@ -96,13 +96,12 @@ async fn scrape(
     let now = router.clock().now();
     if let Err(error) = fetched {
         router.env.metrics.data_layer.poll_errors.with([&source.plugin_type]).inc();
-        // What is wrong with our own settings says nothing about the endpoint.
         match error {
-            FetchError::Config(_) => {}
             FetchError::Connect { .. } if poll.at_its_port => {
                 router.health.scrape_refused(endpoint, poll.interval, now);
             }
-            _ => router.health.scrape_failed(endpoint, now),
+            _ if says_something_of_health(&error) => router.health.scrape_failed(endpoint, now),
+            _ => {}
         }
         tracing::debug!(endpoint = &**endpoint.id(), source = &*source.name, %error, "scrape failed");
         return;
@@ -133,6 +132,19 @@ async fn scrape(
     }
 }
 
+/// Whether a failed fetch makes it doubtful that the endpoint can serve. What is wrong with our own settings
+/// does not, nor does a server that is there and answers, but has no page for us (none at that path, one
+/// behind a login, one beyond our bound): it serves requests as well as others, of which we know more.
+fn says_something_of_health(error: &FetchError) -> bool {
+    match error {
+        FetchError::Config(_) | FetchError::TooLarge { .. } => false,
+        FetchError::Status { status, .. } => *status >= 500,
+        FetchError::Connect { .. } | FetchError::Broken { .. } | FetchError::Deadline { .. } => {
+            true
+        }
+    }
+}
+
 /// Fetches one page, over the connection that is kept.
 async fn get(
     fetch: &dyn Fetch,
@@ -154,4 +166,23 @@ async fn get(
         let authority = endpoint.metrics_authority().to_owned();
         Err(FetchError::Deadline { authority, deadline: FETCH_DEADLINE })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_answers_without_a_page_is_not_taken_for_ill() {
+        let authority = || "10.0.0.1:8000".to_owned();
+        let check = |error: FetchError, expected| {
+            assert_eq!(says_something_of_health(&error), expected, "{error}");
+        };
+        for status in [302, 401, 404] {
+            check(FetchError::Status { authority: authority(), status }, false);
+        }
+        check(FetchError::Status { authority: authority(), status: 503 }, true);
+        check(FetchError::TooLarge { authority: authority(), max_bytes: 1 }, false);
+        check(FetchError::Deadline { authority: authority(), deadline: FETCH_DEADLINE }, true);
+    }
 }
