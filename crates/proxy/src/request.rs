@@ -71,6 +71,10 @@ pub(crate) fn check(parts: &Parts) -> Result<(), Rejection> {
     if wants_upgrade {
         return refused("protocol upgrades are not supported".to_owned());
     }
+    // Two servers may believe one of them each (RFC 9112 §3.2).
+    if parts.headers.get_all(header::HOST).iter().nth(1).is_some() {
+        return Err(Rejection::bad_request("more than one host header"));
+    }
     Ok(())
 }
 
@@ -264,6 +268,13 @@ mod tests {
         check("GET", &[("upgrade", "websocket")], false);
         check("GET", &[("upgrade", "h2c")], true);
         check("GET", &[("upgrade", "h2c, websocket")], false);
+    }
+
+    #[test]
+    fn two_hosts_are_refused() {
+        let refused = check(&parts("POST", "/", &[("host", "a"), ("host", "b")])).unwrap_err();
+        assert_eq!(refused.code.http_status(), 400);
+        assert!(check(&parts("POST", "/", &[("host", "a")])).is_ok());
     }
 
     #[test]
