@@ -262,14 +262,30 @@ async fn a_rejection_is_an_immediate_response_and_the_end_of_the_stream() {
     check(json("[]"), 400, "BadRequest");
     check(json(r#"{"messages":[]}"#), 400, "BadRequest");
     check(json(""), 400, "BadRequest");
-    let unknown = request_headers("POST", "/nobody/knows", &[], false);
-    check(vec![unknown], 404, "no parser registered");
     let encoded = request_headers("POST", PATH, &[("content-encoding", "gzip")], false);
     check(vec![encoded], 415, "content-encoding");
     // Before the body has ended.
     let nonsense = request_body("nonsense ".repeat(4_000), false);
     check(vec![chat_headers(), nonsense], 400, "BadRequest");
     world.assert_idle();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_nobody_reads_is_refused_at_its_headers() {
+    let config = BY_QUEUE.replace(
+        "plugins:\n- type: queue-scorer",
+        "plugins:\n- type: openai-parser\n- type: queue-scorer",
+    );
+    let config = config + "requestHandler: {parsers: [{pluginRef: openai-parser}]}\n";
+    let world = World::of(RouterBuilder::new(&config).endpoints(1));
+    let mut call = world.open();
+    let replies = call.say(request_headers("POST", "/nobody/knows", &[], false));
+    assert_eq!(immediate(&replies).status.unwrap().code, 404);
+    drop(call);
+    world.assert_idle();
+    let mut call = World::new().open();
+    assert_eq!(shape(&call.say(request_headers("GET", "/nobody/knows", &[], false))), "");
+    assert_eq!(shape(&call.say(request_body("", true))), "H B0!", "the fallback takes any path");
 }
 
 #[tokio::test(start_paused = true)]
