@@ -9,8 +9,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use router_bench::payload::mix;
 use router_wire::{
     prometheus::{PageScan, SeriesSpec},
-    request::{Api, Limits, RequestScan},
+    request::{Api, Limits, Piece, Prompt, RequestScan, ScannedRequest},
     response::{Dialect, ResponseScan},
+    text::RawText,
 };
 
 const KIB: usize = 1024;
@@ -22,6 +23,8 @@ const SIZES: [(usize, &str); 4] =
 const PAGE: &str = include_str!("../data/vllm-metrics.txt");
 
 const CODE: &str = "fn main() {\\n\\tlet name = \\\"world\\\";\\n\\tprintln!(\\\"hello, {name}\\\");\\n}\\n";
+/// The beginning of [`CHINESE`] as Python's `json.dumps` writes it.
+const BY_NUMBER: &str = "\\u5927\\u578b\\u8bed\\u8a00\\u6a21\\u578b\\u63a8\\u7406\\u7684\\u8bf7\\u6c42";
 const CHINESE: &str = "大型语言模型推理的请求应当送到已经缓存其前缀的服务器上，以免重复计算。";
 
 /// A text of about `n_bytes` bytes out of the words of `next`.
@@ -55,22 +58,25 @@ fn body(messages: &[String]) -> Bytes {
 }
 
 /// Every kind of body at `n_bytes`.
-fn bodies(n_bytes: usize) -> [(&'static str, Bytes); 4] {
+fn bodies(n_bytes: usize) -> [(&'static str, Bytes); 6] {
+    let paragraphs = || (0..n_bytes / 80).map(|_| words(70) + ".\\n").collect();
     let turns: Vec<String> = (0..n_bytes.div_ceil(100)).map(|_| words(48)).collect();
     [
         ("prose", body(&[words(n_bytes)])),
+        ("paragraphs", body(&[paragraphs()])),
         ("many-messages", body(&turns)),
         ("code", body(&[text(n_bytes, |_| CODE)])),
         ("chinese", body(&[text(n_bytes, |_| CHINESE)])),
+        ("chinese-by-number", body(&[text(n_bytes, |_| BY_NUMBER)])),
     ]
 }
 
-fn scan(chunks: &[Bytes]) {
+fn scan(chunks: &[Bytes]) -> ScannedRequest {
     let mut scan = RequestScan::new(Api::ChatCompletions, Limits::default());
     for chunk in chunks {
         scan.push(black_box(chunk)).unwrap();
     }
-    black_box(scan.finish().unwrap());
+    scan.finish().unwrap()
 }
 
 fn body_scan(c: &mut Criterion) {
@@ -81,6 +87,26 @@ fn body_scan(c: &mut Criterion) {
             group.throughput(Throughput::Bytes(body.len() as u64));
             group.bench_function(BenchmarkId::new(kind, size), |b| b.iter(|| scan(&chunks)));
         }
+    }
+}
+
+/// What producers do with a text: its length, and a look at all its bytes.
+fn text_decode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("text-decode-128KiB");
+    for (kind, body) in bodies(128 * KIB) {
+        let chunks: Vec<Bytes> = body.chunks(CHUNK_BYTES).map(|c| body.slice_ref(c)).collect();
+        let request = scan(&chunks);
+        let Some(Prompt::Text(pieces)) = request.prompts.first() else { unreachable!() };
+        let texts: Vec<&RawText> = pieces
+            .iter()
+            .filter_map(|piece| if let Piece::Text(text) = piece { Some(text) } else { None })
+            .collect();
+        group.bench_function(BenchmarkId::new("bytes", kind), |b| {
+            b.iter(|| texts.iter().for_each(|text| text.decode(&mut |part| _ = black_box(part))));
+        });
+        group.bench_function(BenchmarkId::new("length", kind), |b| {
+            b.iter(|| texts.iter().map(|text| text.decoded_len()).sum::<usize>());
+        });
     }
 }
 
@@ -146,6 +172,6 @@ fn settings() -> Criterion {
 criterion_group! {
     name = benches;
     config = settings();
-    targets = body_scan, metrics_page, response_tail
+    targets = body_scan, text_decode, metrics_page, response_tail
 }
 criterion_main!(benches);

@@ -15,7 +15,7 @@ mod tests;
 
 use std::ops::Range;
 
-use self::state::{Container, Containers, Num, Split, State, Word};
+use self::state::{Container, Containers, EscapeCount, Num, Split, State, Word};
 pub(crate) use self::unescape::{Unescaper, equals_unescaped};
 pub use self::{
     error::{JsonError, JsonErrorKind},
@@ -64,18 +64,37 @@ pub struct Text<'a> {
     /// The bytes between the quotes as they were on the wire: valid UTF-8 with valid escapes.
     /// `None` if they are longer than [`MAX_RAW_BYTES`].
     pub raw: Option<&'a [u8]>,
-    /// Whether there is at least one escape in it.
-    pub escaped: bool,
+    /// The escapes in it.
+    pub escapes: Escapes,
+}
+
+/// The escapes of a string.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Escapes {
+    /// There are none: the bytes stand for themselves.
+    #[default]
+    None,
+    /// Unescaped, the string is so many bytes shorter.
+    Shorten(usize),
+    /// There may be some.
+    Unknown,
 }
 
 impl Text<'_> {
     /// Whether the unescaped string is `expected`. A string that was not handed over equals nothing.
     pub fn is(&self, expected: &str) -> bool {
         match self.raw {
-            Some(raw) if self.escaped => equals_unescaped(raw, expected.as_bytes()),
+            Some(raw) if self.escapes.any() => equals_unescaped(raw, expected.as_bytes()),
             Some(raw) => raw == expected.as_bytes(),
             None => false,
         }
+    }
+}
+
+impl Escapes {
+    /// Whether there may be at least one.
+    pub fn any(self) -> bool {
+        self != Self::None
     }
 }
 
@@ -98,7 +117,7 @@ pub struct Tokenizer {
     /// Where the contents of the token under way begin in the current piece.
     content_from: usize,
     is_key: bool,
-    escaped: bool,
+    escapes: EscapeCount,
     split: Split,
     partial: text::PartialChar,
     failed: Option<JsonError>,
@@ -122,7 +141,7 @@ impl Tokenizer {
             token_start: 0,
             content_from: 0,
             is_key: false,
-            escaped: false,
+            escapes: EscapeCount::default(),
             split: Split::default(),
             partial: text::PartialChar::default(),
             failed: None,
@@ -331,7 +350,7 @@ impl Tokenizer {
         self.token_start = base + quote_at;
         self.content_from = quote_at + 1;
         self.is_key = is_key;
-        self.escaped = false;
+        self.escapes = EscapeCount::default();
         self.split.clear();
         self.state = State::Text;
     }

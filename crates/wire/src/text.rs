@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::json::Unescaper;
+use crate::json::{Escapes, Unescaper};
 
 /// A piece of text as it is on the wire: the contents of a JSON string, or a whole JSON value.
 ///
@@ -11,24 +11,25 @@ use crate::json::Unescaper;
 #[derive(Debug, Clone, Default)]
 pub struct RawText {
     slices: SmallVec<[Bytes; 1]>,
-    /// Whether there are JSON escapes that [`RawText::decode`] must undo.
-    escaped: bool,
+    /// The JSON escapes that [`RawText::decode`] must undo.
+    escapes: Escapes,
 }
 
 impl RawText {
     /// Slices of which none is empty.
-    pub(crate) fn new(slices: SmallVec<[Bytes; 1]>, escaped: bool) -> Self {
-        Self { slices, escaped }
+    pub(crate) fn new(slices: SmallVec<[Bytes; 1]>, escapes: Escapes) -> Self {
+        Self { slices, escapes }
     }
 
     /// Bytes that stand for themselves: a JSON value, or contents of a string without escapes.
     pub fn verbatim(slices: impl IntoIterator<Item = Bytes>) -> Self {
-        Self { slices: slices.into_iter().filter(|s| !s.is_empty()).collect(), escaped: false }
+        let slices = slices.into_iter().filter(|s| !s.is_empty()).collect();
+        Self { slices, escapes: Escapes::default() }
     }
 
     /// Contents of a JSON string that has escapes.
     pub fn escaped(slices: impl IntoIterator<Item = Bytes>) -> Self {
-        Self { escaped: true, ..Self::verbatim(slices) }
+        Self { escapes: Escapes::Unknown, ..Self::verbatim(slices) }
     }
 
     /// The bytes as they are on the wire.
@@ -56,7 +57,7 @@ impl RawText {
 
     /// As [`RawText::decode`], until `out` says that it has enough.
     pub fn decode_while(&self, out: &mut dyn FnMut(&[u8]) -> bool) {
-        if !self.escaped {
+        if !self.escapes.any() {
             self.slices.iter().all(|slice| out(slice));
             return;
         }
@@ -68,12 +69,15 @@ impl RawText {
 
     /// How many bytes [`RawText::decode`] gives.
     pub fn decoded_len(&self) -> usize {
-        if !self.escaped {
-            return self.wire_len();
+        match self.escapes {
+            Escapes::None => self.wire_len(),
+            Escapes::Shorten(n_less) => self.wire_len().saturating_sub(n_less),
+            Escapes::Unknown => {
+                let mut len = 0;
+                self.decode(&mut |part| len += part.len());
+                len
+            }
         }
-        let mut len = 0;
-        self.decode(&mut |part| len += part.len());
-        len
     }
 
     /// The first bytes of the text, at most `max`.

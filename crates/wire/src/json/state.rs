@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{MAX_DEPTH, MAX_RAW_BYTES, Token};
+use super::{Escapes, MAX_DEPTH, MAX_RAW_BYTES, Token};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -14,9 +14,16 @@ pub(super) enum State {
     AfterValue,
     Text,
     Escape,
-    Hex { left: u8 },
+    /// So many digits are still to come after those that make `code`.
+    Hex {
+        left: u8,
+        code: u16,
+    },
     Number(Num),
-    Literal { word: Word, matched: u8 },
+    Literal {
+        word: Word,
+        matched: u8,
+    },
 }
 
 /// How far a number has come.
@@ -51,6 +58,14 @@ pub(super) struct Containers {
 pub(super) enum Container {
     Object,
     Array,
+}
+
+/// How much shorter the escapes make the string under way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct EscapeCount {
+    n_less: usize,
+    /// Where an escape of the first half of a surrogate pair ended; 0 if that was not the last escape.
+    half_end: usize,
 }
 
 /// The beginning of a token that crosses pieces.
@@ -145,6 +160,39 @@ impl Containers {
             let is_object = self.bits.get(top / 64).is_some_and(|word| word >> (top % 64) & 1 == 1);
             if is_object { Container::Object } else { Container::Array }
         });
+    }
+}
+
+// === impl EscapeCount ===
+
+impl EscapeCount {
+    /// An escape of two bytes, such as `\n`: it stands for one.
+    #[inline]
+    pub(super) fn short(&mut self) {
+        self.n_less += 1;
+    }
+
+    /// An escape of six bytes, `\u` and the digits of `code`, that ends at `end` of the whole input.
+    #[inline]
+    pub(super) fn by_number(&mut self, code: u16, end: usize) {
+        let completes_pair = self.half_end + 6 == end;
+        self.half_end = 0;
+        self.n_less += match code {
+            0..0x80 => 5,
+            0x80..0x800 => 4,
+            0xd800..0xdc00 => {
+                // Alone it becomes U+FFFD, of three bytes.
+                self.half_end = end;
+                3
+            }
+            // A pair is a character of four bytes, three of which the first half has counted.
+            0xdc00..0xe000 if completes_pair => 5,
+            _ => 3,
+        };
+    }
+
+    pub(super) fn total(self) -> Escapes {
+        if self.n_less == 0 { Escapes::None } else { Escapes::Shorten(self.n_less) }
     }
 }
 

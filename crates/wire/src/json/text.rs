@@ -3,7 +3,7 @@
 
 use memchr::memchr2;
 
-use super::{JsonError, JsonErrorKind, Sink, State, Text, Token, Tokenizer};
+use super::{JsonError, JsonErrorKind, Sink, State, Text, Token, Tokenizer, unescape::hex};
 
 /// A UTF-8 character whose last bytes are in a piece to come.
 #[derive(Debug, Default)]
@@ -41,21 +41,20 @@ impl Tokenizer {
                     self.end_text(piece, at, base, sink);
                     return Ok(at + 1);
                 }
-                [b'\\', ref escape @ ..] => {
-                    self.escaped = true;
-                    match *escape {
-                        [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => at += 2,
-                        [b'u', a, b, c, d, ..]
-                            if [a, b, c, d].iter().all(u8::is_ascii_hexdigit) =>
-                        {
-                            at += 6;
-                        }
-                        _ => {
-                            self.state = State::Escape;
-                            return Ok(at + 1);
-                        }
+                [b'\\', ref escape @ ..] => match *escape {
+                    [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => {
+                        self.escapes.short();
+                        at += 2;
                     }
-                }
+                    [b'u', a, b, c, d, ..] if let Some(code) = hex([a, b, c, d]) => {
+                        at += 6;
+                        self.escapes.by_number(code, base + at);
+                    }
+                    _ => {
+                        self.state = State::Escape;
+                        return Ok(at + 1);
+                    }
+                },
                 _ => {
                     let Some(stop) = memchr2(b'"', b'\\', rest) else {
                         self.check_last(rest, base + at)?;
@@ -77,10 +76,23 @@ impl Tokenizer {
     ) -> Result<usize, JsonError> {
         let Some(&byte) = piece.get(at) else { return Ok(at) };
         self.state = match (self.state, byte) {
-            (State::Hex { left: 1 }, _) if byte.is_ascii_hexdigit() => State::Text,
-            (State::Hex { left }, _) if byte.is_ascii_hexdigit() => State::Hex { left: left - 1 },
-            (State::Escape, b'u') => State::Hex { left: 4 },
-            (State::Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => State::Text,
+            (State::Hex { left, code }, _) => {
+                let Some(digit) = hex([byte]) else {
+                    return Err(JsonErrorKind::BadEscape.at(base + at));
+                };
+                let code = code << 4 | digit;
+                if left > 1 {
+                    State::Hex { left: left - 1, code }
+                } else {
+                    self.escapes.by_number(code, base + at + 1);
+                    State::Text
+                }
+            }
+            (State::Escape, b'u') => State::Hex { left: 4, code: 0 },
+            (State::Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.escapes.short();
+                State::Text
+            }
             _ => return Err(JsonErrorKind::BadEscape.at(base + at)),
         };
         Ok(at + 1)
@@ -88,7 +100,7 @@ impl Tokenizer {
 
     fn end_text<S: Sink>(&mut self, piece: &[u8], end: usize, base: usize, sink: &mut S) {
         let raw = self.split.whole(piece.get(self.content_from..end).unwrap_or_default());
-        let text = Text { raw, escaped: self.escaped };
+        let text = Text { raw, escapes: self.escapes.total() };
         let span = self.token_start..base + end + 1;
         if self.is_key {
             self.state = State::Colon;
@@ -205,9 +217,13 @@ fn check(run: &[u8], base: usize) -> Result<(), JsonError> {
         control |= byte < 0x20;
         high |= byte;
     }
-    if !control && high < 0x80 { Ok(()) } else { check_slowly(run, base) }
+    if !control && (high < 0x80 || simdutf8::basic::from_utf8(run).is_ok()) {
+        return Ok(());
+    }
+    check_slowly(run, base)
 }
 
+/// Finds what is wrong and where.
 fn check_slowly(run: &[u8], base: usize) -> Result<(), JsonError> {
     let control = run.iter().position(|&byte| byte < 0x20);
     let utf8 = std::str::from_utf8(run).err().map(|error| error.valid_up_to());

@@ -75,7 +75,7 @@ fn prompts(found: Found, body: &Chunks) -> Result<Vec<Prompt>, ScanError> {
 }
 
 fn text(body: &Chunks, span: Span) -> RawText {
-    RawText::new(body.slices(span.start..span.end), span.escaped)
+    RawText::new(body.slices(span.start..span.end), span.escapes)
 }
 
 fn piece(body: &Chunks, mark: &Mark) -> Option<Piece> {

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::{Api, Limits, ScanError, slots::Slot};
 use crate::{
-    json::{Text, count},
+    json::{Escapes, Text, count},
     media::{MediaForm, MediaKind},
 };
 
@@ -16,7 +16,7 @@ use crate::{
 pub(super) struct Span {
     pub(super) start: usize,
     pub(super) end: usize,
-    pub(super) escaped: bool,
+    pub(super) escapes: Escapes,
 }
 
 /// A part of a prompt that is still a place in the body.
@@ -115,11 +115,11 @@ pub(super) struct Found {
 
 impl Span {
     pub(super) fn contents(text: Text<'_>, span: &Range<usize>) -> Self {
-        Span { start: span.start + 1, end: span.end.saturating_sub(1), escaped: text.escaped }
+        Span { start: span.start + 1, end: span.end.saturating_sub(1), escapes: text.escapes }
     }
 
     pub(super) fn raw(span: &Range<usize>) -> Self {
-        Span { start: span.start, end: span.end, escaped: false }
+        Span { start: span.start, end: span.end, escapes: Escapes::default() }
     }
 
     pub(super) fn is_empty(self) -> bool {

@@ -208,7 +208,7 @@ fn block_member(key: &[u8]) -> Slot {
 /// The unescaped key. A key that was not handed over is longer than any that means something.
 fn name<'a>(key: Text<'a>, buffer: &'a mut SmallVec<[u8; MAX_RAW_BYTES]>) -> Option<&'a [u8]> {
     let raw = key.raw?;
-    if !key.escaped {
+    if !key.escapes.any() {
         return Some(raw);
     }
     let mut unescaper = Unescaper::default();

@@ -369,6 +369,31 @@ fn the_model_is_edited_in_place() {
 }
 
 #[test]
+fn the_length_of_a_text_is_known_without_unescaping_it() {
+    let check = |escaped: &str| {
+        let body = format!(r#"{{"prompt":"a{escaped}b"}}"#);
+        let text: String = serde_json::from_str(&format!("\"{escaped}\"")).unwrap_or_default();
+        for cut in 0..=body.len() {
+            let pieces = [&body.as_bytes()[..cut], &body.as_bytes()[cut..]];
+            let request = scan_pieces(Api::Completions, Limits::default(), &pieces).unwrap();
+            let [Prompt::Text(pieces)] = request.prompts.as_slice() else { panic!("{request:?}") };
+            let [Piece::Text(read)] = pieces.as_slice() else { panic!("{pieces:?}") };
+            let mut n_bytes = 0;
+            read.decode(&mut |part| n_bytes += part.len());
+            assert_eq!(read.decoded_len(), n_bytes, "{escaped} cut at {cut}");
+            assert!(text.is_empty() || n_bytes == text.len() + 2, "{escaped} cut at {cut}");
+        }
+    };
+    check(r#"\"\\\/\b\f\n\r\t"#);
+    check(r"\u0041\u00e9\u20AC\uffFD");
+    check(r"\ud83d\ude00\ud83d\ude00");
+    // Halves of pairs that stand alone; serde_json refuses them.
+    check(r"\ud83d");
+    check(r"\ude00\ud83d\ud83d\ude00\ude00");
+    check(r"\ud83d \ude00\ud83d\n\ude00");
+}
+
+#[test]
 fn bounds_are_kept() {
     let limits =
         Limits { max_depth: 8, max_prompts: 3, max_pieces: 4, max_tokens: 5, max_name_bytes: 6 };
