@@ -48,9 +48,9 @@ pub(crate) fn run(args: EppArgs, registry: Registry) -> anyhow::Result<()> {
     args.kubernetes.check()?;
     settings.tracing = traces.is_some();
     let logs = args.log.options()?;
-    let plan = Plan::of(&args)?;
     process::block_on(async move {
         let telemetry = process::init_telemetry(&logs, traces.as_ref())?;
+        let plan = Plan::of(&args)?;
         let mut signals = Signals::listen()?;
         let (tasks, servers) = (Tasks::new(), Tasks::new());
         let ports = Ports::open(&args.listen).await?;

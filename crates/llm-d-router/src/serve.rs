@@ -50,9 +50,9 @@ pub(crate) fn run(args: ServeArgs, registry: Registry) -> anyhow::Result<()> {
     let mut settings = args.picker.settings("serve".to_owned())?;
     settings.tracing = traces.is_some();
     let logs = args.log.options()?;
-    let plan = Plan::of(&args)?;
     process::block_on(async move {
         let telemetry = process::init_telemetry(&logs, traces.as_ref())?;
+        let plan = Plan::of(&args)?;
         let mut signals = Signals::listen()?;
         let (tasks, servers) = (Tasks::new(), Tasks::new());
         let listener = process::listen(listen_address(&args.listen).await?, "--listen").await?;

@@ -5,7 +5,9 @@ use std::os::unix::fs::symlink;
 use anyhow::ensure;
 use router_testkit::process::{Launch, ReservedPort, run_to_end};
 
-use super::{Folder, LIMIT, ONE_ENDPOINT, Outcome, PICKER, SERVE, document, ends_with, executable};
+use super::{
+    Folder, LIMIT, ONE_ENDPOINT, Outcome, PICKER, Program, SERVE, document, ends_with, executable,
+};
 
 /// Runs with flags after others: it must end with this code and this error as its last line.
 async fn refused(code: i32, base: &[&str], more: &[&str], said: &str) -> Outcome {
@@ -50,6 +52,21 @@ async fn flags_that_cannot_be_followed() -> Outcome {
     }
     refused(2, &PICKER, &[], "nothing says where endpoints are: give --config-file").await?;
     refused(2, &SERVE, &[], "or give --endpoint URL for each model server").await?;
+    Ok(())
+}
+
+/// What is taken for something else is said in the log.
+#[tokio::test]
+async fn old_tls_is_raised_with_a_warning() -> Outcome {
+    let folder = Folder::new()?;
+    folder.write("endpoints.yaml", ONE_ENDPOINT)?;
+    let text = document(&folder.path("endpoints.yaml"), "queue-scorer");
+    let config = folder.write("config.yaml", text)?;
+    let suites = "--tls-cipher-suites=TLS_RSA_WITH_RC4_128_SHA,TLS_AES_128_GCM_SHA256";
+    let flags = ["--config-file", &config, "--tls-min-version=VersionTLS10", suites];
+    let router = Program::start(&[&PICKER[..], &flags].concat()).await?;
+    ensure!(router.logged("TLS version is not supported").await?.contains("VersionTLS12"));
+    ensure!(router.logged("insecure cipher suite").await?.contains("TLS_RSA_WITH_RC4_128_SHA"));
     Ok(())
 }
 
