@@ -31,7 +31,8 @@ fn says(cell: &str, value: &Value) -> bool {
         Value::Object(map) if map.is_empty() => true,
         Value::String(text) => text.is_empty() || cell == text,
         Value::Number(number) => cell.parse().ok() == number.as_f64(),
-        other => cell == other.to_string(),
+        Value::Bool(is_on) => cell.parse() == Ok(*is_on),
+        Value::Array(_) | Value::Object(_) => cell == format!("{value}"),
     }
 }
 
