@@ -19,7 +19,7 @@ use crate::{
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// When a configuration is tried again that is right in itself and could not be started, such as one whose
 /// endpoints file is not there yet.
-const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How files are watched.
 pub(crate) fn watch_options() -> WatchOptions {

@@ -42,6 +42,9 @@ async fn the_last_good_configuration_serves() -> Outcome {
     router.logged("later.yaml does not exist").await?;
     ensure!(has_plugin(&router, "kv-cache-utilization-scorer").await?);
     ensure!(router.page("/readyz").await?.0 == 200);
+    folder.write("later.yaml", ONE_ENDPOINT)?;
+    let is_taken = async || has_plugin(&router, "queue-scorer").await.ok()?.then_some(());
+    poll_until(LIMIT, is_taken).await.context("the configuration is not tried again")?;
 
     fs::remove_file(&config)?;
     router.logged("config.yaml does not exist").await?;
