@@ -71,8 +71,8 @@ pub(crate) fn run(args: EppArgs, registry: Registry) -> anyhow::Result<()> {
         }
         epp.announce("endpoint picker is serving");
         let signal = signals.next().await;
-        tracing::info!(signal, drain = ?drain_timeout, "draining");
         running.start_draining();
+        tracing::info!(signal, drain = ?drain_timeout, "draining");
         signals.unless_again(epp.drain(drain_timeout)).await?;
         tasks.cancel();
         let _late_tasks_are_logged = tasks.shutdown(STOP_DEADLINE).await;

@@ -82,8 +82,8 @@ pub(crate) fn run(args: ServeArgs, registry: Registry) -> anyhow::Result<()> {
         let serving = Serving { proxy, admin, is_tls: args.tls_cert_path.is_some() };
         serving.announce(demo.as_ref());
         let signal = signals.next().await;
-        tracing::info!(signal, drain = ?drain_timeout, "draining");
         running.start_draining();
+        tracing::info!(signal, drain = ?drain_timeout, "draining");
         signals.unless_again(serving.drain(drain_timeout)).await?;
         tasks.cancel();
         let _late_tasks_are_logged = tasks.shutdown(STOP_DEADLINE).await;
