@@ -11,35 +11,29 @@
 //! Messages that cannot follow each other end the stream with a gRPC error. A response to a request that was
 //! not routed, which Envoy made itself, passes as it is.
 
+mod deciding;
 mod gathered;
 mod modes;
 
 use std::{
-    future::Future,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
-use router_core::{ErrorCode, Rejection, Stamp, header};
-use router_engine::{
-    BodyFeed, BodyLease, BodyPlan, Decision, Exchange, ResponseHead, Routed, Router,
-};
+use http::StatusCode;
+use router_core::{Stamp, header};
+use router_engine::{BodyLease, Exchange, ResponseHead, Router};
 use router_framework::{EndCause, SubsetHint};
 use router_proto::ext_proc::{
-    HttpBody, HttpHeaders, ProcessingRequest, ProcessingResponse, ProtocolConfiguration,
-    TrailersResponse, processing_request::Request as Message, processing_response::Response,
+    HttpBody, HttpHeaders, ProcessingRequest, ProtocolConfiguration, TrailersResponse,
+    processing_request::Request as Message, processing_response::Response,
 };
-use router_wire::splice::splice;
-use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 
 use self::{
-    gathered::Gathered,
+    deciding::{Deciding, body_after_its_end, trailers_after_the_end},
     modes::{headers_are_missing, request_body_is_sent, response_body_is_sent},
 };
 use crate::{
@@ -94,27 +88,6 @@ enum Phase {
     Routed(Box<Going>),
     Responding(Box<Going>),
     Done,
-}
-
-/// A request whose body is coming in, or that waits for its decision.
-struct Deciding {
-    feed: BodyFeed,
-    decision: Decision,
-    gathered: Gathered,
-    body: BodyState,
-    /// Trailers have come, which want an answer of their own after the body's.
-    has_trailers: bool,
-    stalled: Pin<Box<Sleep>>,
-    observes_body: bool,
-}
-
-/// How far the request's body has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BodyState {
-    /// There is none, or Envoy does not send it.
-    None,
-    Coming,
-    Ended,
 }
 
 /// How far the response has come, whoever makes it.
@@ -182,16 +155,12 @@ impl Session for EppSession {
             }
             Phase::Start | Phase::Responding(_) | Phase::Done => return Poll::Pending,
         };
-        if deciding.body == BodyState::Coming && deciding.stalled.as_mut().poll(cx).is_ready() {
-            let message = "the request body stopped coming";
-            deciding.feed.fail(Rejection::new(ErrorCode::RequestTimeout, message));
-        }
-        let decided = ready!(Pin::new(&mut deciding.decision).poll(cx));
+        let decided = ready!(deciding.poll(cx));
         let Phase::Deciding(deciding) = std::mem::replace(&mut self.phase, Phase::Done) else {
             return Poll::Pending;
         };
         match decided {
-            Ok(routed) => self.phase = deciding.routed(routed, replies),
+            Ok(routed) => self.phase = Phase::Routed(Box::new(deciding.routed(routed, replies))),
             Err(rejection) => {
                 tracing::debug!(%rejection, "request rejected");
                 replies.push(reply::immediate(&rejection));
@@ -224,22 +193,13 @@ impl EppSession {
         }
         let sends_body = request_body_is_sent(config)?;
         let observes_body = response_body_is_sent(config)?;
-        let body =
-            if message.end_of_stream || !sends_body { BodyState::None } else { BodyState::Coming };
+        let has_body = sends_body && !message.end_of_stream;
         let received: Stamp = self.router.clock().now();
         let parts = Parts::read(message)?;
-        let head =
-            parts.into_request_head(body == BodyState::None, subset.unwrap_or_default(), received);
-        let (feed, decision) = self.router.begin(head);
-        self.phase = Phase::Deciding(Box::new(Deciding {
-            feed,
-            decision,
-            gathered: Gathered::default(),
-            body,
-            has_trailers: false,
-            stalled: Box::pin(sleep(self.body_timeout)),
-            observes_body,
-        }));
+        let head = parts.into_request_head(!has_body, subset.unwrap_or_default(), received);
+        let begun = self.router.begin(head);
+        let deciding = Deciding::new(begun, has_body, observes_body, self.body_timeout);
+        self.phase = Phase::Deciding(Box::new(deciding));
         Ok(())
     }
 
@@ -248,51 +208,24 @@ impl EppSession {
         message: &HttpBody,
         subset: Option<SubsetHint>,
     ) -> Result<(), Status> {
-        let deciding = match &mut self.phase {
-            Phase::Deciding(deciding) if deciding.body == BodyState::Coming => deciding,
-            Phase::Start => return Err(headers_are_missing()),
-            Phase::Deciding(_) | Phase::Routed(_) | Phase::Responding(_) => {
-                return Err(Status::invalid_argument("request body came after its end"));
-            }
+        match &mut self.phase {
+            Phase::Deciding(deciding) => deciding.on_body(message, subset),
+            Phase::Start => Err(headers_are_missing()),
+            Phase::Routed(_) | Phase::Responding(_) => Err(body_after_its_end()),
             // Envoy had sent it before it answered the request itself.
-            Phase::Done => return Ok(()),
-        };
-        if let Some(subset) = subset {
-            deciding.feed.restrict(subset);
+            Phase::Done => Ok(()),
         }
-        deciding.stalled.as_mut().reset(Instant::now() + self.body_timeout);
-        if !message.body.is_empty() {
-            deciding.feed.push(&message.body);
-            deciding.gathered.push(&message.body);
-        }
-        if message.end_of_stream {
-            deciding.body = BodyState::Ended;
-            deciding.feed.end();
-        }
-        Ok(())
     }
 
-    /// Trailers end the body as its end-of-stream mark would (defect A.1#2). Their answer waits for the
-    /// answers to the headers and the body.
     fn on_request_trailers(&mut self, replies: &mut Replies) -> Result<(), Status> {
         match &mut self.phase {
-            Phase::Deciding(deciding)
-                if deciding.body != BodyState::Ended && !deciding.has_trailers =>
-            {
-                deciding.has_trailers = true;
-                if deciding.body == BodyState::Coming {
-                    deciding.body = BodyState::Ended;
-                    deciding.feed.end();
-                }
-            }
+            Phase::Deciding(deciding) => return deciding.on_trailers(),
             Phase::Routed(going) | Phase::Responding(going) if going.awaits_trailers => {
                 going.awaits_trailers = false;
                 replies.push(Response::RequestTrailers(TrailersResponse::default()));
             }
             Phase::Start => return Err(headers_are_missing()),
-            Phase::Deciding(_) | Phase::Routed(_) | Phase::Responding(_) => {
-                return Err(Status::invalid_argument("request trailers came after its end"));
-            }
+            Phase::Routed(_) | Phase::Responding(_) => return Err(trailers_after_the_end()),
             Phase::Done => {}
         }
         Ok(())
@@ -371,44 +304,6 @@ impl EppSession {
         }
         self.phase = Phase::Done;
         replies.push(Response::ResponseTrailers(TrailersResponse::default()));
-    }
-}
-
-impl Deciding {
-    /// Sends what routes the request: headers, then the whole body.
-    fn routed(self, routed: Routed, replies: &mut Replies) -> Phase {
-        let Self { feed, gathered, body, has_trailers, observes_body, .. } = self;
-        let Routed { destination, head_patch, body_plan, scores, exchange, .. } = routed;
-        let chunks = gathered.into_chunks();
-        let chunks = match body_plan {
-            BodyPlan::Pass => chunks,
-            BodyPlan::Splice { span, replacement } => splice(&chunks, span, replacement),
-        };
-        let mut patch = head_patch;
-        if let Ok(value) = HeaderValue::from_str(&destination) {
-            patch.set(header::DESTINATION, value);
-        }
-        let n_bytes: usize = chunks.iter().map(Bytes::len).sum();
-        // Over HTTP/1.1 a body of declared length has no room for trailers.
-        if n_bytes > 0 && !has_trailers {
-            patch.set(http::header::CONTENT_LENGTH, HeaderValue::from(n_bytes));
-        }
-        replies.push_whole(ProcessingResponse {
-            dynamic_metadata: Some(reply::destination_metadata(&destination, scores.as_deref())),
-            ..Response::RequestHeaders(reply::headers(&patch, true)).into()
-        });
-        if body != BodyState::None {
-            reply::body(Direction::Request, chunks, !has_trailers, |r| replies.push_whole(r));
-        }
-        if has_trailers {
-            replies.push(Response::RequestTrailers(TrailersResponse::default()));
-        }
-        Phase::Routed(Box::new(Going {
-            exchange,
-            lease: Some(feed.into_lease()),
-            observes_body,
-            awaits_trailers: body == BodyState::None && !has_trailers,
-        }))
     }
 }
 

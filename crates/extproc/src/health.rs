@@ -11,6 +11,7 @@ use router_proto::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
     health_check_response::ServingStatus, health_server::Health,
 };
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 /// Name that Envoy's health check asks for.
@@ -21,6 +22,8 @@ pub const LIVENESS: &str = "liveness";
 /// the Helm chart's probes use.
 pub const READINESS: [&str; 4] = ["readiness", "", EXT_PROC, "inference-extension"];
 
+/// Watches at once; each costs a timer.
+const MAX_WATCHES: usize = 1_024;
 /// How often a watch looks for a change.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -40,11 +43,12 @@ impl<F: Fn() -> Result<(), String> + Send + Sync + 'static> Readiness for F {
 #[derive(Clone)]
 pub struct HealthService {
     readiness: Arc<dyn Readiness>,
+    watches: Arc<Semaphore>,
 }
 
 impl HealthService {
     pub fn new(readiness: Arc<dyn Readiness>) -> Self {
-        Self { readiness }
+        Self { readiness, watches: Arc::new(Semaphore::new(MAX_WATCHES)) }
     }
 
     /// The status of a service; `None` for a name that nobody serves.
@@ -97,9 +101,13 @@ impl Health for HealthService {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let place = Arc::clone(&self.watches)
+            .try_acquire_owned()
+            .map_err(|_| Status::resource_exhausted("too many watches are open"))?;
         let service = request.into_inner().service;
         let this = self.clone();
         let ticks = stream::unfold(None::<ServingStatus>, move |last| {
+            let _held_as_long_as_the_watch = &place;
             let (this, service) = (this.clone(), service.clone());
             async move {
                 loop {
@@ -152,5 +160,19 @@ mod tests {
         assert_eq!(next(watch.next().await), ServingStatus::NotServing);
         ready.store(true, Ordering::Relaxed);
         assert_eq!(next(watch.next().await), ServingStatus::Serving);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watches_over_the_limit_are_refused() {
+        let (service, _ready) = world();
+        let watch = || service.watch(Request::new(HealthCheckRequest::default()));
+        let mut watches = Vec::new();
+        for _ in 0..MAX_WATCHES {
+            watches.push(watch().await.unwrap());
+        }
+        let refused = watch().await.err().unwrap();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        watches.pop();
+        assert!(watch().await.is_ok());
     }
 }

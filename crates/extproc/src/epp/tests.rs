@@ -1,5 +1,6 @@
 use std::{future::poll_fn, io, sync::Arc};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use router_proto::ext_proc::{HeaderValue as Entry, HttpTrailers};
 use router_testkit::router::{RouterBuilder, TestRouter};

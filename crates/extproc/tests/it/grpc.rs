@@ -66,9 +66,7 @@ async fn a_message_over_the_limit_is_an_error_compressed_or_not() {
 
 #[tokio::test]
 async fn unknown_services_are_unimplemented_and_health_is_where_it_is_asked_for() {
-    let mut options = client::PickerOptions::default();
-    options.health_beside = false;
-    let picker = Picker::with(World::new(), options).await;
+    let picker = Picker::with(World::new(), client::PickerOptions::default()).await;
     let mut health = client::health(picker.connect().await);
     let request = router_proto::health::HealthCheckRequest::default();
     assert_eq!(health.check(request.clone()).await.unwrap_err().code(), Code::Unimplemented);

@@ -1,5 +1,7 @@
 //! Streams of the endpoint picker: message by message, in any order, and over real sockets.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
 mod call;
 mod endings;
 mod grpc;
