@@ -26,7 +26,7 @@ use router_framework::{
     document::{Document, Options},
 };
 use router_rt::{Clock, Offload, Seeds, Tasks};
-use router_telemetry::{BUILD, RouterMetrics, metrics::RegistryOptions};
+use router_telemetry::{BUILD, RouterMetrics, metrics::RegistryOptions, router::ProcessMetrics};
 
 use crate::{
     capabilities::NetFetch,
@@ -79,6 +79,8 @@ pub(crate) struct Running {
     /// The work of the configuration that serves.
     work: Mutex<Option<Work>>,
     is_draining: AtomicBool,
+    /// Keeps the process's own series fresh.
+    _process: ProcessMetrics,
 }
 
 /// A loaded router that has not begun to work.
@@ -112,6 +114,8 @@ impl Running {
             options: Options { allow_experimental: flags.config.allow_experimental_plugins },
             place,
         };
+        let process =
+            ProcessMetrics::new(&parts.metrics_registry, parts.clock.unix_now().as_secs_f64())?;
         let source = Source::from_flags(&flags.config)?;
         let Built { router, discovery } = parts.build(&source)?;
         let resources = flags.config.resources.as_deref();
@@ -123,6 +127,7 @@ impl Running {
             tasks: tasks.clone(),
             work: Mutex::new(None),
             is_draining: AtomicBool::new(false),
+            _process: process,
         });
         running.set_objectives(objectives.unwrap_or_default());
         let config_file = flags.config.config_file.clone();

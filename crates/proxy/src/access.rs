@@ -1,6 +1,12 @@
 //! The access log: one line per request, with fields that stay.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{Method, StatusCode};
 use router_core::{Endpoint, Stamp};
@@ -23,6 +29,26 @@ pub(crate) struct AccessEntry {
     bytes_out: u64,
     n_attempts: u32,
     is_on: bool,
+    /// Its place among the requests at once; an entry lives as long as its request.
+    place: Option<Place>,
+}
+
+/// A place among the requests that are served at once; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    /// `None` when `max` places are taken.
+    pub(crate) fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let place = Self(Arc::clone(taken));
+        (taken.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How a request ended, as the log says it.
@@ -58,6 +84,7 @@ impl AccessEntry {
         method: Method,
         path_and_query: Arc<str>,
         is_on: bool,
+        place: Option<Place>,
     ) -> Self {
         Self {
             clock,
@@ -72,7 +99,13 @@ impl AccessEntry {
             bytes_out: 0,
             n_attempts: 0,
             is_on,
+            place,
         }
+    }
+
+    /// Whether there was room for this request.
+    pub(crate) fn has_place(&self) -> bool {
+        self.place.is_some()
     }
 
     pub(crate) fn routed(&mut self, request: &Arc<Request>) {

@@ -1,18 +1,21 @@
 //! The way of a request through the proxy.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use http::{Method, Request, Response, StatusCode, uri::PathAndQuery};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use router_core::Rejection;
+use router_core::{ErrorCode, Rejection};
 use router_engine::{Routed, Router};
 use router_net::{Handler, Upstream};
 use router_rt::Tasks;
 
 use crate::{
-    access::{AccessEntry, Cause},
+    access::{AccessEntry, Cause, Place},
     attempt::{Attempts, Outline},
     errors,
     held::{Held, Outgoing},
@@ -42,6 +45,8 @@ struct Shared {
     readiness: Readiness,
     models: ModelList,
     tasks: Tasks,
+    /// Requests that are being served.
+    taken: Arc<AtomicUsize>,
 }
 
 /// A request without its body.
@@ -66,7 +71,17 @@ impl Proxy {
             options.upstream_authorization.clone(),
             tasks.clone(),
         );
-        Self { shared: Arc::new(Shared { router, upstream, options, readiness, models, tasks }) }
+        Self {
+            shared: Arc::new(Shared {
+                router,
+                upstream,
+                options,
+                readiness,
+                models,
+                tasks,
+                taken: Arc::default(),
+            }),
+        }
     }
 }
 
@@ -115,11 +130,19 @@ impl Shared {
             parts.method.clone(),
             Arc::clone(&path),
             self.options.access_log,
+            Place::take(&self.taken, self.options.max_requests),
         );
         let opening = Opening { router, access, hop: Hop::of(&parts) };
-        let admitted = request::check(&parts).and_then(|()| match &self.options.api_keys {
-            Some(keys) => keys.admit(&mut parts.headers),
-            None => Ok(()),
+        let room = opening.access.has_place().then_some(()).ok_or_else(|| {
+            let message = "too many requests are being served, try again later";
+            Rejection::new(ErrorCode::ServiceUnavailable, message)
+                .with_retry_after(Duration::from_secs(1))
+        });
+        let admitted = room.and_then(|()| request::check(&parts)).and_then(|()| {
+            match &self.options.api_keys {
+                Some(keys) => keys.admit(&mut parts.headers),
+                None => Ok(()),
+            }
         });
         if let Err(rejection) = admitted {
             return self.refuse(opening, &rejection, Some(Rest::whole(body)));

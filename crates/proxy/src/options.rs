@@ -21,6 +21,9 @@ pub struct ProxyOptions {
     /// Largest request body that is kept for another attempt, in bytes. A larger one is let go while it is
     /// sent, and moves on only if no connection could be made.
     pub max_retained_bytes: usize,
+    /// Requests at once over all connections, from their head to the end of their response; further ones
+    /// are answered 503.
+    pub max_requests: usize,
     /// Keys that clients must show; none means that everyone is served.
     pub api_keys: Option<Arc<ApiKeys>>,
     /// `authorization` for the model servers in place of what the client sent.
@@ -59,6 +62,7 @@ impl Default for ProxyOptions {
             response_head_timeout: Some(Duration::from_hours(1)),
             response_idle_timeout: Some(Duration::from_hours(1)),
             max_retained_bytes: 8 << 20,
+            max_requests: 65_536,
             api_keys: None,
             upstream_authorization: None,
             access_log: true,

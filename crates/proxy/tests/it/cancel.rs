@@ -4,11 +4,13 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use router_framework::EndCause;
 use router_net::Target;
+use router_proxy::ProxyOptions;
 use router_rt::Tasks;
 use tokio::{io::AsyncWriteExt, sync::mpsc};
 
 use crate::world::{
-    CHAT, PROMPT, World, chat, read_head, read_request, say, scripted, soon, wait_for_close,
+    CHAT, PROMPT, World, WorldOptions, chat, read_head, read_request, say, scripted, soon,
+    wait_for_close,
 };
 
 /// A model server that sends `answer` to each request, and tells when the proxy has closed.
@@ -146,4 +148,24 @@ async fn an_http2_request_is_reset_within_its_body() {
     assert_eq!(soon(health()).await.unwrap().status(), 200);
     assert_eq!(world.client.n_connects(), 1);
     assert!(world.ledger.path().is_empty());
+}
+
+#[tokio::test]
+async fn a_request_too_many_is_refused_and_room_comes_back_with_an_end() {
+    let tasks = Tasks::new();
+    let (addr, mut closed) = watching(&tasks, "").await;
+    let proxy = ProxyOptions { max_requests: 1, ..ProxyOptions::default() };
+    let world = World::with(&[addr], WorldOptions { proxy, ..WorldOptions::default() }).await;
+    let mut client = world.connect().await;
+    client.write_all(raw_chat().as_bytes()).await.unwrap();
+    world.ledger.in_flight(1).await;
+    let refused = world.ask(chat()).await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.headers["retry-after"], "1");
+    drop(client);
+    soon(closed.recv()).await.unwrap();
+    world.all_gone().await;
+    let mut next = world.connect().await;
+    next.write_all(raw_chat().as_bytes()).await.unwrap();
+    world.ledger.in_flight(1).await;
 }
