@@ -90,7 +90,12 @@ impl World {
         let mut routed = self.decide(RequestHead { subset: only, ..request() }, chunks);
         let headers = HeaderMap::new();
         let status = StatusCode::OK;
-        routed.exchange.on_headers(&ResponseHead { status, headers: &headers, served: None, from_proxy: false });
+        routed.exchange.on_headers(&ResponseHead {
+            status,
+            headers: &headers,
+            served: None,
+            from_proxy: false,
+        });
         routed.exchange.end(EndCause::Natural);
     }
 }
@@ -177,7 +182,12 @@ fn percentiles(n_blocks: usize, world: &World, chunks: &[Bytes]) {
         drop(routed);
     }
     let us = |quantile| times.value_at_quantile(quantile) as f64 / 1e3;
-    println!("long-prompt {n_blocks} blocks: p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us", us(0.5), us(0.99), us(0.999));
+    println!(
+        "long-prompt {n_blocks} blocks: p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us",
+        us(0.5),
+        us(0.99),
+        us(0.999)
+    );
 }
 
 /// Short: figures are compared by eye, within one run.

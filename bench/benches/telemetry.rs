@@ -3,11 +3,7 @@
 use std::{hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use router_telemetry::{
-    BUILD, Registry, RouterMetrics,
-    metrics::Format,
-    router::ExtensionPoint,
-};
+use router_telemetry::{BUILD, Registry, RouterMetrics, metrics::Format, router::ExtensionPoint};
 
 /// The page of a router that has served `n_models` models on eight endpoints.
 fn registry(n_models: usize) -> Registry {

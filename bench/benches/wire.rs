@@ -22,9 +22,11 @@ const SIZES: [(usize, &str); 4] =
 /// A page of a real vLLM under load; `data/vllm-metrics.txt` tells where it came from.
 const PAGE: &str = include_str!("../data/vllm-metrics.txt");
 
-const CODE: &str = "fn main() {\\n\\tlet name = \\\"world\\\";\\n\\tprintln!(\\\"hello, {name}\\\");\\n}\\n";
+const CODE: &str =
+    "fn main() {\\n\\tlet name = \\\"world\\\";\\n\\tprintln!(\\\"hello, {name}\\\");\\n}\\n";
 /// The beginning of [`CHINESE`] as Python's `json.dumps` writes it.
-const BY_NUMBER: &str = "\\u5927\\u578b\\u8bed\\u8a00\\u6a21\\u578b\\u63a8\\u7406\\u7684\\u8bf7\\u6c42";
+const BY_NUMBER: &str =
+    "\\u5927\\u578b\\u8bed\\u8a00\\u6a21\\u578b\\u63a8\\u7406\\u7684\\u8bf7\\u6c42";
 const CHINESE: &str = "大型语言模型推理的请求应当送到已经缓存其前缀的服务器上，以免重复计算。";
 
 /// A text of about `n_bytes` bytes out of the words of `next`.
@@ -39,8 +41,16 @@ fn text<'a>(n_bytes: usize, mut next: impl FnMut(u64) -> &'a str) -> String {
 }
 
 fn words(n_bytes: usize) -> String {
-    const WORDS: [&str; 8] =
-        ["the ", "router ", "keeps ", "a prompt ", "on the ", "endpoint ", "that has ", "its prefix. "];
+    const WORDS: [&str; 8] = [
+        "the ",
+        "router ",
+        "keeps ",
+        "a prompt ",
+        "on the ",
+        "endpoint ",
+        "that has ",
+        "its prefix. ",
+    ];
     text(n_bytes, |random| WORDS[random as usize % WORDS.len()])
 }
 
@@ -122,7 +132,9 @@ fn metrics_page(c: &mut Criterion) {
     let scan = PageScan::new(&specs);
     let mut group = c.benchmark_group("metrics-page");
     group.throughput(Throughput::Bytes(PAGE.len() as u64));
-    group.bench_function("vllm-58KB", |b| b.iter(|| black_box(scan.scan(black_box(PAGE.as_bytes())))));
+    group.bench_function("vllm-58KB", |b| {
+        b.iter(|| black_box(scan.scan(black_box(PAGE.as_bytes()))))
+    });
 }
 
 fn event(n: u64) -> String {
