@@ -22,7 +22,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use router_core::{Stamp, header};
 use router_engine::{BodyLease, Exchange, ResponseHead, Router};
 use router_framework::{EndCause, SubsetHint};
@@ -318,13 +318,14 @@ impl Going {
 }
 
 /// Whether Envoy made this response because it could not reach the endpoint. What an upstream answers
-/// carries a header on how long that took, unless Envoy was told to leave its headers out, and a date, which
-/// Envoy adds to its own answers only after we have seen them.
+/// carries a header on how long that took, unless Envoy was told to leave its headers out as gateways tell
+/// it, and the upstream's date or name, which Envoy adds to its own answers only after we have seen them.
 fn is_local_reply(status: StatusCode, headers: &http::HeaderMap) -> bool {
     let is_text =
         headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value == "text/plain");
-    let is_from_upstream =
-        headers.contains_key(UPSTREAM_TIME) || headers.contains_key(http::header::DATE);
+    let of_upstreams =
+        [HeaderName::from_static(UPSTREAM_TIME), http::header::DATE, http::header::SERVER];
+    let is_from_upstream = of_upstreams.iter().any(|name| headers.contains_key(name));
     status == StatusCode::SERVICE_UNAVAILABLE && is_text && !is_from_upstream
 }
 

@@ -2,6 +2,7 @@
 
 mod client;
 mod drain;
+mod envoy;
 mod health;
 mod resets;
 

@@ -208,13 +208,10 @@ async fn what_envoy_answers_itself_takes_the_endpoint_out_and_a_503_of_it_does_n
     ];
     check(&upstream, "10.0.0.1:8000");
     // An upstream whose Envoy is told to leave its own headers out.
-    let suppressed = [
-        (":status", "503"),
-        ("content-type", "text/plain"),
-        ("date", "Sat, 21 Nov 2026 04:00:00 GMT"),
-        ("server", "uvicorn"),
-    ];
-    check(&suppressed, "10.0.0.1:8000");
+    for own in [("date", "Sat, 21 Nov 2026 04:00:00 GMT"), ("server", "uvicorn")] {
+        let suppressed = [(":status", "503"), ("content-type", "text/plain"), own];
+        check(&suppressed, "10.0.0.1:8000");
+    }
     check(&[(":status", "503"), ("content-type", "application/json")], "10.0.0.1:8000");
     check(&[(":status", "500"), ("content-type", "text/plain")], "10.0.0.1:8000");
 }
