@@ -56,7 +56,7 @@ impl World {
     /// Endpoints with signals that never become stale.
     fn new(n_endpoints: usize, matched_tokens: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _inside = runtime.enter();
+        let inside = runtime.enter();
         let config = CONFIG.replace("MATCHED", &matched_tokens.to_string());
         let router = RouterBuilder::new(&config)
             .settings(|settings| settings.staleness_threshold = Duration::from_hours(24))
@@ -72,7 +72,7 @@ impl World {
                 signals.n_blocks = 4_000_000.0;
             });
         }
-        drop(_inside);
+        drop(inside);
         Self { router, runtime }
     }
 

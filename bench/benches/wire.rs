@@ -2,6 +2,8 @@
 //!
 //! Bodies come in chunks of 16 KiB, as a proxy sends them.
 
+#![allow(clippy::unwrap_used, reason = "a bench stops where it cannot go on")]
+
 use std::{hint::black_box, time::Duration};
 
 use bytes::Bytes;
