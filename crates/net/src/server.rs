@@ -7,6 +7,7 @@
 mod accept;
 mod activity;
 mod connection;
+mod cork;
 mod sniff;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};

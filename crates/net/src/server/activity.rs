@@ -73,6 +73,11 @@ impl Activity {
         InRequest(Arc::clone(self))
     }
 
+    /// Requests whose response has not been sent.
+    pub(super) fn n_requests(&self) -> usize {
+        self.n_requests.load(Ordering::Relaxed)
+    }
+
     /// Whether the connection has waited too long, else when to look again.
     pub(super) fn check(&self, limits: &Limits) -> Result<Stamp, Overdue> {
         let now = self.clock.now();

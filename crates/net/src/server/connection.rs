@@ -2,10 +2,10 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context as PollContext, Poll},
+    task::{Context as PollContext, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Handler, Peer, Protocols, ServerOptions,
     activity::{Activity, InRequest, Overdue},
+    cork::{Corked, cork},
     sniff::Watched,
 };
 use crate::tls::ServerTls;
@@ -135,13 +136,15 @@ where
             Ok::<_, Infallible>(response.map(|body| Counted { body, _request: counted }))
         }
     });
-    let io = TokioIo::new(stream);
     let ended = if http2 {
         activity.is_http2();
-        watch(http2_builder(context).serve_connection(io, service), &activity, context).await
+        let (stream, cork) = cork(stream);
+        let connection = http2_builder(context).serve_connection(TokioIo::new(stream), service);
+        watch(connection, |cx| cork.send(cx), &activity, context).await
     } else {
+        let io = TokioIo::new(stream);
         let connection = http1_builder(context).serve_connection(io, service).with_upgrades();
-        watch(connection, &activity, context).await
+        watch(connection, |_| (), &activity, context).await
     };
     if let Err(error) = ended {
         tracing::debug!(peer = %peer.addr, %error, "connection ended");
@@ -179,13 +182,16 @@ fn http2_builder<H>(context: &Context<H>) -> http2::Builder<Streams> {
 /// The least that hyper takes as a buffer bound.
 const MIN_BUFFER_BYTES: usize = 64 << 10;
 
-/// Drives a connection, drains it when the server drains, and closes it when it is silent.
+/// Drives a connection, drains it when the server drains, and closes it when it is silent. `after_turn`
+/// is called after each turn of the connection.
 async fn watch<C: Graceful, H>(
     connection: C,
+    mut after_turn: impl FnMut(&mut PollContext<'_>),
     activity: &Activity,
     context: &Context<H>,
 ) -> hyper::Result<()> {
     let mut connection = pin!(connection);
+    let mut pause = pin!(tokio::task::yield_now());
     let drain = context.tasks.token();
     let mut draining = false;
     loop {
@@ -200,9 +206,19 @@ async fn watch<C: Graceful, H>(
                 tokio::time::Instant::now() + context.options.limits.header_timeout
             }
         };
+        let turn = poll_fn(|cx| {
+            // Streams that are ready go first, so that one turn sends for all of them.
+            if activity.n_requests() > 1 {
+                ready!(pause.as_mut().poll(cx));
+                pause.set(tokio::task::yield_now());
+            }
+            let polled = connection.as_mut().poll(cx);
+            after_turn(cx);
+            polled
+        });
         tokio::select! {
             biased;
-            ended = connection.as_mut() => return ended,
+            ended = turn => return ended,
             () = drain.cancelled(), if !draining => {
                 connection.as_mut().end_in_order();
                 draining = true;
@@ -227,7 +243,7 @@ where
     }
 }
 
-impl<T, S, B> Graceful for http2::Connection<TokioIo<Watched<T>>, S, Streams>
+impl<T, S, B> Graceful for http2::Connection<TokioIo<Corked<Watched<T>>>, S, Streams>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: HttpService<Incoming, ResBody = B>,
