@@ -16,4 +16,5 @@
 //! | [`server::run`] | starts them |
 
 pub mod model;
+pub mod replay;
 pub mod server;

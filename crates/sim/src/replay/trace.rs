@@ -1,0 +1,46 @@
+//! What a replay sends: requests without text, with what decides where they should go.
+
+use std::{sync::Arc, time::Duration};
+
+use router_core::Stamp;
+
+/// The most requests of one trace; bounds the memory of a replay.
+pub const MAX_REQUESTS: usize = 4_000_000;
+
+/// Requests of many clients, as block ids and lengths.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trace {
+    /// Tokens of one block of all requests' `chain`.
+    pub block_tokens: u32,
+    /// A request stands after the one that it waits for; those with a time of their own are ordered by it.
+    pub requests: Vec<TraceRequest>,
+}
+
+/// One request of a trace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceRequest {
+    pub start: Start,
+    /// Ids of the full blocks of the prompt and of the answer after it, in order. Equal ids at the start of two
+    /// chains are equal text. What goes beyond the prompt is what a later turn of the session finds cached.
+    pub chain: Arc<[u64]>,
+    pub prompt_tokens: u32,
+    /// Tokens of the answer; 0 for requests that only compute their prompt.
+    pub output_tokens: u32,
+    /// The conversation that it belongs to; one that stands alone has a number of its own.
+    pub session: u32,
+    /// Who sent it, for fairness.
+    pub tenant: Option<Arc<str>>,
+    pub priority: i32,
+    /// LoRA adapter that it asks for by name.
+    pub lora: Option<Arc<str>>,
+}
+
+/// When a request is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At a time of its own, from the start of the trace.
+    At(Stamp),
+    /// So long after another request of the trace (an earlier index) got its last token: the next turn of a
+    /// conversation, or what an agent does with a tool's result.
+    After { request: u32, think: Duration },
+}
