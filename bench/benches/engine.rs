@@ -149,12 +149,15 @@ fn decision(c: &mut Criterion) {
 /// A pool of 1,000 endpoints, each of which has served another part of the one prompt.
 fn long_world(n_blocks: usize) -> (World, Vec<Bytes>) {
     const N_ENDPOINTS: usize = 1_000;
+    const N_PLACES: usize = 16;
     let world = World::new(N_ENDPOINTS, n_blocks * BLOCK_BYTES / 4);
     let whole = n_blocks * BLOCK_BYTES;
-    for at in 0..N_ENDPOINTS {
-        // All begin alike and go on alone, at 32 places.
-        let shared = whole * (at % 32 + 1) / 32;
-        world.serve(at, &chunks(&payloads(whole, shared).body(at as u64)));
+    for place in 0..N_PLACES {
+        // All begin alike and go on alone, at so many places.
+        let payloads = payloads(whole, whole * (place + 1) / N_PLACES);
+        for at in (place..N_ENDPOINTS).step_by(N_PLACES) {
+            world.serve(at, &chunks(&payloads.body(at as u64)));
+        }
     }
     (world, chunks(&payloads(whole, whole).body(1 << 20)))
 }

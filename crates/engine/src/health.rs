@@ -6,7 +6,13 @@
 //! the one that tries. Any other has to pass a probe, and so has one whose requests go on failing between
 //! scrapes that reach it. When every candidate would be out, none is (design §9).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use router_core::{Candidates, Endpoint, EndpointSlot, Stamp};
@@ -88,6 +94,15 @@ impl Health {
     fn restore(inner: &mut Inner) {
         *inner = Inner::default();
     }
+
+    /// From when on the endpoint is not out, as things are.
+    fn out_until(inner: &Inner, settings: &HealthSettings) -> Stamp {
+        match inner.state {
+            State::In => Stamp::ORIGIN,
+            State::Out { until, .. } => until,
+            State::Probing { since, .. } => since + settings.max_ejection,
+        }
+    }
 }
 
 /// Judges and records the health of endpoints.
@@ -95,11 +110,14 @@ impl Health {
 pub struct HealthBook {
     slot: EndpointSlot<Health>,
     settings: Arc<HealthSettings>,
+    /// From then on no endpoint is out, as things are; nanoseconds. Spares decisions the look at each of
+    /// them while all are well.
+    any_out_until: Arc<AtomicU64>,
 }
 
 impl HealthBook {
     pub fn new(slot: EndpointSlot<Health>, settings: HealthSettings) -> Self {
-        Self { slot, settings: Arc::new(settings) }
+        Self { slot, settings: Arc::new(settings), any_out_until: Arc::default() }
     }
 
     fn change(&self, endpoint: &Endpoint, change: impl FnOnce(&mut Inner, &HealthSettings)) {
@@ -107,7 +125,12 @@ impl HealthBook {
             return;
         }
         if let Some(health) = endpoint.slot(&self.slot) {
-            change(&mut health.0.lock(), &self.settings);
+            let mut inner = health.0.lock();
+            change(&mut inner, &self.settings);
+            let out_until = Health::out_until(&inner, &self.settings).as_nanos();
+            if out_until > 0 {
+                self.any_out_until.fetch_max(out_until, Ordering::Relaxed);
+            }
         }
     }
 
@@ -210,7 +233,7 @@ impl HealthBook {
 
     /// Drops candidates that are out, unless that would drop all of them. Gives the number dropped.
     pub fn apply(&self, candidates: &mut Candidates, now: Stamp) -> usize {
-        if !self.settings.enabled {
+        if !self.settings.enabled || now.as_nanos() >= self.any_out_until.load(Ordering::Relaxed) {
             return 0;
         }
         let is_out = |endpoint: &Endpoint| {

@@ -39,6 +39,8 @@ pub(crate) fn lowest_is_best(values: &mut [f64]) {
 #[derive(Debug)]
 pub(crate) struct KvUsage {
     exports_percent: EndpointSlot<ExportsPercent>,
+    /// Whether any endpoint does; while none does, none need be asked.
+    any_percent: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -46,12 +48,17 @@ struct ExportsPercent(AtomicBool);
 
 impl KvUsage {
     pub(crate) fn new(cx: &mut BuildCx<'_>) -> Self {
-        Self { exports_percent: cx.endpoint_state() }
+        Self { exports_percent: cx.endpoint_state(), any_percent: AtomicBool::new(false) }
     }
 
     /// Share of KV-cache blocks in use; NaN when the endpoint does not say.
     pub(crate) fn share(&self, endpoint: &Endpoint, signals: &Signals) -> f64 {
         let usage = usable(signals.kv_usage);
+        if usage > PERCENT_ABOVE {
+            self.any_percent.store(true, Ordering::Relaxed);
+        } else if !self.any_percent.load(Ordering::Relaxed) {
+            return usage;
+        }
         let Some(ExportsPercent(percent)) = endpoint.slot(&self.exports_percent) else {
             return usage;
         };

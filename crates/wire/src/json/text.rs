@@ -166,11 +166,10 @@ fn plain_prefix(text: &[u8]) -> usize {
         return n_first;
     }
     let rest = text.get(n_first..).unwrap_or_default();
-    // Compares that compile to vector instructions: as a signed byte, what is not ASCII is below the space, too.
+    // Two compares that compile to vector instructions. With this bit flipped the quote is just above the control
+    // characters; as a signed byte, what is not ASCII is below them.
     let is_plain = |block: &&[u8; BLOCK_BYTES]| {
-        let special = |byte: u8| {
-            u8::from((byte as i8) < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\')
-        };
+        let special = |byte: u8| u8::from(((byte ^ 0x02) as i8) < 0x21) | u8::from(byte == b'\\');
         block.iter().fold(0, |any, &byte| any | special(byte)) == 0
     };
     let n_blocks = rest.as_chunks().0.iter().take(BLOCKS).take_while(is_plain).count();
@@ -192,10 +191,11 @@ fn plain_words(text: &[u8], n_words: usize) -> usize {
     let mut n_plain = 0;
     for word in words.iter().take(n_words) {
         let word = u64::from_le_bytes(*word);
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let quote = zeros(word ^ (ONES * u64::from(b'"')));
+        // As in `plain_prefix`: control characters and the quote by one compare.
+        let flipped = word ^ (ONES * 0x02);
+        let low = flipped.wrapping_sub(ONES * 0x21) & !flipped;
         let backslash = zeros(word ^ (ONES * u64::from(b'\\')));
-        let special = (control | quote | backslash | word) & HIGHS;
+        let special = (low | backslash | word) & HIGHS;
         if special != 0 {
             return n_plain + special.trailing_zeros() as usize / 8;
         }
