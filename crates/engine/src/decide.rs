@@ -177,7 +177,7 @@ fn candidates(
     router: &Router,
     request: &Arc<Request>,
     rng: &mut Rng,
-    record: Option<&mut DecisionRecord>,
+    mut record: Option<&mut DecisionRecord>,
 ) -> Result<Candidates, Rejection> {
     let now = router.clock().now();
     let snapshot = router.datastore.snapshot();
@@ -188,6 +188,12 @@ fn candidates(
         subset::candidates(snapshot, &request.head.subset)
     };
     let n_unhealthy = router.health.apply(&mut candidates, now);
+    // Noted before anything can refuse, so that a refusal has its numbers too.
+    if let Some(record) = record.as_deref_mut() {
+        record.n_endpoints = n_endpoints;
+        record.n_unhealthy = n_unhealthy;
+        record.n_candidates = candidates.len();
+    }
     let detector = router.detector.inner();
     let admitted = isolated(&router.detector.ident().name, "SaturationDetector", || {
         admission::admit(request.priority, &candidates, detector, router.freshness, now)
@@ -197,26 +203,28 @@ fn candidates(
         let message = "failed to find endpoint candidates for serving the request";
         return Err(Rejection::no_endpoints(message).with_retry_after(admission::RETRY_AFTER));
     }
-    let n_candidates = candidates.len();
     if !router.screeners.is_empty() {
-        screen(router, request, rng, now, &mut candidates)?;
+        screen(router, request, rng, now, &mut candidates);
     }
     if let Some(record) = record {
-        record.n_endpoints = n_endpoints;
-        record.n_unhealthy = n_unhealthy;
-        record.n_candidates = n_candidates;
-        record.n_screened = candidates.len();
+        record.n_screened = Some(candidates.len());
+    }
+    if candidates.is_empty() {
+        return Err(Rejection::no_endpoints(
+            "no endpoint passes the mandatory constraints of this request",
+        ));
     }
     Ok(candidates)
 }
 
+/// Drops the candidates that do not meet a mandatory constraint.
 fn screen(
     router: &Router,
     request: &Request,
     rng: &mut Rng,
     now: Stamp,
     candidates: &mut Candidates,
-) -> Result<(), Rejection> {
+) {
     let nothing = RequestData::default();
     let cx = RequestCx { request, candidates, data: &nothing, now, freshness: router.freshness };
     let mut kept = vec![true; candidates.len()];
@@ -230,12 +238,6 @@ fn screen(
         kept.iter_mut().zip(keep).for_each(|(kept, keep)| *kept &= keep);
     }
     candidates.retain(|position, _| kept.get(position.index()).copied().unwrap_or(false));
-    if candidates.is_empty() {
-        return Err(Rejection::no_endpoints(
-            "no endpoint passes the mandatory constraints of this request",
-        ));
-    }
-    Ok(())
 }
 
 /// Runs the producers in the order of their data. One that fails or is late costs only its own values

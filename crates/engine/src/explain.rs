@@ -32,8 +32,8 @@ pub struct DecisionRecord {
     pub n_unhealthy: usize,
     /// After the proxy's subset and health.
     pub n_candidates: usize,
-    /// After screening.
-    pub n_screened: usize,
+    /// After screening; absent where the request was refused before.
+    pub n_screened: Option<usize>,
     /// Data producers that failed or were late.
     pub failed_producers: Vec<String>,
     pub profiles: Vec<ProfileRecord>,

@@ -27,6 +27,7 @@ fn world(sampling: f64) -> TestRouter {
     let world = RouterBuilder::new(CONFIG)
         .specs(specs)
         .objective("chat", 7)
+        .objective("batch", -1)
         .settings(|settings| {
             settings.decisions.sampling = sampling;
             settings.decisions.capacity = 4;
@@ -56,7 +57,7 @@ async fn it_tells_who_was_left_and_why_the_first_one_won() {
     assert_eq!((record.model.as_str(), record.target_model.as_str()), ("m", "m"));
     assert_eq!((record.priority, record.fairness_id.as_str()), (7, "default-flow"));
     assert_eq!((record.n_endpoints, record.n_unhealthy), (4, 1));
-    assert_eq!((record.n_candidates, record.n_screened), (3, 3));
+    assert_eq!((record.n_candidates, record.n_screened), (3, Some(3)));
     let [profile] = &record.profiles[..] else { panic!("{record:?}") };
     let filters: Vec<_> =
         profile.filters.iter().map(|f| (f.filter.as_str(), f.n_in, f.n_out)).collect();
@@ -121,6 +122,29 @@ async fn it_tells_why_a_request_went_nowhere() {
     assert!(rejection.to_string().contains("decode-filter"), "{rejection}");
     assert_eq!(record.targets, Vec::<String>::new());
     assert_eq!(record.profiles[0].filters[0].n_out, 0);
+}
+
+/// A refusal that comes before any profile runs has the numbers that were known by then.
+#[tokio::test(start_paused = true)]
+async fn it_counts_endpoints_however_early_the_request_is_refused() {
+    let check = async |name: &str, prepare: fn(&TestRouter), subset: SubsetHint, expected| {
+        let world = world(1.0);
+        prepare(&world);
+        let mut request = with_header(head(CHAT_PATH), "x-llm-d-inference-objective", "batch");
+        request.subset = subset;
+        world.decide(request, CHAT).await.unwrap_err();
+        let record = last(&world);
+        let counted = (record.n_endpoints, record.n_candidates, record.n_screened);
+        assert_eq!(counted, expected, "{name}: {record:?}");
+    };
+    let fill = |world: &TestRouter| {
+        for at in 0..4 {
+            world.publish(at, |signals| (signals.waiting, signals.kv_usage) = (1000.0, 1.0));
+        }
+    };
+    check("saturated", fill, SubsetHint::All, (4, 4, None)).await;
+    let nobody = SubsetHint::Only(vec!["10.9.9.9".to_owned()]);
+    check("an empty subset", |_| {}, nobody, (4, 0, None)).await;
 }
 
 #[tokio::test(start_paused = true)]
