@@ -146,10 +146,10 @@ impl HealthBook {
         self.change(endpoint, |inner, settings| {
             if status != 503 {
                 let still_out = matches!(inner.state, State::Out { until, .. } if now < until);
-                if !still_out || matches!(inner.state, State::Probing { .. }) {
-                    Health::restore(inner);
-                } else {
+                if still_out {
                     inner.n_unavailable = 0;
+                } else {
+                    Health::restore(inner);
                 }
                 return;
             }

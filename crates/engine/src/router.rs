@@ -317,13 +317,15 @@ impl ParserTable {
         Self { entries }
     }
 
-    /// The parser with the longest matching suffix, else the fallback.
+    /// The parser with the longest matching suffix, of equal ones the first; else the fallback.
     pub(crate) fn find(&self, path: &str) -> Option<&Arc<ParserEntry>> {
         let path = path.trim();
         let path = path.strip_suffix('/').unwrap_or(path);
         let by_suffix = self
             .entries
             .iter()
+            // The last of equal ones is what `max_by_key` gives.
+            .rev()
             .flat_map(|entry| entry.suffixes.iter().map(move |suffix| (entry, *suffix)))
             .filter(|(_, suffix)| ends_with_segments(path, suffix))
             .max_by_key(|(_, suffix)| suffix.len());

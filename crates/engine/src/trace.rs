@@ -87,22 +87,26 @@ fn child(make: impl FnOnce() -> Span) -> Span {
     if Span::current().is_none() { Span::none() } else { make() }
 }
 
-/// The trace context that the model server gets: of our span while traces are exported, else the client's,
-/// else a new one that nobody samples.
+/// The trace context that the model server gets: of our span while traces are exported, else the client's
+/// where it is well-formed, else a new one that nobody samples.
 pub(crate) fn propagate(root: &Span, request: &Request, rng: &mut Rng, patch: &mut HeadPatch) {
     let headers = &request.head.headers;
     if root.is_none() {
-        if !headers.contains_key(header::TRACEPARENT) {
+        // A malformed context begins a new trace, and what vendors said of the old one goes with it (W3C
+        // Trace Context §3.2.2, §3.3.1.3).
+        if TraceContext::from_headers(headers).is_none() {
             let trace_id = (u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64());
             let context = TraceContext::new_root(trace_id, rng.next_u64(), false);
             patch.set(header::TRACEPARENT, context.traceparent());
+            patch.remove(header::TRACESTATE);
         }
         return;
     }
     if let Some(context) = traces::outgoing(root, TraceContext::from_headers(headers).as_ref()) {
         patch.set(header::TRACEPARENT, context.traceparent());
-        if let Some(state) = context.state() {
-            patch.set(header::TRACESTATE, state.clone());
+        match context.state() {
+            Some(state) => patch.set(header::TRACESTATE, state.clone()),
+            None => patch.remove(header::TRACESTATE),
         }
     }
 }

@@ -6,7 +6,8 @@ use http::{HeaderMap, HeaderValue};
 use router_core::{ErrorCode, Rejection};
 use router_engine::Routed;
 use router_framework::{
-    Identity, Parser, RequestHead, RequestHeaderHook, SaturationDetector, SubsetHint,
+    BodyParser, Identity, Parser, RequestHead, RequestHeaderHook, ResponseKind, ResponseParser,
+    SaturationDetector, SubsetHint,
 };
 use router_testkit::router::{RouterBuilder, TestRouter, head, named, spec, with_header};
 
@@ -240,6 +241,58 @@ async fn a_request_without_an_id_or_a_trace_gets_both() {
         assert_eq!((ours.len(), &ours[14..15]), (36, "4"), "a UUID of version 4: {ours}");
         let trace = headers["traceparent"].to_str().unwrap();
         assert!(trace.starts_with("00-") && trace.ends_with("-00"), "{trace}");
+    }
+}
+
+/// W3C Trace Context §3.2.2: a context that cannot be read ends there, and so does what vendors said of it.
+#[tokio::test(start_paused = true)]
+async fn a_malformed_trace_is_begun_anew() {
+    let world = by_queue().build();
+    let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for parents in [&["00-zz-zz-zz"][..], &[""], &["00-0-0-00"], &[good, good]] {
+        let mut request = with_header(head(CHAT_PATH), "tracestate", "vendor=1");
+        for parent in parents {
+            request = with_header(request, "traceparent", parent);
+        }
+        let mut headers = request.headers.clone();
+        world.decide(request, CHAT).await.unwrap().head_patch.apply(&mut headers);
+        let sent: Vec<_> = headers.get_all("traceparent").iter().collect();
+        let [sent] = sent[..] else { panic!("{parents:?}: {sent:?}") };
+        assert_eq!((sent.len(), sent == good), (55, false), "{parents:?}: {sent:?}");
+        assert_eq!(headers.get("tracestate"), None, "{parents:?}");
+    }
+}
+
+/// Reads nothing and claims what the OpenAI parser claims.
+struct Rival;
+
+impl Parser for Rival {
+    fn suffixes(&self) -> &'static [&'static str] {
+        &["chat/completions"]
+    }
+
+    fn protocols(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn begin(&self, _: &RequestHead) -> Result<Box<dyn BodyParser>, Rejection> {
+        Err(Rejection::bad_request("the rival was asked"))
+    }
+
+    fn response(&self, _: &RequestHead, _: ResponseKind) -> Option<Box<dyn ResponseParser>> {
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_parsers_with_one_suffix_the_first_reads() {
+    for (place, is_asked) in [(0, true), (usize::MAX, false)] {
+        let builder = by_queue().change(move |loaded| {
+            let place = place.min(loaded.parsers.len());
+            loaded.parsers.insert(place, named("rival", Arc::new(Rival) as Arc<dyn Parser>));
+        });
+        let decided = builder.build().decide(head(CHAT_PATH), CHAT).await;
+        assert_eq!(decided.is_err(), is_asked, "at {place}");
     }
 }
 
