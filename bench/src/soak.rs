@@ -109,7 +109,7 @@ impl World {
             model: "base-model".to_owned(),
             size: 0,
             n_chunks: 4,
-            page: Page::load("minimal", 8)?,
+            page: Page::load("small-cache", 8)?,
         };
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let upstream = Upstream::start(loopback, 0, args.endpoints, &answers, &tasks).await?;

@@ -25,7 +25,7 @@ pub use child::{Child, Launch};
 pub use documents::{endpoints_file, envoy_bootstrap, picker_config, soak_config};
 pub use figure::{Figure, median};
 pub use measure::{Contender, interleave};
-pub use programs::{Bench, Programs};
+pub use programs::{Bench, Programs, picker_args, proxy_args};
 pub(crate) use programs::{free_ports, is_serving};
 pub use results::Row;
 pub use scenario::{Scenario, Scenarios};

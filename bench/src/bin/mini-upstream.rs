@@ -30,7 +30,7 @@ struct Cli {
     /// Server-sent events in a streamed response.
     #[arg(long, default_value_t = 4)]
     answer_chunks: usize,
-    /// Metrics page: vllm (58 KB), minimal, or the path of a file.
+    /// Metrics page: vllm (58 KB), minimal, small-cache (the same but for its cache), or the path of a file.
     #[arg(long, default_value = "minimal")]
     page: String,
     /// Variants of the page, which take turns; 1 is a page that never changes.

@@ -135,13 +135,7 @@ impl Bench {
     /// Starts the router as an endpoint picker and waits until it is ready.
     pub(super) async fn picker(&self, pool: &Pool, refresh: &str) -> Result<Server> {
         let [grpc, health, metrics] = free_ports()?;
-        let mut args = vec!["epp".to_owned()];
-        args.extend(common_args(&pool.config, metrics, refresh));
-        args.extend([
-            "--secure-serving=false".to_owned(),
-            format!("--grpc-port={grpc}"),
-            format!("--grpc-health-port={health}"),
-        ]);
+        let mut args = picker_args(&pool.config, [grpc, health, metrics], refresh);
         args.extend_from_slice(&self.args.router_args);
         let mut child =
             Launch::new(&self.programs.router, self.server_core(), args).spawn(&pool.folder)?;
@@ -153,8 +147,7 @@ impl Bench {
     pub(super) async fn proxy(&self, pool: &Pool) -> Result<Server> {
         let [listen, metrics, _] = free_ports()?;
         let address = format!("127.0.0.1:{listen}");
-        let mut args = vec!["serve".to_owned(), format!("--listen={address}")];
-        args.extend(common_args(&pool.config, metrics, "50ms"));
+        let mut args = proxy_args(&pool.config, &address, metrics);
         args.extend_from_slice(&self.args.router_args);
         let mut child =
             Launch::new(&self.programs.router, self.server_core(), args).spawn(&pool.folder)?;
@@ -264,12 +257,32 @@ impl Pool {
     }
 }
 
-/// Flags that the picker and the proxy share.
-fn common_args(config: &Path, metrics_port: u16, refresh: &str) -> [String; 6] {
+/// The picker's command line; ports of ext-proc, health and metrics.
+pub fn picker_args(config: &Path, ports: [u16; 3], refresh: &str) -> Vec<String> {
+    let [grpc, health, metrics] = ports;
+    let mut args = vec!["epp".to_owned()];
+    args.extend(common_args(config, metrics, refresh));
+    args.extend([
+        "--secure-serving=false".to_owned(),
+        "--metrics-endpoint-auth=false".to_owned(),
+        format!("--grpc-port={grpc}"),
+        format!("--grpc-health-port={health}"),
+    ]);
+    args
+}
+
+/// The proxy's command line.
+pub fn proxy_args(config: &Path, listen: &str, metrics_port: u16) -> Vec<String> {
+    let mut args = vec!["serve".to_owned(), format!("--listen={listen}")];
+    args.extend(common_args(config, metrics_port, "50ms"));
+    args
+}
+
+/// Flags that both share.
+fn common_args(config: &Path, metrics_port: u16, refresh: &str) -> [String; 5] {
     [
         format!("--config-file={}", config.display()),
         format!("--metrics-port={metrics_port}"),
-        "--metrics-endpoint-auth=false".to_owned(),
         format!("--refresh-metrics-interval={refresh}"),
         "--tracing=false".to_owned(),
         "--v=0".to_owned(),

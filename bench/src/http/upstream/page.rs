@@ -12,6 +12,8 @@ use bytes::Bytes;
 /// Source: the project's recorded samples, `metrics-4-under-load.txt` of a CPU build with a tiny model.
 const VLLM: &str = include_str!("../../../data/vllm-metrics.txt");
 
+/// What the router reads and nothing else. The cache has room for 2,000,000 tokens: as many as the router
+/// remembers of an endpoint that does not tell.
 const MINIMAL: &str = "\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -24,8 +26,12 @@ vllm:num_requests_waiting{engine=\"0\",model_name=\"base-model\"} 0.0
 vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"base-model\"} 0.0
 # HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
 # TYPE vllm:cache_config_info gauge
-vllm:cache_config_info{block_size=\"16\",engine=\"0\",num_gpu_blocks=\"4096\"} 1.0
+vllm:cache_config_info{block_size=\"16\",engine=\"0\",num_gpu_blocks=\"125000\"} 1.0
 ";
+
+const MINIMAL_BLOCKS: &str = "num_gpu_blocks=\"125000\"";
+/// A cache that is soon full, for runs that must see a full one.
+const SMALL_BLOCKS: &str = "num_gpu_blocks=\"4096\"";
 
 /// Gauges that move with the load, and what each is in variant `n`.
 const GAUGES: &[(&str, fn(usize) -> f64)] = &[
@@ -41,7 +47,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// `vllm`, `minimal`, or the path of a file, in `n_variants` variants (1: it never changes).
+    /// `vllm`, `minimal`, `small-cache`, or the path of a file, in `n_variants` variants (1: it never changes).
     ///
     /// # Errors
     /// A file that cannot be read as text, or no variant.
@@ -49,6 +55,7 @@ impl Page {
         let text = match name {
             "vllm" => VLLM.to_owned(),
             "minimal" => MINIMAL.to_owned(),
+            "small-cache" => MINIMAL.replace(MINIMAL_BLOCKS, SMALL_BLOCKS),
             path => std::fs::read_to_string(Path::new(path))
                 .with_context(|| format!("reading the metrics page {path}"))?,
         };
@@ -92,7 +99,7 @@ mod tests {
 
     #[test]
     fn variants_differ_in_the_gauges_only() {
-        for name in ["vllm", "minimal"] {
+        for name in ["vllm", "minimal", "small-cache"] {
             let page = Page::load(name, 4).unwrap();
             let still = Page::load(name, 1).unwrap().nth(0);
             for (prefix, value) in GAUGES {

@@ -1,7 +1,10 @@
 //! Every flag of the Go endpoint picker parses, in every form that Go takes, with Go's default.
 
+use std::path::Path;
+
 use clap::{CommandFactory, Parser};
 use llm_d_router::cli::{Cli, Command, EppArgs};
+use router_bench::suite::{picker_args, proxy_args};
 
 use crate::testdata;
 
@@ -201,4 +204,13 @@ fn what_needs_kubernetes_says_so() {
     check(&["--pool-name=p", "--endpoint-selector=app=x"], "not both");
     assert!(accepts(&["--metrics-endpoint-auth=false"]).kubernetes.check().is_ok());
     assert!(accepts(&["--pool-name=p"]).kubernetes.check().is_ok());
+}
+
+#[test]
+fn what_the_bench_starts_parses() {
+    let config = Path::new("config.yaml");
+    for args in [picker_args(config, [1, 2, 3], "50ms"), proxy_args(config, "127.0.0.1:4", 5)] {
+        let line = ["llm-d-router"].into_iter().chain(args.iter().map(String::as_str));
+        Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+    }
 }
