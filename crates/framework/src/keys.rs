@@ -7,7 +7,7 @@ use std::sync::{
 
 use router_core::Column;
 pub use router_kvcache::PromptBlocks;
-use router_wire::text::RawText;
+use router_wire::{request::TokenIds, text::RawText};
 
 use crate::data::{DataKey, EndpointDataKey};
 
@@ -126,8 +126,8 @@ pub struct PromptTokens {
 /// Where the tokens of a prompt are.
 #[derive(Clone, Debug)]
 pub enum TokenContent {
-    /// Real token ids.
-    Ids(Arc<[u32]>),
+    /// Real token ids, in the request's own bytes.
+    Ids(TokenIds),
     /// Text whose UTF-8 bytes, four to a token, stand in for tokens.
     Packed(Vec<PackedPiece>),
     /// Already hashed.

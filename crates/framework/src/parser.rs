@@ -33,6 +33,11 @@ pub enum ResponseKind {
 /// Takes a request body chunk by chunk; never sees the whole at once.
 pub trait BodyParser: Send {
     fn push(&mut self, chunk: &Bytes) -> Result<(), Rejection>;
+    /// Bytes that it holds besides the chunks, whose memory it may share. They count against the bound on
+    /// request bytes in memory.
+    fn held_bytes(&self) -> usize {
+        0
+    }
     fn finish(self: Box<Self>) -> Result<ParsedRequest, Rejection>;
 }
 

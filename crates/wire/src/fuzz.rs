@@ -73,7 +73,10 @@ fn scan_request(api: Api, chunks: &[Bytes]) -> Result<ScannedRequest, ScanError>
 }
 
 fn check_prompt(prompt: &Prompt) {
-    let Prompt::Text(pieces) = prompt else { return };
+    let pieces = match prompt {
+        Prompt::Text(pieces) => pieces,
+        Prompt::Tokens(ids) => return assert_eq!(ids.iter().count(), ids.len()),
+    };
     for piece in pieces {
         match piece {
             Piece::Text(text) => check_text(text),

@@ -1,7 +1,7 @@
 //! What routing needs from a request body, found in one pass while the body comes in.
 //!
-//! The pass also proves that the body is JSON. Texts are shared slices of the chunks; nothing is copied and nothing
-//! is ever serialised again. Of a member that is given twice the last one counts, as in the model servers' own
+//! The pass also proves that the body is JSON. Texts and token ids are shared slices of the chunks; nothing is copied
+//! and nothing is ever serialised again. Of a member that is given twice the last one counts, as in the model servers' own
 //! readers.
 //!
 //! The pieces of a prompt come in the order in which a chat template shows them to the model: tools, system texts,
@@ -18,6 +18,7 @@ mod error;
 mod found;
 mod scan;
 mod slots;
+mod tokens;
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,10 @@ use bytes::Bytes;
 
 use crate::{json, media::Media, splice, text::RawText};
 
-pub use self::error::ScanError;
+pub use self::{
+    error::ScanError,
+    tokens::{Ids, TokenIds},
+};
 
 /// The request formats that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -111,7 +115,7 @@ pub enum Prompt {
     /// Text and media.
     Text(Vec<Piece>),
     /// Token ids.
-    Tokens(Vec<u32>),
+    Tokens(TokenIds),
 }
 
 /// A part of a prompt.
@@ -179,6 +183,11 @@ impl RequestScan {
         fed?;
         self.chunks.push(chunk);
         Ok(())
+    }
+
+    /// Bytes that it holds besides the chunks it was given: places of what it found, and copies of small chunks.
+    pub fn held_bytes(&self) -> usize {
+        self.scan.found.held_bytes() + self.chunks.held_bytes()
     }
 
     /// Says that the body is over.

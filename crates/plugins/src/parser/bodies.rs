@@ -46,6 +46,10 @@ impl BodyParser for JsonBody {
         self.scan.push(chunk).map_err(refuse)
     }
 
+    fn held_bytes(&self) -> usize {
+        self.scan.held_bytes()
+    }
+
     fn finish(self: Box<Self>) -> Result<ParsedRequest, Rejection> {
         self.scan.finish().map(parsed).map_err(refuse)
     }

@@ -118,7 +118,7 @@ impl Estimate<'_> {
             Prompt::Text(pieces) => self.text(pieces),
             Prompt::Tokens(ids) => PromptTokens {
                 n_tokens: ids.len() as u64,
-                content: TokenContent::Ids(ids.as_slice().into()),
+                content: TokenContent::Ids(ids.clone()),
                 media: features.iter().map(placed).collect(),
             },
         }

@@ -1,7 +1,7 @@
 //! From places in the body to slices of it.
 
 use super::{
-    Api, Feature, Piece, Prompt, ScanError, ScannedRequest,
+    Api, Feature, Piece, Prompt, ScanError, ScannedRequest, TokenIds,
     chunks::Chunks,
     found::{Found, Mark, PromptMark, Span},
 };
@@ -61,12 +61,14 @@ fn prompts(found: Found, body: &Chunks) -> Result<Vec<Prompt>, ScanError> {
         return Err(missing);
     }
     if let (Api::VllmGenerate, [PromptMark::Tokens(tokens)]) = (found.api, found.prompts.as_slice())
-        && tokens.is_empty()
+        && tokens.n_ids == 0
     {
         return Err(missing);
     }
     let prompts = found.prompts.into_iter().map(|prompt| match prompt {
-        PromptMark::Tokens(tokens) => Prompt::Tokens(tokens),
+        PromptMark::Tokens(list) => {
+            Prompt::Tokens(TokenIds::new(body.slices(list.span), list.n_ids))
+        }
         PromptMark::Text(span) => {
             Prompt::Text(span.map(|span| Piece::Text(text(body, span))).into_iter().collect())
         }

@@ -16,12 +16,19 @@ const GATHER_BYTES: usize = 16 * 1024;
 pub(super) struct Chunks {
     list: Vec<(usize, Bytes)>,
     small: Vec<u8>,
+    /// Bytes of small chunks that are in the list.
+    n_copied: usize,
     len: usize,
 }
 
 impl Chunks {
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes that are held besides the chunks that are shared.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.list.capacity() * size_of::<(usize, Bytes)>() + self.small.capacity() + self.n_copied
     }
 
     pub(super) fn push(&mut self, chunk: &Bytes) {
@@ -43,6 +50,7 @@ impl Chunks {
         if !self.small.is_empty() {
             let start = self.len - self.small.len();
             self.list.push((start, Bytes::copy_from_slice(&self.small)));
+            self.n_copied += self.small.len();
             self.small.clear();
         }
     }

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::{Api, Limits, ScanError, slots::Slot};
+use super::{Api, Limits, ScanError, slots::Slot, tokens::token_id};
 use crate::{
-    json::{Escapes, Text, count},
+    json::{Escapes, Text},
     media::{MediaForm, MediaKind},
 };
 
@@ -37,7 +37,14 @@ pub(super) enum Mark {
 #[derive(Debug)]
 pub(super) enum PromptMark {
     Text(Option<Span>),
-    Tokens(Vec<u32>),
+    Tokens(TokenMark),
+}
+
+/// The place of a list of token ids, from its first to its last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct TokenMark {
+    pub(super) span: Range<usize>,
+    pub(super) n_ids: usize,
 }
 
 /// What the elements of `prompt` are; they must be of one kind.
@@ -311,28 +318,31 @@ impl Found {
         }
     }
 
-    pub(super) fn push_token(&mut self, raw: Option<&[u8]>) {
-        let Some(token) = raw.and_then(token_id) else { return self.bad_token() };
+    pub(super) fn push_token(&mut self, raw: Option<&[u8]>, span: &Range<usize>) {
+        if raw.and_then(token_id).is_none() {
+            return self.bad_token();
+        }
         self.n_tokens += 1;
         let limit = self.limits.max_tokens;
         if self.n_tokens > limit {
             return self.fail(ScanError::TooMany { api: self.api, what: "token ids", limit });
         }
         self.list_len += 1;
-        if let Some(PromptMark::Tokens(tokens)) = self.prompts.last_mut() {
-            tokens.push(token);
+        if let Some(PromptMark::Tokens(list)) = self.prompts.last_mut() {
+            if list.n_ids == 0 {
+                list.span.start = span.start;
+            }
+            list.span.end = span.end;
+            list.n_ids += 1;
         }
     }
-}
 
-fn token_id(raw: &[u8]) -> Option<u32> {
-    // Nearly all ids are short and plain; the rest goes through the general form.
-    let mut id = 0;
-    for &digit in raw {
-        if !digit.is_ascii_digit() || raw.len() > 9 {
-            return count(raw).and_then(|id| u32::try_from(id).ok());
+    /// Bytes of the lists, with the room that they have to grow.
+    pub(super) fn held_bytes(&self) -> usize {
+        fn list<T>(list: &Vec<T>) -> usize {
+            list.capacity() * size_of::<T>()
         }
-        id = id * 10 + u32::from(digit - b'0');
+        let marks = list(&self.system) + list(&self.messages) + list(&self.prompts);
+        marks + list(&self.hashes) + list(&self.places)
     }
-    Some(id)
 }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::{
     Api, Limits, ScanError,
-    found::{Block, BlockKind, Found, Mark, Place, PromptMark, Shape, Span},
+    found::{Block, BlockKind, Found, Mark, Place, PromptMark, Shape, Span, TokenMark},
     slots::{Frame, Slot},
 };
 use crate::{
@@ -66,9 +66,9 @@ impl Sink for Scan {
             }
             Token::Number(_) | Token::Bool(_) | Token::Null => match (self.take_slot(), token) {
                 // Lists of token ids may be most of a body.
-                (Slot::Token, Token::Number(raw)) => self.found.push_token(raw),
+                (Slot::Token, Token::Number(raw)) => self.found.push_token(raw, &span),
                 (Slot::Prompt, Token::Number(raw)) if self.found.shape == Shape::Tokens => {
-                    self.found.push_token(raw);
+                    self.found.push_token(raw, &span);
                 }
                 (slot, token) => self.scalar(slot, token, &span),
             },
@@ -137,13 +137,13 @@ impl Scan {
                 if !self.found.shape_is(Shape::Lists) {
                     return self.found.wrong_prompt();
                 }
-                self.found.push_prompt(PromptMark::Tokens(Vec::new()));
+                self.found.push_prompt(PromptMark::Tokens(TokenMark::default()));
                 self.found.list_len = 0;
                 Frame::Tokens
             }
             (Slot::TokenIds, true) => {
                 self.found.forget_prompts();
-                self.found.push_prompt(PromptMark::Tokens(Vec::new()));
+                self.found.push_prompt(PromptMark::Tokens(TokenMark::default()));
                 Frame::Tokens
             }
             (Slot::Features, false) => Frame::Features,
@@ -304,9 +304,9 @@ impl Scan {
             }
             (Slot::Prompt, Token::Number(raw)) if self.found.shape_is(Shape::Tokens) => {
                 if self.found.prompts.is_empty() {
-                    self.found.push_prompt(PromptMark::Tokens(Vec::new()));
+                    self.found.push_prompt(PromptMark::Tokens(TokenMark::default()));
                 }
-                self.found.push_token(raw);
+                self.found.push_token(raw, span);
             }
             (Slot::Prompt, _) => self.found.wrong_prompt(),
             (Slot::Token, _) => self.found.bad_token(),

@@ -58,6 +58,58 @@ fn check_error(api: Api, body: &str, message: &str) {
     }
 }
 
+/// The request, and the bytes that its scan held besides the body.
+fn held(api: Api, body: &str) -> (ScannedRequest, usize) {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    let mut scan = RequestScan::new(api, Limits::default());
+    for at in (0..body.len()).step_by(16 * 1024) {
+        scan.push(&body.slice(at..body.len().min(at + 16 * 1024))).unwrap();
+    }
+    let held = scan.held_bytes();
+    (scan.finish().unwrap(), held)
+}
+
+#[test]
+fn a_prompt_is_held_once_whatever_it_is_made_of() {
+    let ids = "1,".repeat(200_000);
+    let escaped = r"\n\u00e9".repeat(50_000);
+    for (api, body) in [
+        (Api::Completions, format!(r#"{{"model":"m","prompt":[{ids}1]}}"#)),
+        (Api::Embeddings, format!(r#"{{"model":"m","input":[[{ids}1],[2]]}}"#)),
+        (Api::VllmGenerate, format!(r#"{{"model":"m","token_ids":[{ids}1]}}"#)),
+        (Api::Completions, format!(r#"{{"model":"m","prompt":"{escaped}"}}"#)),
+        (
+            Api::ChatCompletions,
+            format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{escaped}"}}]}}"#),
+        ),
+    ] {
+        let (request, held) = held(api, &body);
+        assert!(held <= body.len() / 100, "{held} bytes for {} of {api:?}", body.len());
+        match &request.prompts[0] {
+            Prompt::Tokens(ids) => {
+                assert_eq!((ids.len(), ids.iter().sum::<u32>()), (200_001, 200_001))
+            }
+            Prompt::Text(pieces) => assert!(!pieces.is_empty()),
+        }
+    }
+}
+
+#[test]
+fn what_a_scan_holds_is_counted() {
+    let part = r#"{"type":"text","text":"a"},"#.repeat(20_000);
+    let body = format!(r#"{{"messages":[{{"role":"user","content":[{part}{{}}]}}]}}"#);
+    let (request, held) = held(Api::ChatCompletions, &body);
+    let Prompt::Text(pieces) = &request.prompts[0] else { panic!("{request:?}") };
+    assert_eq!(pieces.len(), 20_001);
+    assert!(held >= 20_001 * size_of::<found::Mark>(), "{held}");
+
+    let mut scan = RequestScan::new(Api::Completions, Limits::default());
+    for _ in 0..50_000 {
+        scan.push(&Bytes::from_static(b" ")).unwrap();
+    }
+    assert!(scan.held_bytes() >= 50_000, "small chunks are copied: {}", scan.held_bytes());
+}
+
 #[test]
 fn chats_are_read_in_the_order_in_which_the_model_sees_them() {
     let check = |body: &str, expected: &str| check_prompts(Api::ChatCompletions, body, &[expected]);

@@ -2,9 +2,10 @@
 
 use router_framework::keys::{PackedPiece, PromptTokens, TokenContent, TokenizedPrompt};
 use router_kvcache::{BYTES_PER_TOKEN, BlockHasher, PromptBlocks};
+use router_wire::request::TokenIds;
 
-/// Tokens of a medium that are hashed at once.
-const MEDIA_TOKENS_AT_ONCE: usize = 64;
+/// Token ids that are hashed at once.
+const TOKENS_AT_ONCE: usize = 64;
 
 /// The hashed prompts of one request.
 #[derive(Debug, Default)]
@@ -83,8 +84,7 @@ pub(super) fn hash(
         }
         TokenContent::Ids(ids) => {
             let mut hasher = Hashing::new(model, salt, block_tokens, max_blocks, prompt.n_tokens);
-            let n_wanted = hasher.left / BYTES_PER_TOKEN;
-            hasher.inner.push_token_ids(ids.get(..n_wanted).unwrap_or(ids));
+            hasher.ids(ids);
             hasher.finish(prompt.n_tokens)
         }
         TokenContent::Packed(pieces) => {
@@ -127,14 +127,30 @@ impl Hashing {
         }
     }
 
+    fn ids(&mut self, ids: &TokenIds) {
+        let mut ids = ids.iter().take(self.left / BYTES_PER_TOKEN);
+        loop {
+            let mut at_once = [0; TOKENS_AT_ONCE];
+            let mut n_now = 0;
+            for (slot, id) in at_once.iter_mut().zip(&mut ids) {
+                *slot = id;
+                n_now += 1;
+            }
+            match at_once.get(..n_now) {
+                Some(filled) if n_now > 0 => self.inner.push_token_ids(filled),
+                _ => return,
+            }
+        }
+    }
+
     fn media(&mut self, token: u32, n_tokens: u32) {
         self.inner.align4();
         // Padding is not taken off what is left: at worst three bytes per medium are hashed in vain.
         let mut n_wanted = (n_tokens as usize).min(self.left.div_ceil(BYTES_PER_TOKEN));
         self.left = self.left.saturating_sub(n_wanted * BYTES_PER_TOKEN);
-        let tokens = [token; MEDIA_TOKENS_AT_ONCE];
+        let tokens = [token; TOKENS_AT_ONCE];
         while n_wanted > 0 {
-            let n_now = n_wanted.min(MEDIA_TOKENS_AT_ONCE);
+            let n_now = n_wanted.min(TOKENS_AT_ONCE);
             self.inner.push_token_ids(tokens.get(..n_now).unwrap_or(&tokens));
             n_wanted -= n_now;
         }
@@ -201,7 +217,7 @@ mod tests {
         let bytes: String =
             ids.iter().map(|id| str::from_utf8(&id.to_le_bytes()).unwrap().to_owned()).collect();
         let all = hashes(&text(&[&bytes]), usize::MAX);
-        let ids = prompt(200, TokenContent::Ids(ids.into()));
+        let ids = prompt(200, TokenContent::Ids(ids.into_iter().collect()));
         assert_eq!(hashes(&ids, usize::MAX), all);
         assert_eq!(hashes(&ids, 2), all[..2]);
     }
