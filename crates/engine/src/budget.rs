@@ -1,4 +1,4 @@
-//! The bound on request bodies that are held in memory over all requests.
+//! The bound on request bodies that are held in memory over all requests, and on what is found in them.
 
 use std::sync::{
     Arc,
@@ -47,6 +47,13 @@ impl BodyLease {
         true
     }
 
+    /// Gives back `n_bytes`, at most what it has.
+    pub fn shrink(&mut self, n_bytes: usize) {
+        let n_bytes = n_bytes.min(self.n_bytes);
+        self.n_bytes -= n_bytes;
+        self.budget.held.fetch_sub(n_bytes, Ordering::Relaxed);
+    }
+
     pub fn n_bytes(&self) -> usize {
         self.n_bytes
     }
@@ -70,6 +77,11 @@ mod tests {
         let mut second = budget.lease();
         assert!(!second.grow(3));
         assert!(second.grow(2));
+        first.shrink(3);
+        assert_eq!((first.n_bytes(), budget.held()), (5, 7));
+        first.shrink(9);
+        assert_eq!((first.n_bytes(), budget.held()), (0, 2), "no more than it had");
+        assert!(first.grow(8));
         drop(first);
         assert_eq!(budget.held(), 2);
         drop(second);

@@ -13,11 +13,18 @@ use crate::{
     router::{ParserEntry, Router},
 };
 
+/// What a parser may hold without being counted, as part of what every open request costs.
+const FREE_PARSER_BYTES: usize = 4 * 1024;
+
 /// Takes a request body as it comes. Errors do not show here: they end the [`Decision`](crate::Decision),
 /// and whatever is pushed after that is ignored.
 pub struct BodyFeed {
     state: State,
+    /// Covers the bytes of the body, which the driver holds, and what the parser holds besides.
     lease: BodyLease,
+    n_bytes: usize,
+    /// The parser's part of the lease.
+    n_parser_bytes: usize,
     max_bytes: usize,
     subset: Option<SubsetHint>,
 }
@@ -50,6 +57,8 @@ impl BodyFeed {
         let mut feed = Self {
             state: State::Done,
             lease: router.budget().lease(),
+            n_bytes: 0,
+            n_parser_bytes: 0,
             max_bytes: router.settings().max_body_bytes,
             subset: None,
         };
@@ -72,26 +81,54 @@ impl BodyFeed {
 
     /// Takes the next bytes.
     pub fn push(&mut self, chunk: &Bytes) {
-        if matches!(self.state, State::Done) {
-            return;
+        if self.count(chunk.len()) {
+            self.scan(chunk);
         }
-        if self.lease.n_bytes().saturating_add(chunk.len()) > self.max_bytes {
+    }
+
+    /// Counts bytes that have come and that the driver holds until it gives them to [`BodyFeed::scan`]. False
+    /// when they are not wanted any more.
+    pub fn count(&mut self, n_bytes: usize) -> bool {
+        if matches!(self.state, State::Done) {
+            return false;
+        }
+        if self.n_bytes.saturating_add(n_bytes) > self.max_bytes {
             let limit = self.max_bytes;
             let message = format!("request body is larger than {limit} bytes");
-            return self.fail(Rejection::new(ErrorCode::PayloadTooLarge, message));
+            self.fail(Rejection::new(ErrorCode::PayloadTooLarge, message));
+            return false;
         }
-        if !self.lease.grow(chunk.len()) {
-            let message = "too many request bytes are held, try again later";
-            return self.fail(Rejection::new(ErrorCode::ServiceUnavailable, message));
+        if !self.lease.grow(n_bytes) {
+            self.fail(no_room());
+            return false;
         }
+        self.n_bytes += n_bytes;
+        true
+    }
+
+    /// Reads the next of the bytes that were counted. The parser shares their memory.
+    pub fn scan(&mut self, chunk: &Bytes) {
         let State::Reading { entry, parser, parsing, .. } = &mut self.state else { return };
-        let (pushed, took) = entry.timed.run(Point::RequestParsing, || parser.push(chunk));
+        let (pushed, took) = entry.timed.run(Point::RequestParsing, || {
+            parser.push(chunk)?;
+            Ok(parser.held_bytes())
+        });
         *parsing += took;
         match pushed {
-            Some(Ok(())) => {}
+            Some(Ok(n_parser_bytes)) => self.count_parser(n_parser_bytes),
             Some(Err(rejection)) => self.fail(rejection),
             None => self.fail(Rejection::internal("the parser panicked")),
         }
+    }
+
+    /// The lease keeps the most that the parser has held: what it found lives as long as the body does.
+    fn count_parser(&mut self, n_parser_bytes: usize) {
+        let n_counted = n_parser_bytes.saturating_sub(FREE_PARSER_BYTES);
+        let n_more = n_counted.saturating_sub(self.n_parser_bytes);
+        if n_more > 0 && !self.lease.grow(n_more) {
+            return self.fail(no_room());
+        }
+        self.n_parser_bytes += n_more;
     }
 
     /// The body has ended, by its end-of-stream mark or by trailers.
@@ -99,7 +136,7 @@ impl BodyFeed {
         if let State::Reading { entry, parser, parsing, verdict } =
             std::mem::replace(&mut self.state, State::Done)
         {
-            let n_body_bytes = self.lease.n_bytes();
+            let n_body_bytes = self.n_bytes;
             let (parsed, took) = entry.timed.run(Point::RequestParsing, || parser.finish());
             entry.timed.observe(Point::RequestParsing, parsing + took);
             let parsed = parsed
@@ -126,13 +163,20 @@ impl BodyFeed {
 
     /// Bytes taken so far.
     pub fn n_bytes(&self) -> usize {
-        self.lease.n_bytes()
+        self.n_bytes
     }
 
-    /// The lease on the bytes, to be kept for as long as the driver holds the body.
-    pub fn into_lease(self) -> BodyLease {
+    /// The lease on the bytes, to be kept for as long as the driver holds the body. The request is routed or
+    /// refused by then, so what the parser found is no longer there.
+    pub fn into_lease(mut self) -> BodyLease {
+        self.lease.shrink(self.n_parser_bytes);
         self.lease
     }
+}
+
+fn no_room() -> Rejection {
+    let message = "too many request bytes are held, try again later";
+    Rejection::new(ErrorCode::ServiceUnavailable, message)
 }
 
 fn begin(

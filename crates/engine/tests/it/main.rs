@@ -5,6 +5,7 @@
 mod bodies;
 mod endings;
 mod errors;
+mod held;
 mod interleavings;
 mod isolation;
 mod labels;
