@@ -212,7 +212,8 @@ impl Router {
                     Err(Rejection::bad_request("the request body ended too early"))
                 }
             };
-            decide::decide(router, head, parsed).await
+            // The decision's own state is large, and most of a request's time goes before it.
+            Box::pin(decide::decide(router, head, parsed)).await
         };
         (feed, Decision(Box::pin(decision)))
     }

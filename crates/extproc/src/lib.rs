@@ -11,6 +11,7 @@
 
 pub mod epp;
 pub mod fuzz;
+mod grpc;
 pub mod handler;
 pub mod head;
 pub mod health;

@@ -14,7 +14,17 @@ use tokio::net::TcpListener;
 use tonic::{body::Body, codec::CompressionEncoding};
 use tower_service::Service;
 
-use crate::{handler::Handler, health::HealthService, service::ProcessService};
+use crate::{
+    grpc::{self, Answers, Messages},
+    handler::Handler,
+    health::HealthService,
+    service::ProcessService,
+};
+
+/// How a client compresses its messages.
+const GRPC_ENCODING: &str = "grpc-encoding";
+/// The one method of ext-proc.
+const PROCESS_PATH: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
 
 /// Longest message that is read unless a flag says otherwise, as in gRPC's own default.
 pub const DEFAULT_MAX_RECV_BYTES: usize = 4 << 20;
@@ -54,11 +64,8 @@ pub fn serve<H: Handler>(
     process: ProcessService<H>,
     health: Option<HealthService>,
 ) -> Result<Server, ServerError> {
-    let process = ExternalProcessorServer::new(process)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(options.max_recv_bytes)
-        .max_encoding_message_size(options.max_send_bytes);
-    let services = Services { process: Some(process), health: health.map(HealthServer::new) };
+    let process = Some(Process::new(process, options));
+    let services = Services { process, health: health.map(HealthServer::new) };
     start(listener, tls, options, tasks, "ext-proc", services)
 }
 
@@ -90,7 +97,7 @@ fn start<H: Handler>(
 
 /// The services of one port.
 struct Services<H: Handler> {
-    process: Option<ExternalProcessorServer<ProcessService<H>>>,
+    process: Option<Process<H>>,
     health: Option<HealthServer<HealthService>>,
 }
 
@@ -107,7 +114,7 @@ impl<H: Handler> Services<H> {
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
         match (service, self.process, self.health) {
             (router_proto::ext_proc::external_processor_server::SERVICE_NAME, Some(process), _) => {
-                answer(process, request)
+                process.answer(request)
             }
             (router_proto::health::health_server::SERVICE_NAME, _, Some(health)) => {
                 answer(health, request)
@@ -116,6 +123,46 @@ impl<H: Handler> Services<H> {
                 tonic::Status::unimplemented("no such service on this port").into_http()
             }),
         }
+    }
+}
+
+/// Ext-proc, plain and compressed.
+struct Process<H: Handler> {
+    service: ProcessService<H>,
+    /// Reads what clients compress, which Envoy does only when told to.
+    compressed: ExternalProcessorServer<ProcessService<H>>,
+    max_recv_bytes: usize,
+    max_send_bytes: usize,
+}
+
+impl<H: Handler> Clone for Process<H> {
+    fn clone(&self) -> Self {
+        Self { service: self.service.clone(), compressed: self.compressed.clone(), ..*self }
+    }
+}
+
+impl<H: Handler> Process<H> {
+    fn new(service: ProcessService<H>, options: &ServerOptions) -> Self {
+        let &ServerOptions { max_recv_bytes, max_send_bytes, .. } = options;
+        let compressed = ExternalProcessorServer::new(service.clone())
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(max_recv_bytes)
+            .max_encoding_message_size(max_send_bytes);
+        Self { service, compressed, max_recv_bytes, max_send_bytes }
+    }
+
+    fn answer(self, request: Request<Incoming>) -> Answer {
+        let encoding = request.headers().get(GRPC_ENCODING);
+        let is_plain = encoding.is_none_or(|encoding| encoding == "identity");
+        if !is_plain || request.uri().path() != PROCESS_PATH {
+            return answer(self.compressed, request);
+        }
+        let opened = self.service.open(Messages::new(request.into_body(), self.max_recv_bytes));
+        let response = match opened {
+            Ok(stream) => grpc::response(Answers::new(stream, self.max_send_bytes)),
+            Err(status) => status.into_http(),
+        };
+        Box::pin(std::future::ready(response))
     }
 }
 

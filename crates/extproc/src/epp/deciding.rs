@@ -81,15 +81,19 @@ impl Deciding {
             self.feed.restrict(subset);
         }
         self.stalled.as_mut().reset(Instant::now() + self.timeout);
-        if !message.body.is_empty() {
-            self.feed.push(&message.body);
-            self.gathered.push(&message.body);
+        if self.feed.count(message.body.len()) {
+            self.gathered.push(&message.body, |block| self.feed.scan(block));
         }
         if message.end_of_stream {
-            self.body = BodyState::Ended;
-            self.feed.end();
+            self.on_body_end();
         }
         Ok(())
+    }
+
+    fn on_body_end(&mut self) {
+        self.body = BodyState::Ended;
+        self.gathered.end(|block| self.feed.scan(block));
+        self.feed.end();
     }
 
     /// Trailers end the body as its end-of-stream mark would (defect A.1#2). Their answer waits for the
@@ -100,8 +104,7 @@ impl Deciding {
         }
         self.has_trailers = true;
         if self.body == BodyState::Coming {
-            self.body = BodyState::Ended;
-            self.feed.end();
+            self.on_body_end();
         }
         Ok(())
     }
@@ -119,7 +122,7 @@ impl Deciding {
     pub(super) fn routed(self, routed: Routed, replies: &mut Replies) -> Going {
         let Self { feed, gathered, body, has_trailers, observes_body, .. } = self;
         let Routed { destination, head_patch, body_plan, scores, exchange, .. } = routed;
-        let chunks = gathered.into_chunks();
+        let chunks = gathered.into_blocks();
         let chunks = match body_plan {
             BodyPlan::Pass => chunks,
             BodyPlan::Splice { span, replacement } => splice(&chunks, span, replacement),

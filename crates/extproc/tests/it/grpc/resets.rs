@@ -18,7 +18,7 @@ fn script() -> Vec<(ProcessingRequest, usize)> {
         (chat_headers(), 0),
         (request_body(&CHAT[..20], false), 0),
         (request_body(&CHAT[20..], false), 0),
-        (request_trailers(), 4),
+        (request_trailers(), 3),
         (status("200", false), 1),
         (response_body("{", false), 1),
         (response_body("}", false), 1),
@@ -69,8 +69,8 @@ fn resident_bytes() -> usize {
 #[tokio::test]
 async fn thousands_of_silent_streams_cost_little_and_leave_nothing() {
     const N_STREAMS: usize = 4_000;
-    /// For both ends of a stream, the client's channel of messages among them.
-    const MAX_BYTES_PER_STREAM: usize = 96 << 10;
+    /// For both ends of a stream: ours may take 16 KiB, and tonic's client takes most of the rest.
+    const MAX_BYTES_PER_STREAM: usize = 36 << 10;
     let picker = Picker::start(World::new(), ServerOptions::default(), false).await;
     let channel = picker.connect().await;
     let before = resident_bytes();
