@@ -44,6 +44,10 @@ pub struct ExtProcArgs {
     /// Bytes of a request body.
     #[arg(long, default_value_t = 1024)]
     pub body_size: usize,
+    /// Instead of a chat, a prompt of token ids with this many digits, for a --path that takes one; 0 is
+    /// a chat.
+    #[arg(long, default_value_t = 0)]
+    pub token_digits: u32,
     /// Bytes of the prompt that all requests of a group share.
     #[arg(long, default_value_t = 0)]
     pub shared_prefix: usize,

@@ -77,6 +77,38 @@ impl Payloads {
     }
 }
 
+/// Makes completions whose prompt is a list of token ids, by number: equal numbers give equal bodies.
+#[derive(Clone, Debug)]
+pub struct TokenBodies {
+    pub model: String,
+    /// Bytes of a body. A body has at least one id.
+    pub size: usize,
+    /// Digits of an id, at most 9.
+    pub n_digits: u32,
+    /// Makes the prompts of one run distinct from those of another.
+    pub run_tag: u64,
+}
+
+impl TokenBodies {
+    /// Body number `n`.
+    pub fn body(&self, n: u64) -> Bytes {
+        let mut body = BytesMut::with_capacity(self.size + 256);
+        body.put_slice(format!("{{\"model\":\"{}\",\"prompt\":[", self.model).as_bytes());
+        let (first, end) = (10_u64.pow(self.n_digits.clamp(1, 9) - 1), b"]}");
+        let mut seed = mix(self.run_tag ^ mix(n));
+        loop {
+            seed = mix(seed);
+            body.put_slice((first + seed % (9 * first)).to_string().as_bytes());
+            if body.len() + self.n_digits as usize + 1 + end.len() > self.size {
+                break;
+            }
+            body.put_u8(b',');
+        }
+        body.put_slice(end);
+        body.freeze()
+    }
+}
+
 /// One answer in `n_chunks` pieces and at least `size` bytes (0: as small as it comes): server-sent
 /// events with the usage in the last data event, or one JSON document cut in pieces.
 pub fn answer(model: &str, n_chunks: usize, size: usize, stream: bool) -> Vec<Bytes> {
@@ -194,6 +226,19 @@ mod tests {
     fn a_body_is_never_smaller_than_its_frame() {
         let body = Payloads::new(&shape(1, 1000)).body(3);
         serde_json::from_slice::<serde_json::Value>(&body).unwrap();
+    }
+
+    #[test]
+    fn token_bodies_are_lists_of_ids_of_the_asked_size() {
+        for (size, n_digits) in [(1, 1), (1000, 1), (1000, 5), (100_000, 9)] {
+            let bodies = TokenBodies { model: "m".into(), size, n_digits, run_tag: 7 };
+            let body = bodies.body(3);
+            assert!(size == 1 || body.len().abs_diff(size) <= 11, "{} of {size}", body.len());
+            let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let ids = json["prompt"].as_array().unwrap();
+            assert!(ids.iter().all(|id| id.to_string().len() == n_digits as usize), "{ids:?}");
+            assert!(size == 1 || bodies.body(4) != body);
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use router_bench::extproc::{ExtProcArgs, ExtProcLoad, hold};
+use router_bench::extproc::hold::{self, Sent};
+use router_bench::extproc::{ExtProcArgs, ExtProcLoad};
 use router_bench::load::{self, LoadArgs, Report};
 
 /// Closed-loop or fixed-rate load for an ext-proc endpoint picker in full-duplex mode.
@@ -17,16 +18,22 @@ struct Cli {
     what: ExtProcArgs,
     #[command(flatten)]
     load: LoadArgs,
-    /// Instead of a load, open --concurrency streams, keep back the end of each body, and print as
-    /// JSON what a stream holds of the memory of --pid.
-    #[arg(long, requires = "pid")]
-    hold: bool,
+    /// Instead of a load, open --concurrency streams, send so much on each, and print as JSON what a
+    /// stream holds of the memory of --pid. Without a value, all but the end of the body.
+    #[arg(long, requires = "pid", num_args = 0..=1, require_equals = true)]
+    #[arg(value_enum, default_missing_value = "body")]
+    hold: Option<Sent>,
 }
 
 fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
     let runtime = cli.load.runtime()?;
-    runtime.block_on(async { if cli.hold { run_hold(&cli).await } else { run_load(&cli).await } })
+    runtime.block_on(async {
+        match cli.hold {
+            Some(until) => run_hold(&cli, until).await,
+            None => run_load(&cli).await,
+        }
+    })
 }
 
 async fn run_load(cli: &Cli) -> Result<ExitCode> {
@@ -37,10 +44,11 @@ async fn run_load(cli: &Cli) -> Result<ExitCode> {
     Ok(if any_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn run_hold(cli: &Cli) -> Result<ExitCode> {
+async fn run_hold(cli: &Cli, until: Sent) -> Result<ExitCode> {
     let pid = cli.load.pid.context("--hold needs --pid")?;
     let limit = Duration::from_secs_f64(cli.load.timeout);
-    let held = hold::measure(&cli.what, cli.load.concurrency, pid, cli.load.tag(), limit).await?;
+    let (what, n_streams) = (&cli.what, cli.load.concurrency);
+    let held = hold::measure(what, until, n_streams, pid, cli.load.tag(), limit).await?;
     load::print_line(&serde_json::to_string(&held)?)?;
     Ok(ExitCode::SUCCESS)
 }

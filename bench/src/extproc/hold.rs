@@ -1,6 +1,6 @@
 //! What an open request holds of the server's memory.
 //!
-//! Streams are opened with everything sent but the last chunk of the body, so the server must keep
+//! Streams are opened and sent at most all but the last chunk of the body, so the server must keep
 //! what it has read and cannot decide. The growth of its resident memory over the streams is what one
 //! holds.
 
@@ -21,6 +21,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Looks in a row without change.
 const N_STEADY_LOOKS: usize = 4;
 
+/// What is sent on a stream before it is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sent {
+    /// Not one message.
+    Nothing,
+    /// The request's headers.
+    Headers,
+    /// All but the last chunk of the body.
+    Body,
+}
+
 /// What was found.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Held {
@@ -40,6 +51,7 @@ pub struct Held {
 /// never gets steady.
 pub async fn measure(
     args: &ExtProcArgs,
+    until: Sent,
     n_streams: usize,
     pid: u32,
     run_tag: u64,
@@ -55,8 +67,12 @@ pub async fn measure(
     for stream_idx in 0..n_streams {
         let body = script.body(stream_idx as u64, Course::Whole);
         let mut messages = script.request(stream_idx as u64, &body, Course::Whole);
-        messages.pop();
-        sent = ((messages.len() - 1) * args.body_chunk).min(body.len());
+        messages.truncate(match until {
+            Sent::Nothing => 0,
+            Sent::Headers => 1,
+            Sent::Body => messages.len() - 1,
+        });
+        sent = (messages.len().saturating_sub(1) * args.body_chunk).min(body.len());
         let (sender, receiver) = queue(messages, 1)?;
         let mut client = clients[stream_idx % clients.len()].clone();
         senders.push(sender);

@@ -12,7 +12,7 @@ use router_proto::ext_proc::{
 };
 
 use super::ExtProcArgs;
-use crate::payload::{self, Payloads};
+use crate::payload::{self, Payloads, TokenBodies};
 
 /// How a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub enum Course {
 #[derive(Debug)]
 pub struct Script {
     payloads: Payloads,
+    /// Makes bodies with token ids instead.
+    token_bodies: Option<TokenBodies>,
     headers: Vec<HeaderValue>,
     body_chunk: usize,
     /// Bodies repeat after this many; 0 is never.
@@ -71,6 +73,12 @@ impl Script {
             payload::answer(&args.model, args.response_chunks, args.response_size, args.stream);
         Ok(Self {
             payloads: Payloads::new(&args.shape(run_tag)),
+            token_bodies: (args.token_digits > 0).then(|| TokenBodies {
+                model: args.model.clone(),
+                size: args.body_size,
+                n_digits: args.token_digits,
+                run_tag,
+            }),
             headers,
             body_chunk: args.body_chunk.max(1),
             n_distinct: args.distinct,
@@ -90,10 +98,17 @@ impl Script {
         match course {
             Course::Bodyless => Bytes::new(),
             Course::CutJson => {
-                let body = self.payloads.body(body_n);
+                let body = self.whole_body(body_n);
                 body.slice(..body.len() / 2)
             }
-            _ => self.payloads.body(body_n),
+            _ => self.whole_body(body_n),
+        }
+    }
+
+    fn whole_body(&self, n: u64) -> Bytes {
+        match &self.token_bodies {
+            Some(bodies) => bodies.body(n),
+            None => self.payloads.body(n),
         }
     }
 

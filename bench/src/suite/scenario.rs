@@ -93,8 +93,11 @@ pub struct Held {
     pub name: String,
     pub endpoints: usize,
     pub streams: usize,
-    /// Bytes of a request body.
+    /// Bytes of a request body. Of one that is a single message nothing is sent but the headers.
     pub body: usize,
+    /// Digits of the token ids that the prompt is made of; 0 is a chat.
+    #[serde(default)]
+    pub token_digits: u32,
     #[serde(default)]
     go: Reference,
 }

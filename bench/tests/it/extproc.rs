@@ -7,7 +7,8 @@ use bytes::Bytes;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
-use router_bench::extproc::{Course, ExtProcArgs, ExtProcLoad, floor, hold};
+use router_bench::extproc::hold::{self, Sent};
+use router_bench::extproc::{Course, ExtProcArgs, ExtProcLoad, floor};
 use router_bench::load::{self, Summary};
 use router_proto::ext_proc::external_processor_server::{
     ExternalProcessor, ExternalProcessorServer,
@@ -120,8 +121,12 @@ async fn held_streams_show_in_memory() {
     let mut lines = BufReader::new(floor.stdout.take().unwrap()).lines();
     let target = lines.next_line().await.unwrap().unwrap();
     let args: ExtProcArgs = parse(&format!("--target {target} --body-size 1048576"));
-    let held = hold::measure(&args, 16, floor.id().unwrap(), 1, Duration::from_mins(1));
-    let held = held.await.unwrap();
+    let (pid, limit) = (floor.id().unwrap(), Duration::from_mins(1));
+    for until in [Sent::Nothing, Sent::Headers] {
+        let held = hold::measure(&args, until, 16, pid, 1, limit).await.unwrap();
+        assert_eq!((held.n_streams, held.sent), (16, 0));
+    }
+    let held = hold::measure(&args, Sent::Body, 16, pid, 1, limit).await.unwrap();
     assert_eq!((held.n_streams, held.sent), (16, 1_048_576 - 16_384));
     assert!((900.0..3000.0).contains(&held.kib_per_stream), "{held:?}");
 }

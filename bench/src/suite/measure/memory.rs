@@ -65,6 +65,10 @@ pub(super) async fn held(bench: &Bench, scenario: &scenario::Held) -> Result<Vec
         format!("--concurrency={}", scenario.streams),
         format!("--body-size={}", scenario.body),
     ]);
+    if scenario.token_digits > 0 {
+        args.push(format!("--token-digits={}", scenario.token_digits));
+        args.push("--path=/v1/completions".to_owned());
+    }
     let held: Held = serde_json::from_str(&bench.run_own("extproc-load", &args).await?)?;
     let sent_kib = held.sent as f64 / 1024.0;
     Ok(vec![
