@@ -28,6 +28,7 @@ pub type Target = fn(&[u8]);
 /// Every target, by the name of its corpus folder.
 pub const TARGETS: &[(&str, Target)] = &[
     ("configuration-document", router_framework::document::fuzz::fuzz_document),
+    ("ext-proc-frames", router_extproc::fuzz::fuzz_frames),
     ("ext-proc-stream", ext_proc::fuzz_stream),
     ("kv-index", router_kvcache::fuzz_index),
     ("prometheus", router_wire::fuzz::fuzz_prometheus),

@@ -3,14 +3,17 @@
 //! No other part of the crate calls them.
 
 use std::{
+    convert::Infallible,
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
+    slice,
     task::{Context, Poll, Waker},
 };
 
 use bytes::{Buf, Bytes};
 use futures_core::Stream;
 use futures_util::stream;
+use http_body::Frame;
 use prost::Message as _;
 use router_core::header;
 use router_proto::ext_proc::{
@@ -18,9 +21,12 @@ use router_proto::ext_proc::{
     processing_response::Response,
 };
 use tokio::task::unconstrained;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use crate::{handler::Handler, reply::MAX_PIECE_BYTES, service::ProcessService};
+use crate::{grpc::Messages, handler::Handler, reply::MAX_PIECE_BYTES, service::ProcessService};
+
+/// Longest message in a stream of [`fuzz_frames`].
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// The messages in an input: each is its length in two bytes, little end first, and its encoding. What
 /// cannot be decoded is left out.
@@ -33,6 +39,44 @@ pub fn messages(mut input: &[u8]) -> Vec<ProcessingRequest> {
         input = rest;
     }
     messages
+}
+
+/// The body of a gRPC request gives the same messages however HTTP/2 cuts it into frames. The first byte of an
+/// input is the size of frames, less one.
+pub fn fuzz_frames(data: &[u8]) {
+    let [size, wire @ ..] = data else { return };
+    let size = 1 + usize::from(*size);
+    assert_eq!(read(wire, size), read(wire, wire.len().max(1)), "in frames of {size}");
+}
+
+/// The messages in a body that comes in frames of this size, encoded again, and how it ends.
+fn read(wire: &[u8], size: usize) -> (Vec<Vec<u8>>, Result<(), Code>) {
+    let mut messages = Messages::new(Frames(wire.chunks(size)), MAX_MESSAGE_BYTES);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut read = Vec::new();
+    loop {
+        match Pin::new(&mut messages).poll_next(&mut cx) {
+            Poll::Ready(Some(Ok(message))) => read.push(message.encode_to_vec()),
+            Poll::Ready(Some(Err(status))) => return (read, Err(status.code())),
+            Poll::Ready(None) => return (read, Ok(())),
+            Poll::Pending => panic!("all frames are there and the stream waits"),
+        }
+    }
+}
+
+/// A body whose frames are all there.
+struct Frames<'a>(slice::Chunks<'a, u8>);
+
+impl http_body::Body for Frames<'_> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.next().map(|frame| Ok(Frame::data(Bytes::copy_from_slice(frame)))))
+    }
 }
 
 /// Plays a stream to its end and checks what must hold of the replies. Gives them, and the error that ended

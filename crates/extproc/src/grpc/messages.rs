@@ -165,6 +165,7 @@ mod tests {
     use router_proto::ext_proc::{HttpBody, processing_request::Request};
 
     use super::*;
+    use crate::fuzz::fuzz_frames;
 
     const MAX_BYTES: usize = 1 << 20;
 
@@ -228,14 +229,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_the_same_however_frames_cut_them(
-            mut wire in vec(any::<u8>(), 0..200),
-            size in 1..200_usize,
+            mut data in vec(any::<u8>(), 1..200),
         ) {
             // Else hardly any would get past its first prefix.
-            wire.iter_mut().step_by(7).take(20).for_each(|byte| *byte &= 1);
-            wire.iter_mut().take(4).for_each(|byte| *byte = 0);
-            let outcome = |read: Result<Vec<_>, Status>| read.map_err(|status| status.code());
-            assert_eq!(outcome(read(&wire, size)), outcome(read(&wire, wire.len().max(1))));
+            data.iter_mut().skip(1).take(4).for_each(|byte| *byte = 0);
+            data.iter_mut().step_by(7).for_each(|byte| *byte &= 1);
+            fuzz_frames(&data);
         }
     }
 
