@@ -96,6 +96,10 @@ impl Eq for TokenIds {}
 impl Ids<'_> {
     /// Passes over what is between numbers, on to the slice in which the next one begins.
     fn find(&mut self) -> bool {
+        // Nearly always the comma before it was all.
+        if self.rest.first().is_some_and(u8::is_ascii_digit) {
+            return true;
+        }
         loop {
             match self.rest.iter().position(|byte| !is_between(*byte)) {
                 Some(at) => {
@@ -110,14 +114,14 @@ impl Ids<'_> {
         }
     }
 
-    /// The number that begins here, if it is plain and the slice has what follows it.
+    /// The number that begins here with what ends it, if it is plain and the slice has both.
     fn plain(&mut self) -> Option<u32> {
         let mut id = 0;
         for (at, byte) in self.rest.iter().enumerate().take(MAX_PLAIN_DIGITS + 1) {
             if byte.is_ascii_digit() && at < MAX_PLAIN_DIGITS {
                 id = id * 10 + u32::from(byte - b'0');
             } else if is_between(*byte) {
-                self.rest = self.rest.get(at..).unwrap_or_default();
+                self.rest = self.rest.get(at + 1..).unwrap_or_default();
                 return Some(id);
             } else {
                 return None;
