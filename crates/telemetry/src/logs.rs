@@ -1,7 +1,8 @@
 //! Logs: JSON lines with a stable set of keys, or text for people; always on standard error.
 //!
-//! A JSON line has `level`, `ts` (seconds since the epoch), `logger`, `msg`, then the fields of
-//! the spans around it and its own, as the Go implementation's zap encoder writes them.
+//! A JSON line has `level`, `ts` (seconds since the epoch), `logger`, `caller` (file and line), `msg`,
+//! then the fields of the spans around it and its own, as the Go implementation's zap encoder writes
+//! them (`spec/request-path.md` §6.5).
 
 use std::{
     fmt,
@@ -10,12 +11,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde_json::{Map, Number, Value};
 use thiserror::Error;
-use tracing::{
-    Event, Level, Subscriber,
-    field::{Field, Visit},
-};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     Layer,
     filter::{LevelFilter, Targets},
@@ -25,6 +22,10 @@ use tracing_subscriber::{
     },
     registry::LookupSpan,
 };
+
+mod fields;
+
+use fields::Fields;
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,9 +134,6 @@ where
 
 struct JsonLines;
 
-/// Keys that a field cannot take; such a field gets an underscore.
-const RESERVED: [&str; 4] = ["level", "ts", "logger", "msg"];
-
 impl<S, N> FormatEvent<S, N> for JsonLines
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
@@ -148,28 +146,40 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
-        let mut fields = Fields(Map::new());
+        let mut fields = Fields::default();
         for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
-            let extensions = span.extensions();
-            let Some(text) = extensions.get::<FormattedFields<N>>() else { continue };
-            if let Ok(Value::Object(of_span)) = serde_json::from_str(text) {
-                of_span.into_iter().for_each(|(name, value)| fields.insert(&name, value));
+            if let Some(text) = span.extensions().get::<FormattedFields<N>>() {
+                fields.take_span(text);
             }
         }
         event.record(&mut fields);
-        let mut line = Map::new();
-        line.insert("level".to_owned(), level_name(*metadata.level()).into());
-        line.insert("ts".to_owned(), unix_seconds().map_or(Value::Null, Value::Number));
-        line.insert("logger".to_owned(), metadata.target().into());
-        line.insert("msg".to_owned(), fields.0.shift_remove(MESSAGE).unwrap_or_else(|| "".into()));
-        line.append(&mut fields.0);
-        let text = serde_json::to_string(&line).map_err(|_| fmt::Error)?;
-        writeln!(writer, "{text}")
+        write!(writer, "{{\"level\":\"{}\",\"ts\":", level_name(*metadata.level()))?;
+        match unix_seconds() {
+            Some(seconds) => write!(writer, "{seconds}")?,
+            None => writer.write_str("null")?,
+        }
+        write!(writer, ",\"logger\":{}", quoted(metadata.target())?)?;
+        if let (Some(file), Some(at)) = (metadata.file(), metadata.line()) {
+            write!(writer, ",\"caller\":{}", quoted(&format!("{}:{at}", short(file)))?)?;
+        }
+        fields.write(&mut writer)?;
+        writer.write_str("}\n")
     }
 }
 
-/// Where tracing keeps an event's message.
-const MESSAGE: &str = "message";
+/// A source file without the folders of the machine that compiled it. A crate from elsewhere begins with
+/// its own folder, such as `h2-0.4.1/src/codec.rs`.
+fn short(file: &str) -> &str {
+    let is_foreign = file.starts_with(['/', '\\']) || file.get(1..2) == Some(":");
+    let sources = file.rfind("/src/").or_else(|| file.rfind("\\src\\"));
+    match sources.filter(|_| is_foreign).and_then(|sources| file.get(..sources)) {
+        None => file,
+        Some(folder) => {
+            let begin = folder.rfind(['/', '\\']).map_or(0, |separator| separator + 1);
+            file.get(begin..).unwrap_or(file)
+        }
+    }
+}
 
 fn level_name(level: Level) -> &'static str {
     match level {
@@ -181,52 +191,14 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-fn unix_seconds() -> Option<Number> {
+fn quoted(text: &str) -> Result<String, fmt::Error> {
+    serde_json::to_string(text).map_err(|_| fmt::Error)
+}
+
+/// Microseconds are what zap shows and what a float holds exactly enough.
+fn unix_seconds() -> Option<f64> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    // Microseconds are what zap shows and what a float holds exactly enough.
-    Number::from_f64(since.as_micros() as f64 / 1e6)
-}
-
-/// Fields as JSON; later ones replace earlier ones of the same name.
-struct Fields(Map<String, Value>);
-
-impl Fields {
-    fn insert(&mut self, name: &str, value: Value) {
-        let name = if RESERVED.contains(&name) { format!("{name}_") } else { name.to_owned() };
-        self.0.insert(name, value);
-    }
-}
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.insert(field.name(), format!("{value:?}").into());
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.insert(field.name(), value.into());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.insert(field.name(), value.into());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.insert(field.name(), value.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.insert(field.name(), value.into());
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        // NaN and infinities are no JSON numbers.
-        let number = Number::from_f64(value).map(Value::Number);
-        self.insert(field.name(), number.unwrap_or_else(|| value.to_string().into()));
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.insert(field.name(), value.to_string().into());
-    }
+    Some(since.as_micros() as f64 / 1e6)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tracing_subscriber::layer::SubscriberExt;
 
+use serde_json::{Map, Value};
+
 use super::*;
 
 #[derive(Clone, Default)]
@@ -40,11 +42,28 @@ fn a_json_line_has_its_keys_in_order_and_its_fields() {
     });
     let lines = json_lines(&text);
     let keys: Vec<&str> = lines[0].keys().map(String::as_str).collect();
-    assert_eq!(keys, ["level", "ts", "logger", "msg", "endpoint", "n", "ok"]);
+    assert_eq!(keys, ["level", "ts", "logger", "caller", "msg", "endpoint", "n", "ok"]);
     assert_eq!(lines[0]["level"], "info");
     assert_eq!(lines[0]["logger"], "router_engine");
     assert_eq!(lines[0]["msg"], "picked");
     assert!(lines[0]["ts"].as_f64().unwrap() > 1.6e9);
+    let caller = lines[0]["caller"].as_str().unwrap();
+    let (file, line) = caller.rsplit_once(':').unwrap();
+    assert_eq!((file, line.parse::<u32>().is_ok()), (file!(), true), "{caller}");
+}
+
+#[test]
+fn callers_name_no_folder_of_the_machine() {
+    let check = |file, expected| assert_eq!(short(file), expected);
+    check("crates/engine/src/decide.rs", "crates/engine/src/decide.rs");
+    check(
+        "/home/me/.cargo/registry/src/index-1/h2-0.4/src/codec/framed.rs",
+        "h2-0.4/src/codec/framed.rs",
+    );
+    check("/build/checkout/crates/net/src/lib.rs", "net/src/lib.rs");
+    check("C:\\me\\h2-0.4\\src\\lib.rs", "h2-0.4\\src\\lib.rs");
+    check("/odd.rs", "/odd.rs");
+    check("", "");
 }
 
 #[test]
@@ -70,7 +89,7 @@ fn span_fields_come_along_and_the_event_wins() {
 fn hostile_values_cannot_break_a_line_or_take_its_keys() {
     let text = captured(LogOptions::default(), || {
         let hostile = "a\"}\n{\"level\":\"fatal\u{0}\u{1b}[31m";
-        tracing::info!(target: "router_x", model = hostile, msg = "mine", level = 7, "{hostile}");
+        tracing::info!(target: "router_x", model = hostile, msg = "mine", level = 7, caller = "me", "{hostile}");
         tracing::info!(target: "router_x", nan = f64::NAN, "second");
     });
     let lines = json_lines(&text);
@@ -78,6 +97,7 @@ fn hostile_values_cannot_break_a_line_or_take_its_keys() {
     assert_eq!(lines[0]["level"], "info");
     assert_eq!(lines[0]["level_"], 7);
     assert_eq!(lines[0]["msg_"], "mine");
+    assert_eq!(lines[0]["caller_"], "me");
     assert_eq!(lines[0]["model"], lines[0]["msg"]);
     assert_eq!(lines[1]["nan"], "NaN");
 }
