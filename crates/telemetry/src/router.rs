@@ -10,14 +10,16 @@ mod limiter;
 mod plugin;
 mod pool;
 mod process;
+mod reload;
 mod request;
 mod scheduler;
 
-pub use limiter::NameLimiter;
+pub use limiter::{FirstNames, KnownBy, KnownModels};
 pub use plugin::{InflightMetrics, PrefixIndexMetrics};
 pub use pool::{DataLayerMetrics, PoolMetrics};
 pub use process::ProcessMetrics;
-pub use request::{ExtProcMetrics, RequestMetrics, RequestSeries, RunningGuard};
+pub use reload::{Followed, ReloadMetrics, Reloads};
+pub use request::{DEFAULT_FLOW, ExtProcMetrics, RequestMetrics, RequestSeries, RunningGuard};
 pub use scheduler::{ExtensionPoint, SchedulerMetrics};
 
 use std::sync::Arc;
@@ -34,6 +36,7 @@ pub struct RouterMetrics {
     pub scheduler: SchedulerMetrics,
     pub pool: PoolMetrics,
     pub data_layer: DataLayerMetrics,
+    pub reloads: ReloadMetrics,
     /// Labels: `model_rewrite_name`, `model_name`, `target_model`.
     pub model_rewrite_decisions: Family<Counter, 3>,
 }
@@ -64,6 +67,7 @@ impl RouterMetrics {
             scheduler: SchedulerMetrics::new(registry)?,
             pool: PoolMetrics::new(registry)?,
             data_layer: DataLayerMetrics::new(registry)?,
+            reloads: ReloadMetrics::new(registry)?,
             model_rewrite_decisions: registry.counter(rewrites)?,
         })
     }

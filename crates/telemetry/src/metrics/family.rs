@@ -34,6 +34,8 @@ pub struct Limits {
     pub max_values_per_label: usize,
     /// Series in all; one more may exist, whose labels are all [`OTHER`].
     pub max_series: usize,
+    /// Bytes of the label values of all series, but for that one.
+    pub max_label_bytes: usize,
 }
 
 /// The series of one metric. Cheap to clone; clones are the same family.
@@ -61,6 +63,8 @@ struct SeriesMap<M> {
     by_values: HashMap<Values, Arc<M>>,
     /// For each label, its values with the number of series that show them.
     distinct: Vec<HashMap<Box<str>, usize>>,
+    /// Bytes of all label values.
+    n_label_bytes: usize,
 }
 
 /// Label values in order of definition.
@@ -126,9 +130,9 @@ pub(super) const ALPHA: &str = "[ALPHA] ";
 
 impl Default for Limits {
     fn default() -> Self {
-        // The values are those of the Go implementation's model and fairness labels; the series
-        // bound keeps a page of histograms below some tens of megabytes in the worst case.
-        Self { max_values_per_label: 1_000, max_series: 10_000 }
+        // The values are those of the Go implementation's model and fairness labels; the others keep a
+        // family of counters or gauges within half a megabyte of the page.
+        Self { max_values_per_label: 1_000, max_series: 2_048, max_label_bytes: 2_048 * 80 }
     }
 }
 
@@ -233,7 +237,11 @@ impl<M: Metric> Store<M> {
                 Err(label) => return Err((twin.name, label)),
             },
         };
-        let series = SeriesMap { by_values: HashMap::new(), distinct: vec![HashMap::new(); N] };
+        let series = SeriesMap {
+            by_values: HashMap::new(),
+            distinct: vec![HashMap::new(); N],
+            n_label_bytes: 0,
+        };
         let store = Self {
             name: def.name,
             help: def.help,
@@ -292,7 +300,12 @@ impl<M: Metric> Store<M> {
             let known = distinct.contains_key(*value);
             if (room || known) && value.len() <= MAX_VALUE_BYTES { *value } else { OTHER }
         };
-        values.iter().zip(&series.distinct).map(bound).collect()
+        let shown: Vec<&str> = values.iter().zip(&series.distinct).map(bound).collect();
+        let n_more_bytes = n_bytes(shown.iter().copied());
+        if series.n_label_bytes + n_more_bytes > self.limits.max_label_bytes {
+            return vec![OTHER; values.len()];
+        }
+        shown
     }
 }
 
@@ -349,11 +362,13 @@ impl<M> SeriesMap<M> {
         for (distinct, value) in self.distinct.iter_mut().zip(values) {
             *distinct.entry_ref(*value).or_insert(0) += 1;
         }
+        self.n_label_bytes += n_bytes(values.iter().copied());
         let values = values.iter().map(|&value| Box::from(value)).collect();
         self.by_values.insert(Values(values), metric);
     }
 
     fn forget(&mut self, values: &Values) {
+        self.n_label_bytes -= n_bytes(values.0.iter().map(|value| &**value));
         for (distinct, value) in self.distinct.iter_mut().zip(values.0.iter()) {
             let Some(n_series) = distinct.get_mut(value) else { continue };
             *n_series -= 1;
@@ -362,6 +377,10 @@ impl<M> SeriesMap<M> {
             }
         }
     }
+}
+
+fn n_bytes<'a>(values: impl Iterator<Item = &'a str>) -> usize {
+    values.map(str::len).sum()
 }
 
 // === impl Values and Lookup ===

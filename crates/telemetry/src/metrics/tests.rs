@@ -177,7 +177,7 @@ fn twins_show_sums_of_what_they_leave_out() {
 #[test]
 fn removed_series_leave_the_page_and_make_room() {
     let registry = Registry::default();
-    let limits = Limits { max_values_per_label: 2, max_series: 10 };
+    let limits = Limits { max_values_per_label: 2, max_series: 10, ..Limits::default() };
     let gauge = registry.gauge(Def::new("g", "G.", ["endpoint"]).limits(limits)).unwrap();
     let kept = gauge.with(["a"]);
     gauge.with(["b"]).set(1.0);
@@ -196,7 +196,7 @@ fn removed_series_leave_the_page_and_make_room() {
 #[test]
 fn a_family_cannot_grow_beyond_its_bounds() {
     let registry = Registry::default();
-    let limits = Limits { max_values_per_label: 100, max_series: 50 };
+    let limits = Limits { max_values_per_label: 100, max_series: 50, ..Limits::default() };
     let family = registry.counter(Def::new("n_total", "N.", ["a", "b"]).limits(limits)).unwrap();
     for a in 0..60 {
         for b in 0..60 {
@@ -209,6 +209,21 @@ fn a_family_cannot_grow_beyond_its_bounds() {
     let long = "x".repeat(100_000);
     family.with([&long, "b"]).inc();
     assert!(registry.encode(Format::Text).len() < 10_000);
+}
+
+#[test]
+fn a_family_of_long_values_holds_fewer_series() {
+    let registry = Registry::default();
+    let limits = Limits { max_label_bytes: 1_000, ..Limits::default() };
+    let family = registry.counter(Def::new("n_total", "N.", ["a"]).limits(limits)).unwrap();
+    for n in 0..100 {
+        family.with([&format!("{n:0100}")]).inc();
+    }
+    assert_eq!(family.n_series(), 11, "ten and the one that takes the rest");
+    assert_eq!(family.get(["other"]).unwrap().get(), 90);
+    family.retain(|[a]| a == "other");
+    family.with([&"x".repeat(900)]).inc();
+    assert_eq!(family.n_series(), 2, "what goes makes room");
 }
 
 #[test]

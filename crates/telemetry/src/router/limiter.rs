@@ -1,31 +1,39 @@
 //! Bounds on names that clients choose, before they become label values.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use parking_lot::RwLock;
 
 use crate::metrics::OTHER;
 
-/// Decides which names are shown as they are and which as [`OTHER`].
-///
-/// Pinned names (models that an endpoint or a rewrite knows) are always shown. Other names are
-/// shown first come, first served, but only while nothing is pinned: once the router knows which
-/// models exist, invented ones cannot take room. A name that is shown once is shown for good, so
-/// that series do not move.
-#[derive(Debug)]
-pub struct NameLimiter {
-    max_names: usize,
-    names: RwLock<Names>,
+/// Who vouches for the name of a model, the strongest first. Each has room of its own, so that what one
+/// lets in cannot crowd out what a stronger one says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KnownBy {
+    /// A model server's metrics page names it.
+    Page,
+    /// A model server has answered a request for it with a status below 400. Servers that take any name
+    /// vouch for any name.
+    Response,
+    /// A request that was served for another name asked for it: who rewrites names knows it.
+    Rewrite,
 }
 
-#[derive(Debug, Default)]
-struct Names {
-    pinned: HashSet<Box<str>>,
-    first_come: HashSet<Box<str>>,
+/// Models that the router knows. A name that is known stays known, so that series do not move.
+#[derive(Debug)]
+pub struct KnownModels {
+    names: RwLock<HashMap<Box<str>, KnownBy>>,
+}
+
+/// Shows the first names that come, for labels whose values nobody can vouch for.
+#[derive(Debug)]
+pub struct FirstNames {
+    max_names: usize,
+    names: RwLock<HashSet<Box<str>>>,
 }
 
 /// A name longer than this is never shown: no model or tenant is called so.
-const MAX_NAME_BYTES: usize = 512;
+const MAX_NAME_BYTES: usize = 256;
 
 /// Whether a name may stand on the page. Prometheus gives up on the whole page at a NUL within a label, so
 /// one request could end all monitoring; other control characters break what reads it by lines.
@@ -33,8 +41,64 @@ fn is_showable(name: &str) -> bool {
     name.len() <= MAX_NAME_BYTES && !name.contains(char::is_control)
 }
 
-impl NameLimiter {
-    /// Room for `max_names` pinned names and as many that came first.
+// === impl KnownBy ===
+
+impl KnownBy {
+    /// Models that pages or responses vouch for are as many as Go shows. Clients can send the header that
+    /// rewrites, so few names come in by it.
+    const fn max_names(self) -> usize {
+        match self {
+            Self::Page | Self::Response => 1_000,
+            Self::Rewrite => 100,
+        }
+    }
+}
+
+// === impl KnownModels ===
+
+impl KnownModels {
+    pub fn new() -> Self {
+        Self { names: RwLock::default() }
+    }
+
+    /// Who vouches for this name.
+    pub fn known_by(&self, name: &str) -> Option<KnownBy> {
+        self.names.read().get(name).copied()
+    }
+
+    /// Makes a name known for good. False where there is no room for another, or where the name cannot stand
+    /// on a page.
+    pub fn learn(&self, name: &str, by: KnownBy) -> bool {
+        let is_known = |known: Option<&KnownBy>| known.is_some_and(|known| *known <= by);
+        if is_known(self.names.read().get(name)) {
+            return true;
+        }
+        if name.is_empty() || !is_showable(name) {
+            return false;
+        }
+        let mut names = self.names.write();
+        let known = names.get(name);
+        if is_known(known) {
+            return true;
+        }
+        if names.values().filter(|of| **of == by).count() >= by.max_names() {
+            return known.is_some();
+        }
+        names.insert(name.into(), by);
+        true
+    }
+}
+
+impl Default for KnownModels {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// === impl FirstNames ===
+
+impl FirstNames {
+    /// Room for `max_names`.
     pub fn new(max_names: usize) -> Self {
         Self { max_names, names: RwLock::default() }
     }
@@ -49,42 +113,19 @@ impl NameLimiter {
         }
         {
             let names = self.names.read();
-            if names.shows(name) {
+            if names.contains(name) {
                 return name;
             }
-            if !names.has_room(self.max_names) {
+            if names.len() >= self.max_names {
                 return OTHER;
             }
         }
         let mut names = self.names.write();
-        if !names.has_room(self.max_names) {
-            return if names.shows(name) { name } else { OTHER };
+        if names.len() >= self.max_names && !names.contains(name) {
+            return OTHER;
         }
-        names.first_come.insert(name.into());
+        names.insert(name.into());
         name
-    }
-
-    /// Makes a name shown for good. False when there is no room left.
-    pub fn pin(&self, name: &str) -> bool {
-        if self.names.read().pinned.contains(name) {
-            return true;
-        }
-        let mut names = self.names.write();
-        if name.is_empty() || !is_showable(name) || names.pinned.len() >= self.max_names {
-            return false;
-        }
-        names.pinned.insert(name.into());
-        true
-    }
-}
-
-impl Names {
-    fn shows(&self, name: &str) -> bool {
-        self.pinned.contains(name) || self.first_come.contains(name)
-    }
-
-    fn has_room(&self, max_names: usize) -> bool {
-        self.pinned.is_empty() && self.first_come.len() < max_names
     }
 }
 
@@ -93,53 +134,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_known_names_the_first_are_shown() {
-        let limiter = NameLimiter::new(2);
-        assert_eq!(limiter.show("a"), "a");
-        assert_eq!(limiter.show("b"), "b");
-        assert_eq!(limiter.show("c"), OTHER);
-        assert_eq!(limiter.show("a"), "a");
-        assert_eq!(limiter.show(""), "");
+    fn the_first_names_are_shown() {
+        let names = FirstNames::new(2);
+        assert_eq!(names.show("a"), "a");
+        assert_eq!(names.show("b"), "b");
+        assert_eq!(names.show("c"), OTHER);
+        assert_eq!(names.show("a"), "a");
+        assert_eq!(names.show(""), "");
     }
 
     #[test]
-    fn once_names_are_known_invented_ones_take_no_room() {
-        let limiter = NameLimiter::new(3);
-        assert_eq!(limiter.show("early"), "early");
-        assert!(limiter.pin("llama"));
-        assert_eq!(limiter.show("llama"), "llama");
-        assert_eq!(limiter.show("invented"), OTHER);
-        assert_eq!(limiter.show("early"), "early", "what was shown stays shown");
+    fn models_are_known_by_the_strongest_that_vouches() {
+        let models = KnownModels::new();
+        let check = |by, expected| {
+            assert!(models.learn("llama", by));
+            assert_eq!(models.known_by("llama"), Some(expected));
+        };
+        assert_eq!(models.known_by("llama"), None);
+        check(KnownBy::Rewrite, KnownBy::Rewrite);
+        check(KnownBy::Response, KnownBy::Response);
+        check(KnownBy::Page, KnownBy::Page);
+        check(KnownBy::Response, KnownBy::Page);
+        assert!(!models.learn("", KnownBy::Page));
     }
 
     #[test]
-    fn known_names_find_room_after_invented_ones_filled_theirs() {
-        let limiter = NameLimiter::new(2);
-        for name in ["x", "y", "z"] {
-            limiter.show(name);
+    fn what_one_lets_in_takes_no_room_from_another() {
+        let models = KnownModels::new();
+        for by in [KnownBy::Rewrite, KnownBy::Response, KnownBy::Page] {
+            let n_learnt = (0..2_000).filter(|n| models.learn(&format!("{by:?}-{n}"), by)).count();
+            assert_eq!(n_learnt, by.max_names(), "{by:?}");
         }
-        assert!(limiter.pin("llama"));
-        assert_eq!(limiter.show("llama"), "llama");
-        assert!(limiter.pin("qwen"));
-        assert!(!limiter.pin("too-many"));
-        assert_eq!(limiter.show("too-many"), OTHER);
+        assert!(models.learn("Response-0", KnownBy::Page), "known, though pages have no room left");
+        assert_eq!(models.known_by("Response-0"), Some(KnownBy::Response));
     }
 
     #[test]
     fn names_that_break_the_page_are_not_shown() {
-        let limiter = NameLimiter::new(8);
-        for name in ["sim\0model", "a\r\nx: y", "tab\t", "next\u{85}line"] {
-            assert_eq!(limiter.show(name), OTHER, "{name:?}");
-            assert!(!limiter.pin(name), "{name:?}");
-        }
-        assert_eq!(limiter.show("模型/v1"), "模型/v1");
-    }
-
-    #[test]
-    fn absurdly_long_names_are_not_shown() {
-        let limiter = NameLimiter::new(2);
+        let (names, models) = (FirstNames::new(8), KnownModels::new());
         let long = "x".repeat(MAX_NAME_BYTES + 1);
-        assert_eq!(limiter.show(&long), OTHER);
-        assert!(!limiter.pin(&long));
+        for name in ["sim\0model", "a\r\nx: y", "tab\t", "next\u{85}line", &long] {
+            assert_eq!(names.show(name), OTHER, "{name:?}");
+            assert!(!models.learn(name, KnownBy::Page), "{name:?}");
+        }
+        assert_eq!(names.show("模型/v1"), "模型/v1");
     }
 }

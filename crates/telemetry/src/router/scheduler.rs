@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::buckets;
-use crate::metrics::{Counter, Def, Family, Histogram, RegisterError, Registry, Twin};
+use crate::metrics::{Counter, Def, Family, Histogram, Limits, RegisterError, Registry, Twin};
 
 /// Families of the scheduler and of plugin calls.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct SchedulerMetrics {
     pub plugin_duration: Family<Histogram, 3>,
     /// Labels: `extension_point`, `plugin_type`, `plugin_name`, `access` (`read`, `write`).
     pub data_scope_violations: Family<Counter, 4>,
+    /// Labels: `extension_point`, `plugin_type`, `plugin_name`.
+    pub plugin_panics: Family<Counter, 3>,
 }
 
 /// Where in a request's life a plugin runs: values of the `extension_point` label.
@@ -38,6 +40,10 @@ pub enum ExtensionPoint {
     ResponseStreaming,
 }
 
+/// A pool may have a thousand endpoints and serve a few models.
+const ATTEMPTS: Limits =
+    Limits { max_values_per_label: 1_000, max_series: 4_096, max_label_bytes: 4_096 * 80 };
+
 impl SchedulerMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, RegisterError> {
         let plugin_labels = ["extension_point", "plugin_type", "plugin_name"];
@@ -58,7 +64,8 @@ impl SchedulerMetrics {
                 &["status", "target_model_name", "namespace", "port"],
             )
             .renamed("pod_name", "endpoint_name"),
-        );
+        )
+        .limits(ATTEMPTS);
         let plugins = Def::alpha(
             "llm_d_epp_plugin_duration_seconds",
             "Time that a plugin takes at an extension point.",
@@ -70,11 +77,17 @@ impl SchedulerMetrics {
             "Total number of accesses to data that a plugin had not declared.",
             ["extension_point", "plugin_type", "plugin_name", "access"],
         );
+        let panics = Def::alpha(
+            "llm_d_epp_plugin_panics_total",
+            "Total number of calls of a plugin that panicked; each is a bug of the plugin.",
+            plugin_labels,
+        );
         Ok(Self {
             e2e_duration: registry.histogram(e2e, &buckets::microseconds())?.with([]),
             attempts: registry.counter(attempts)?,
             plugin_duration: registry.histogram(plugins, &buckets::microseconds())?,
             data_scope_violations: registry.counter(violations)?,
+            plugin_panics: registry.counter(panics)?,
         })
     }
 

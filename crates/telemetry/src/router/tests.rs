@@ -153,6 +153,9 @@ fn twins_can_be_left_out() {
 fn a_request_series_is_resolved_once_and_counts() {
     let registry = Registry::default();
     let metrics = RouterMetrics::new(&registry, &BUILD).unwrap();
+    for name in ["m", "n"] {
+        assert!(metrics.requests.know_model(name, KnownBy::Page));
+    }
     let series = metrics.request("m", "n", "tenant-a", -1);
     assert!(Arc::ptr_eq(&series, &metrics.request("m", "n", "tenant-a", -1)));
     series.total().inc();
@@ -183,29 +186,183 @@ fn requests_without_a_model_count_but_do_not_run() {
 }
 
 #[test]
-fn invented_names_cannot_fill_the_page() {
+fn invented_names_leave_no_series() {
     let registry = Registry::default();
     let metrics = RouterMetrics::new(&registry, &BUILD).unwrap();
     for n in 0..20_000 {
         let model = format!("model-{n}");
-        metrics.request(&model, &model, &format!("tenant-{n}"), n % 7).total().inc();
+        metrics.request(&model, &model, DEFAULT_FLOW, 0).total().inc();
     }
     let page = registry.encode(Format::Text);
-    let lines: Vec<_> =
-        page.lines().filter(|line| line.starts_with("llm_d_epp_request_total{")).collect();
-    assert!(lines.len() <= 4_097, "{}", lines.len());
-    let total: f64 =
-        lines.iter().map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum();
-    assert_eq!(total, 20_000.0);
+    let other = "llm_d_epp_request_total{fairness_id=\"default-flow\",model_name=\"other\",\
+                 priority=\"0\",target_model_name=\"other\"} 20000\n";
+    assert!(page.contains(other), "{page}");
+    assert!(!page.contains("model-"), "{page}");
 }
 
 #[test]
 fn known_models_are_shown_and_unknown_ones_are_not() {
     let registry = Registry::default();
     let metrics = RouterMetrics::new(&registry, &BUILD).unwrap();
-    assert!(metrics.requests.known_model("llama"));
+    let requests = &metrics.requests;
+    assert!(requests.knows_model("") && !requests.knows_model("llama"));
+    assert!(requests.know_model("llama", KnownBy::Response) && requests.knows_model("llama"));
     assert_eq!(metrics.request("llama", "llama", "t", 0).model(), "llama");
     let invented = metrics.request("invented", "llama", "t", 0);
     assert_eq!((invented.model(), invented.target_model()), ("other", "llama"));
     assert!(Arc::ptr_eq(&invented, &metrics.request("also-invented", "llama", "t", 0)));
+}
+
+#[test]
+fn fairness_ids_of_clients_leave_room_for_models() {
+    let registry = Registry::default();
+    let metrics = RouterMetrics::new(&registry, &BUILD).unwrap();
+    metrics.requests.know_model("early", KnownBy::Page);
+    for n in 0..10_000 {
+        metrics.request("early", "early", &format!("tenant-{n}"), 0).duration().observe(1.0);
+    }
+    metrics.requests.know_model("late", KnownBy::Page);
+    let late = metrics.request("late", "late", DEFAULT_FLOW, 0);
+    late.total().inc();
+    late.duration().observe(1.0);
+    late.error("Internal").inc();
+    let page = registry.encode(Format::Text);
+    let late = "{fairness_id=\"default-flow\",model_name=\"late\",priority=\"0\",\
+                target_model_name=\"late\"} 1\n";
+    for family in ["request_total", "request_duration_seconds_count"] {
+        assert!(page.contains(&format!("llm_d_epp_{family}{late}")), "{family}");
+    }
+    let rest = "llm_d_epp_request_duration_seconds_count{fairness_id=\"other\",\
+                model_name=\"early\",priority=\"0\",target_model_name=\"early\"} ";
+    let rest = page.lines().find_map(|line| line.strip_prefix(rest)).unwrap();
+    assert_eq!(rest, "9904", "ninety-six tenants have histograms of their own");
+    let twin = "inference_objective_request_duration_seconds_count{model_name=\"early\",\
+                target_model_name=\"early\"} 10000\n";
+    assert!(page.contains(twin), "nothing is lost");
+}
+
+/// What a page may have at the most, in bytes.
+const MAX_PAGE: usize = 16 << 20;
+/// By how much the counts of a histogram are longer after years of traffic.
+const MORE_DIGITS: usize = 11;
+
+/// Observes everything that can be observed of one request, in numbers that are long to write.
+fn observe_all(series: &RequestSeries) {
+    series.total().add(1 << 40);
+    drop(series.start_running());
+    for code in ERROR_CODES {
+        series.error(code).add(1 << 40);
+    }
+    for histogram in [
+        series.duration(),
+        series.request_size(),
+        series.response_size(),
+        series.input_tokens(),
+        series.output_tokens(),
+        series.cached_tokens(),
+        series.ntpot(),
+        series.ttft(true),
+        series.ttft(false),
+        series.streaming_tpot(),
+        series.streaming_itl(),
+    ] {
+        for _ in 0..3 {
+            histogram.observe(0.000_123_456_789_012_3);
+        }
+    }
+}
+
+/// As many values as the error label has.
+const ERROR_CODES: [&str; 17] = [
+    "BadRequest",
+    "Unauthorized",
+    "Forbidden",
+    "NotFound",
+    "RequestTimeout",
+    "PreconditionFailed",
+    "PayloadTooLarge",
+    "UnsupportedMediaType",
+    "HeadersTooLarge",
+    "ResourceExhausted",
+    "Internal",
+    "NotImplemented",
+    "ModelServerError",
+    "ServiceUnavailable",
+    "ModelServerTimeout",
+    "ClientDisconnect",
+    "Evicted",
+];
+
+/// The largest page: all that clients and a huge pool can put on it, with names of the given length.
+fn largest_page(name_bytes: usize, character: &str) -> usize {
+    let registry = Registry::default();
+    let metrics = RouterMetrics::new(&registry, &BUILD).unwrap();
+    let inflight = InflightMetrics::new(&registry).unwrap();
+    let name = |kind: &str, n: usize| {
+        let number = format!("{kind}{n}");
+        format!("{number}{}", character.repeat(name_bytes.saturating_sub(number.len())))
+    };
+    for n in 0..1_500 {
+        let model = name("m", n);
+        metrics.requests.know_model(&model, KnownBy::Page);
+        let series = metrics.request(&model, &model, DEFAULT_FLOW, i32::MIN);
+        observe_all(&series);
+        observe_all(&metrics.request(&model, &model, &name("f", n), i32::MIN + n as i32));
+        for at in 0..10 {
+            let endpoint = name("e", n * 10 + at);
+            let labels = ["success", series.target_model(), &endpoint, "namespace", "65535"];
+            metrics.scheduler.attempts.with(labels).add(1 << 40);
+            metrics.pool.per_endpoint_queue_size.with(["pool", &endpoint]).set(1e9);
+            for gauge in [&inflight.requests, &inflight.tokens] {
+                let fairness_id = series.fairness_id();
+                gauge.with([&endpoint, "namespace", "producer", fairness_id, "0"]).set(1e9);
+            }
+        }
+    }
+    for n in 0..100 {
+        let plugin = name("p", n);
+        metrics
+            .scheduler
+            .plugin(ExtensionPoint::ProcessProfilesResults, &plugin, &plugin)
+            .observe(1.0);
+        metrics.scheduler.plugin_panics.with(["ProcessProfilesResults", &plugin, &plugin]).inc();
+    }
+    let page = registry.encode(Format::OpenMetrics);
+    page.len() + MORE_DIGITS * page.lines().count()
+}
+
+#[test]
+fn a_page_is_bounded_whatever_clients_send() {
+    let check = |name_bytes, character| {
+        let n_bytes = largest_page(name_bytes, character);
+        assert!(n_bytes < MAX_PAGE, "{n_bytes} bytes with names of {name_bytes} {character:?}");
+        n_bytes
+    };
+    assert!(check(20, "x") > MAX_PAGE / 2, "the page is filled");
+    check(40, "\"");
+    check(256, "x");
+}
+
+#[test]
+fn reloads_are_on_the_page_before_the_first_one() {
+    let registry = Registry::default();
+    let metrics = RouterMetrics::new(&registry, &BUILD).unwrap();
+    let keys = metrics.reloads.follow(Followed::ApiKeys, 1_000.0);
+    let check = |successes, failures, is_successful, at| {
+        let page = registry.encode(Format::Text);
+        for line in [
+            format!("reloads_total{{result=\"success\",what=\"api_keys\"}} {successes}"),
+            format!("reloads_total{{result=\"failure\",what=\"api_keys\"}} {failures}"),
+            format!("last_reload_successful{{what=\"api_keys\"}} {is_successful}"),
+            format!("last_reload_success_timestamp_seconds{{what=\"api_keys\"}} {at}"),
+        ] {
+            assert!(page.contains(&format!("llm_d_epp_{line}\n")), "{line}: {page}");
+        }
+    };
+    check(0, 0, 1, 1_000);
+    keys.failed();
+    check(0, 1, 0, 1_000);
+    keys.failed();
+    keys.succeeded(2_000.0);
+    check(1, 2, 1, 2_000);
 }
