@@ -35,6 +35,7 @@ pub mod admin;
 pub mod body;
 pub mod scrape;
 pub mod server;
+mod stall;
 pub mod tls;
 pub mod upstream;
 

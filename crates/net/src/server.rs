@@ -9,6 +9,7 @@ mod activity;
 mod connection;
 mod cork;
 mod sniff;
+mod streams;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::accept::Places;
-use crate::{body::BoxError, tls::ServerTls};
+use crate::{body::BoxError, stall::DEFAULT_STALL_TIMEOUT, tls::ServerTls};
 
 /// What answers requests. Implemented for functions that return a future of a response.
 ///
@@ -72,6 +73,9 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a connection without a request stays open.
     pub idle_timeout: Duration,
+    /// How long a client may take nothing of a response: no byte from its connection, which is then closed,
+    /// or no piece of a body in an HTTP/2 stream, which is then reset. A slow client is never cut.
+    pub stall_timeout: Duration,
 }
 
 /// Who sent a request: an extension of every request.
@@ -197,6 +201,7 @@ impl Default for Limits {
             max_concurrent_streams: 1_024,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(2),
+            stall_timeout: DEFAULT_STALL_TIMEOUT,
         }
     }
 }

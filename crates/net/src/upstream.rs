@@ -32,7 +32,11 @@ use self::{
     connect::{Connection, Sender},
     pool::Pool,
 };
-use crate::{body::Body, tls::ClientTls};
+use crate::{
+    body::Body,
+    stall::{DEFAULT_STALL_TIMEOUT, Stalled},
+    tls::ClientTls,
+};
 
 /// A client with a pool of connections. Cheap to clone; clones share the pool.
 #[derive(Clone, Debug)]
@@ -47,6 +51,9 @@ pub struct UpstreamOptions {
     pub connect_timeout: Duration,
     /// Time from sending a request to its response head; none means as long as the caller waits.
     pub head_timeout: Option<Duration>,
+    /// How long a server may take no byte of what is sent before its connection is closed. A server may
+    /// leave a body unread while requests before it are at work, so the default only ends what hangs.
+    pub stall_timeout: Duration,
     /// Idle connections kept per target; beyond it the oldest is closed.
     pub max_idle_per_target: usize,
     /// How long a connection is kept without a request. Below the keep-alive of common model
@@ -254,10 +261,10 @@ impl Upstream {
                 let received = connection.n_received() != received_before;
                 let source = failed.into_error();
                 let addr = target.addr;
-                let error = if source.is_parse() {
-                    UpstreamError::BadResponse { addr, source }
-                } else {
-                    UpstreamError::NoResponse { addr, reused, received, source }
+                let error = match Stalled::behind(&source) {
+                    Some(Stalled { limit }) => UpstreamError::Stalled { addr, limit },
+                    None if source.is_parse() => UpstreamError::BadResponse { addr, source },
+                    None => UpstreamError::NoResponse { addr, reused, received, source },
                 };
                 Err(SendError { error, request })
             }
@@ -280,6 +287,7 @@ impl Default for UpstreamOptions {
         Self {
             connect_timeout: Duration::from_secs(5),
             head_timeout: None,
+            stall_timeout: DEFAULT_STALL_TIMEOUT,
             max_idle_per_target: 64,
             idle_timeout: Duration::from_secs(4),
             max_header_bytes: 64 << 10,

@@ -35,7 +35,7 @@ struct Relay {
     upstream: UpstreamBody,
     exchange: Exchange,
     access: AccessEntry,
-    idle: Idle,
+    silence: Silence,
     /// Pieces that were read and not yet taken.
     ready: <Chunks as IntoIterator>::IntoIter,
     trailers: Option<HeaderMap>,
@@ -44,6 +44,13 @@ struct Relay {
     broken: Option<BrokenOff>,
     /// The head announces the length that the model server announced.
     keeps_length: bool,
+}
+
+/// How long nothing has come from the model server while somebody waited for it. What passes while a slow
+/// client takes what came before says nothing about the model server.
+struct Silence {
+    idle: Idle,
+    is_awaited: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +108,7 @@ pub(crate) fn relay(
         upstream,
         exchange,
         access,
-        idle,
+        silence: Silence { idle, is_awaited: false },
         ready: Chunks::new().into_iter(),
         trailers: None,
         state: State::Streaming,
@@ -180,7 +187,7 @@ impl Relay {
                     return Poll::Pending;
                 }
                 Poll::Pending => {
-                    ready!(self.idle.poll_overdue(cx));
+                    ready!(self.silence.poll_overdue(cx));
                     self.fail(BrokenOff::Stalled);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -190,7 +197,7 @@ impl Relay {
     }
 
     fn take(&mut self, frame: Frame<Bytes>) {
-        self.idle.moved();
+        self.silence.broken();
         match frame.into_data() {
             Ok(chunk) => {
                 self.ready = self.exchange.on_chunk(chunk).into_iter();
@@ -249,6 +256,24 @@ impl Relay {
     }
 }
 
+// === impl Silence ===
+
+impl Silence {
+    /// Something came.
+    fn broken(&mut self) {
+        self.is_awaited = false;
+    }
+
+    /// Nothing has come; counts from the first time that this is asked.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_awaited {
+            self.is_awaited = true;
+            self.idle.moved();
+        }
+        self.idle.poll_overdue(cx)
+    }
+}
+
 impl Drop for Relay {
     fn drop(&mut self) {
         match self.state {
@@ -257,5 +282,36 @@ impl Drop for Relay {
             State::Streaming | State::Ended => self.access.end(Cause::ClientDisconnect),
             State::Breaking | State::Failed => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, time::Duration};
+
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    async fn is_overdue(silence: &mut Silence) -> bool {
+        poll_fn(|cx| Poll::Ready(silence.poll_overdue(cx).is_ready())).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_waiting_for_the_model_server_counts_as_its_silence() {
+        let mut silence = Silence { idle: Idle::new(Some(LIMIT)), is_awaited: false };
+        for _ in 0..3 {
+            // The client takes its time.
+            advance(2 * LIMIT).await;
+            assert!(!is_overdue(&mut silence).await);
+            advance(LIMIT / 2).await;
+            assert!(!is_overdue(&mut silence).await);
+            silence.broken();
+        }
+        let start = Instant::now();
+        poll_fn(|cx| silence.poll_overdue(cx)).await;
+        assert_eq!(start.elapsed(), LIMIT);
     }
 }

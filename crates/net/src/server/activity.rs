@@ -19,7 +19,10 @@ pub(super) struct Activity {
     clock: Clock,
     http2: AtomicBool,
     n_requests: AtomicUsize,
-    /// When the last request ended, or the connection began. Nanoseconds.
+    /// The socket took nothing of the last write: what is left of a response waits for the client, who may
+    /// be slow. How long is the business of the stream's `WriteLimit`.
+    is_blocked: AtomicBool,
+    /// When the last request ended, the last response was out, or the connection began. Nanoseconds.
     idle_since: AtomicU64,
     /// When the first byte of the next request head came; [`NONE`] while none has.
     head_since: AtomicU64,
@@ -46,6 +49,7 @@ impl Activity {
             clock,
             http2: AtomicBool::new(false),
             n_requests: AtomicUsize::new(0),
+            is_blocked: AtomicBool::new(false),
             idle_since: AtomicU64::new(now),
             // A connection that says nothing at first is held to the time for a head.
             head_since: AtomicU64::new(now),
@@ -66,6 +70,15 @@ impl Activity {
         }
     }
 
+    /// Something was written, or was not taken.
+    #[inline]
+    pub(super) fn on_write(&self, is_blocked: bool) {
+        if self.is_blocked.load(Ordering::Relaxed) != is_blocked {
+            self.idle_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
+            self.is_blocked.store(is_blocked, Ordering::Relaxed);
+        }
+    }
+
     /// A whole request head came in.
     pub(super) fn on_request(self: &Arc<Self>) -> InRequest {
         self.n_requests.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +95,7 @@ impl Activity {
     pub(super) fn check(&self, limits: &Limits) -> Result<Stamp, Overdue> {
         let now = self.clock.now();
         let limit_of = |since: u64, limit| Stamp::from_nanos(since) + limit;
-        if self.n_requests.load(Ordering::Relaxed) > 0 {
+        if self.n_requests.load(Ordering::Relaxed) > 0 || self.is_blocked.load(Ordering::Relaxed) {
             return Ok(now + limits.header_timeout.min(limits.idle_timeout));
         }
         let idle_until = limit_of(self.idle_since.load(Ordering::Relaxed), limits.idle_timeout);
@@ -146,6 +159,20 @@ mod tests {
         drop(request);
         pass(59).await;
         assert!(activity.check(&limits()).is_ok(), "idle time counts from the end of the request");
+        pass(1).await;
+        assert_eq!(activity.check(&limits()), Err(Overdue::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_slow_client_has_yet_to_take_is_no_idleness() {
+        let activity = Activity::new(Clock::new());
+        activity.on_write(true);
+        pass(3600).await;
+        assert!(activity.check(&limits()).is_ok());
+        activity.on_write(false);
+        activity.head_since.store(NONE, Ordering::Relaxed);
+        pass(59).await;
+        assert!(activity.check(&limits()).is_ok(), "idle time counts from the last byte");
         pass(1).await;
         assert_eq!(activity.check(&limits()), Err(Overdue::Idle));
     }

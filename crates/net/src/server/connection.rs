@@ -5,15 +5,12 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context as PollContext, Poll, ready},
+    task::{Context as PollContext, ready},
 };
 
-use bytes::Bytes;
 use http::Request;
-use http_body::{Frame, SizeHint};
 use hyper::{
     body::Incoming,
-    rt::Executor,
     server::conn::{http1, http2},
     service::{HttpService, service_fn},
 };
@@ -27,11 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Handler, Peer, Protocols, ServerOptions,
-    activity::{Activity, InRequest, Overdue},
+    activity::{Activity, Overdue},
     cork::{Corked, cork},
     sniff::Watched,
+    streams::{Counted, Streams},
 };
-use crate::tls::ServerTls;
+use crate::{stall::WriteLimit, tls::ServerTls};
 
 /// What all connections of a server share.
 pub(super) struct Context<H> {
@@ -42,19 +40,6 @@ pub(super) struct Context<H> {
     pub(super) cut: CancellationToken,
     pub(super) clock: Clock,
     pub(super) handler: H,
-}
-
-/// A response body that keeps its request counted until it is sent or dropped.
-struct Counted<B> {
-    body: B,
-    _request: InRequest,
-}
-
-/// Runs the streams of an HTTP/2 connection as tasks of the server.
-#[derive(Clone)]
-struct Streams {
-    tasks: Tasks,
-    cut: CancellationToken,
 }
 
 /// A connection that can be asked to end in order.
@@ -68,6 +53,7 @@ pub(super) async fn serve<H: Handler>(stream: TcpStream, peer: Peer, context: Ar
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let stream = WriteLimit::new(stream, context.options.limits.stall_timeout);
     let cut = context.cut.clone();
     let served = async {
         match &context.tls {
@@ -99,8 +85,12 @@ pub(super) async fn serve<H: Handler>(stream: TcpStream, peer: Peer, context: Ar
 }
 
 /// `http2` is what ALPN said, if it said anything.
-async fn serve_stream<H, T>(stream: T, http2: Option<bool>, peer: Peer, context: &Arc<Context<H>>)
-where
+pub(super) async fn serve_stream<H, T>(
+    stream: T,
+    http2: Option<bool>,
+    peer: Peer,
+    context: &Arc<Context<H>>,
+) where
     H: Handler,
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -133,7 +123,7 @@ where
         let context = Arc::clone(&handler);
         async move {
             let response = context.handler.handle(request).await;
-            Ok::<_, Infallible>(response.map(|body| Counted { body, _request: counted }))
+            Ok::<_, Infallible>(response.map(|body| Counted::new(body, counted)))
         }
     });
     let ended = if http2 {
@@ -166,7 +156,11 @@ fn http1_builder<H>(context: &Context<H>) -> http1::Builder {
 
 fn http2_builder<H>(context: &Context<H>) -> http2::Builder<Streams> {
     let (options, limits) = (&context.options, &context.options.limits);
-    let streams = Streams { tasks: context.tasks.clone(), cut: context.cut.clone() };
+    let streams = Streams {
+        tasks: context.tasks.clone(),
+        cut: context.cut.clone(),
+        stall_timeout: limits.stall_timeout,
+    };
     let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
@@ -255,45 +249,5 @@ where
 {
     fn end_in_order(self: Pin<&mut Self>) {
         self.graceful_shutdown();
-    }
-}
-
-// === impl Streams ===
-
-impl<F> Executor<F> for Streams
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        let cut = self.cut.clone();
-        self.tasks.spawn("http2 stream", async move {
-            tokio::select! {
-                biased;
-                () = cut.cancelled() => {}
-                () = stream => {}
-            }
-        });
-    }
-}
-
-// === impl Counted ===
-
-impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Counted<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut PollContext<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -1,3 +1,5 @@
+mod stalled;
+
 use http::StatusCode;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{Target, UpstreamError, UpstreamOptions};
-use crate::body::Body;
+use crate::{body::Body, stall::WriteLimit};
 
 /// A connection that can carry a request.
 #[derive(Debug)]
@@ -68,6 +68,7 @@ pub(super) async fn connect(
             .await
             .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
             .map_err(|source| UpstreamError::Connect { addr, source })?;
+        let stream = WriteLimit::new(stream, options.stall_timeout);
         let Some(name) = &target.tls_name else {
             return handshake(stream, target, options, tasks).await;
         };

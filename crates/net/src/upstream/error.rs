@@ -36,6 +36,10 @@ pub enum UpstreamError {
         received: bool,
         source: hyper::Error,
     },
+    /// The server took no byte of the request for so long that the connection was closed; what it took
+    /// before may be at work.
+    #[error("{addr} took nothing of the request for {limit:?}")]
+    Stalled { addr: SocketAddr, limit: Duration },
     /// No response head in time; the request may be at work.
     #[error("no response from {addr} within {limit:?}")]
     HeadTimeout { addr: SocketAddr, limit: Duration },
@@ -56,6 +60,7 @@ impl UpstreamError {
         match self {
             Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Handshake { .. } => true,
             Self::NoResponse { .. }
+            | Self::Stalled { .. }
             | Self::HeadTimeout { .. }
             | Self::BadResponse { .. }
             | Self::BadRequest { .. }

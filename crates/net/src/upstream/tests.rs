@@ -1,5 +1,6 @@
 use std::sync::atomic::AtomicUsize;
 
+use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use tokio::sync::{Notify, mpsc};
@@ -281,6 +282,45 @@ async fn a_head_that_does_not_come_in_time_is_an_error() {
     assert!(matches!(failed.error, UpstreamError::HeadTimeout { .. }), "{failed:?}");
     assert_eq!(reports.recv().await, Some("asked"));
     assert_eq!(reports.recv().await, Some("closed"));
+}
+
+/// A kept connection on which nothing moves is not one that the server had closed: the request is at work,
+/// as far as anybody knows.
+#[tokio::test]
+async fn a_server_that_never_reads_the_body_is_given_up_and_sent_nothing_again() {
+    let tasks = Tasks::new();
+    let given_up = Arc::new(Notify::new());
+    let (closed, mut sees_close) = mpsc::channel(1);
+    let waits = Arc::clone(&given_up);
+    let addr = scripted(&tasks, move |_, mut stream| {
+        let (waits, closed) = (Arc::clone(&waits), closed.clone());
+        async move {
+            read_head(&mut stream).await;
+            say(&mut stream, ANSWER).await;
+            waits.notified().await;
+            wait_for_close(&mut stream).await;
+            closed.send(()).await.unwrap();
+        }
+    });
+    let target = Target::clear(addr.await);
+    let limit = Duration::from_millis(60);
+    let options =
+        UpstreamOptions { stall_timeout: limit, idle_timeout: SOON, ..UpstreamOptions::default() };
+    let client = Upstream::new(options, &tasks);
+    assert_eq!(text(client.send(&target, get("/")).await.unwrap()).await, "ok");
+    // More than the two sockets can hold.
+    let body = Bytes::from(vec![b'x'; 64 << 20]);
+    let mut n_made = 0;
+    let sending = client.send_replayable(&target, || {
+        n_made += 1;
+        Request::post("/").body(full(body.clone())).unwrap()
+    });
+    let failed = tokio::time::timeout(SOON, sending).await.unwrap().unwrap_err();
+    assert!(matches!(failed.error, UpstreamError::Stalled { .. }), "{failed:?}");
+    assert!(failed.error.is_endpoint_fault() && !failed.error.is_connect());
+    assert_eq!((n_made, client.n_connects()), (1, 1));
+    given_up.notify_one();
+    sees_close.recv().await.unwrap();
 }
 
 #[tokio::test]

@@ -11,5 +11,6 @@ mod http2;
 mod local;
 mod models;
 mod retries;
+mod stalled;
 mod streams;
 mod world;
