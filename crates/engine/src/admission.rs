@@ -6,8 +6,6 @@ use std::time::Duration;
 use router_core::{Candidates, Rejection, Stamp};
 use router_framework::{Freshness, PoolView, SaturationDetector};
 
-use crate::isolate::isolated;
-
 /// When a shed client may try again. Without a queue there is no drain rate to compute it from.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -26,8 +24,7 @@ pub(crate) fn admit(
     }
     let endpoints: Vec<_> = candidates.iter().map(|(_, endpoint)| endpoint).collect();
     let view = PoolView { endpoints: &endpoints, now, freshness };
-    let saturation = isolated("saturation detector", "Admission", || detector.saturation(&view));
-    if saturation.is_none_or(|saturation| saturation.value < 1.0) {
+    if detector.saturation(&view).value < 1.0 {
         return Ok(());
     }
     Err(Rejection::saturated("system saturated, sheddable request dropped")

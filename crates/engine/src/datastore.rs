@@ -8,7 +8,8 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use router_core::{EndpointSpec, Pool, PoolDelta, PoolSnapshot};
-use router_framework::{EndpointListener, EndpointSink};
+use router_framework::{EndpointListener, EndpointSink, loader::Named};
+use router_telemetry::RouterMetrics;
 use tokio::sync::watch;
 
 use crate::{isolate::isolated, objectives::Objectives};
@@ -17,7 +18,8 @@ use crate::{isolate::isolated, objectives::Objectives};
 pub struct Datastore {
     pool: Pool,
     objectives: ArcSwap<Objectives>,
-    listeners: Vec<Arc<dyn EndpointListener>>,
+    listeners: Vec<Named<dyn EndpointListener>>,
+    metrics: Arc<RouterMetrics>,
     /// Keeps deltas in order for the listeners.
     publishing: Mutex<()>,
     /// Version of the snapshot that was published last.
@@ -26,11 +28,16 @@ pub struct Datastore {
 }
 
 impl Datastore {
-    pub(crate) fn new(n_state_slots: usize, listeners: Vec<Arc<dyn EndpointListener>>) -> Self {
+    pub(crate) fn new(
+        n_state_slots: usize,
+        listeners: Vec<Named<dyn EndpointListener>>,
+        metrics: Arc<RouterMetrics>,
+    ) -> Self {
         Self {
             pool: Pool::new(n_state_slots),
             objectives: ArcSwap::default(),
             listeners,
+            metrics,
             publishing: Mutex::new(()),
             version: watch::Sender::new(0),
             synced: AtomicBool::new(false),
@@ -62,12 +69,12 @@ impl Datastore {
     fn publish(&self, change: impl FnOnce(&Pool) -> PoolDelta) {
         let _in_order = self.publishing.lock();
         let delta = change(&self.pool);
-        for listener in &self.listeners {
+        for Named { ident, role } in &self.listeners {
             for endpoint in &delta.removed {
-                isolated("endpoint listener", "Discovery", || listener.removed(endpoint));
+                isolated(&self.metrics, ident, "Discovery", || role.removed(endpoint));
             }
             for endpoint in &delta.added {
-                isolated("endpoint listener", "Discovery", || listener.added(endpoint));
+                isolated(&self.metrics, ident, "Discovery", || role.added(endpoint));
             }
         }
         self.synced.store(true, Ordering::Release);
@@ -94,6 +101,8 @@ impl EndpointSink for Datastore {
 mod tests {
     use super::*;
     use router_core::Endpoint;
+    use router_framework::loader::Ident;
+    use router_telemetry::{BUILD, Registry};
 
     #[derive(Default)]
     struct Log(Mutex<Vec<String>>);
@@ -111,7 +120,10 @@ mod tests {
     #[test]
     fn a28_listeners_hear_of_a_removal_before_the_slot_is_used_again() {
         let log = Arc::new(Log::default());
-        let store = Datastore::new(0, vec![Arc::clone(&log) as Arc<dyn EndpointListener>]);
+        let ident = Ident { name: "log".into(), plugin_type: "log".into() };
+        let listener = Named { ident, role: Arc::clone(&log) as Arc<dyn EndpointListener> };
+        let metrics = RouterMetrics::new(&Registry::default(), &BUILD).unwrap();
+        let store = Datastore::new(0, vec![listener], Arc::new(metrics));
         assert!(!store.is_synced());
         let spec = |name: &str| EndpointSpec::new("d", name, "10.0.0.1", 1);
         store.replace(vec![spec("a")]);

@@ -1,30 +1,27 @@
 //! The steps from a parsed request to its destination (`spec/request-path.md` §2.2).
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use http::HeaderValue;
-use router_core::{Candidates, ErrorCode, Rejection, Stamp, header, header::HeadPatch};
+use router_core::{Candidates, Endpoint, ErrorCode, Rejection, Stamp, header, header::HeadPatch};
 use router_framework::{
-    Identity, Lease, Outcome, Outputs, ParsedRequest, ProduceError, Produced, Request, RequestCx,
+    Identity, Outcome, Outputs, ParsedRequest, ProduceError, Produced, Request, RequestCx,
     RequestData, RequestHead, keys::TokenizedPrompt,
 };
 use router_rt::{Rng, deadline};
-use router_telemetry::router::RequestSeries;
+use router_telemetry::router::{DEFAULT_FLOW, RequestSeries};
 use tracing::Span;
 
 use crate::{
     admission,
-    exchange::Exchange,
+    exchange::{Exchange, Held},
     explain::{self, DecisionRecord},
-    isolate::isolated,
+    isolate::{isolated, note_panic},
     observe::Point,
     router::{BodyPlan, Routed, Router},
     subset, trace,
 };
-
-/// Fairness id of requests that name none.
-const DEFAULT_FLOW: &str = "default-flow";
 
 /// Decides where a request goes. The future is cancelled by dropping it, at any point without a trace.
 pub(crate) async fn decide(
@@ -162,12 +159,13 @@ async fn route(
         admitter.call(Point::Admission, |admitter| admitter.admit(&cx, rng)).unwrap_or(Ok(()))?;
     }
     let outcome = schedule(router, &cx, rng, record)?;
-    if request.wants_cached_only() && !has_cached_prefix(router, &cx, &outcome) {
-        let message = "no decode worker has the requested KV cache";
-        return Err(Rejection::new(ErrorCode::PreconditionFailed, message));
-    }
-    let mut patch = HeadPatch::default();
-    let leases = take_leases(router, &cx, &outcome, &mut patch)?;
+    let (mut patch, leases) = match take_leases(router, &cx, &outcome) {
+        Ok(taken) => taken,
+        Err(rejection) => {
+            count_attempt(router, &series(router, request), outcome.target(&cx).map(|e| &**e));
+            return Err(rejection);
+        }
+    };
     trace::propagate(root, request, rng, &mut patch);
     Ok(routed(router, request, &cx, &outcome, patch, leases, root.clone()))
 }
@@ -195,7 +193,8 @@ fn candidates(
         record.n_candidates = candidates.len();
     }
     let detector = router.detector.inner();
-    let admitted = isolated(&router.detector.ident().name, "SaturationDetector", || {
+    let (metrics, plugin) = (&router.env.metrics, router.detector.ident());
+    let admitted = isolated(metrics, plugin, "SaturationDetector", || {
         admission::admit(request.priority, &candidates, detector, router.freshness, now)
     });
     admitted.unwrap_or(Ok(()))?;
@@ -252,12 +251,18 @@ async fn produce(
     for producer in &router.producers {
         let now = router.clock().now();
         let cx = RequestCx { request, candidates, data, now, freshness: router.freshness };
-        let made = match isolated(&producer.ident().name, Point::DataProducer.as_str(), || {
+        let (metrics, ident) = (&*router.env.metrics, producer.ident());
+        let made = match isolated(metrics, ident, Point::DataProducer.as_str(), || {
             (producer.inner().produce(&cx), producer.inner().deadline())
         }) {
             None => Err("it panicked".to_owned()),
             Some((Produced::Ready(made), _)) => made.map_err(|error| error.to_string()),
-            Some((Produced::Later(made), limit)) => wait_for(made, limit).await,
+            Some((Produced::Later(made), limit)) => {
+                wait_for(made, limit).await.unwrap_or_else(|panic| {
+                    note_panic(metrics, ident, Point::DataProducer.as_str(), &*panic);
+                    Err("it panicked".to_owned())
+                })
+            }
         };
         producer.observe(Point::DataProducer, router.clock().now().since(now));
         match made {
@@ -278,15 +283,14 @@ async fn produce(
     }
 }
 
-/// What a producer makes later, or why there is nothing.
+/// What a producer makes later, or why there is nothing; the error is its panic.
 async fn wait_for(
     made: BoxFuture<'_, Result<Outputs, ProduceError>>,
     limit: Duration,
-) -> Result<Outputs, String> {
+) -> Result<Result<Outputs, String>, Box<dyn Any + Send>> {
     match deadline(limit, AssertUnwindSafe(made).catch_unwind()).await {
-        Ok(Ok(made)) => made.map_err(|error| error.to_string()),
-        Ok(Err(_panic)) => Err("it panicked".to_owned()),
-        Err(_elapsed) => Err(format!("no answer within {limit:?}")),
+        Ok(made) => made.map(|made| made.map_err(|error| error.to_string())),
+        Err(_elapsed) => Ok(Err(format!("no answer within {limit:?}"))),
     }
 }
 
@@ -299,24 +303,23 @@ fn schedule(
     let outcome = router.scheduler.schedule(cx, rng, record.map(|record| &mut record.profiles));
     let metrics = &router.env.metrics.scheduler;
     metrics.e2e_duration.observe_duration(router.clock().now().since(cx.now));
-    let series = router.env.metrics.request(
-        &cx.request.model,
-        &cx.request.target_model,
-        &cx.request.fairness_id,
-        cx.request.priority,
-    );
-    match outcome.as_ref().ok().and_then(|outcome| outcome.target(cx)) {
-        Some(endpoint) => {
-            let spec = endpoint.spec();
-            let port = spec.port.to_string();
-            metrics
-                .attempts
-                .with(["success", series.target_model(), &spec.name, &spec.namespace, &port])
-                .inc();
-        }
-        None => metrics.attempts.with(["failure", series.target_model(), "", "", ""]).inc(),
+    // A successful attempt is counted with its request, whose model may not be known yet.
+    if outcome.as_ref().ok().and_then(|outcome| outcome.target(cx)).is_none() {
+        count_attempt(router, &series(router, cx.request), None);
     }
     outcome
+}
+
+/// Counts a scheduling attempt, which chose this endpoint or none.
+pub(crate) fn count_attempt(router: &Router, series: &RequestSeries, chosen: Option<&Endpoint>) {
+    let attempts = &router.env.metrics.scheduler.attempts;
+    let model = series.target_model();
+    let Some(endpoint) = chosen else {
+        return attempts.with(["failure", model, "", "", ""]).inc();
+    };
+    let spec = endpoint.spec();
+    let port = spec.port.to_string();
+    attempts.with(["success", model, &spec.name, &spec.namespace, &port]).inc();
 }
 
 /// Whether the chosen endpoint holds at least one block of the prompt.
@@ -327,21 +330,26 @@ fn has_cached_prefix(router: &Router, cx: &RequestCx<'_>, outcome: &Outcome) -> 
         .is_some_and(|found| found.matched_blocks > 0)
 }
 
-/// Runs all pre-request hooks; if one fails, what the others took is released.
+/// Runs all pre-request hooks; if one fails, what the others took is released. Gives the changes of the head
+/// that they ask for, too.
 fn take_leases(
     router: &Arc<Router>,
     cx: &RequestCx<'_>,
     outcome: &Outcome,
-    patch: &mut HeadPatch,
-) -> Result<Vec<Box<dyn Lease>>, Rejection> {
+) -> Result<(HeadPatch, Vec<Held>), Rejection> {
+    if cx.request.wants_cached_only() && !has_cached_prefix(router, cx, outcome) {
+        let message = "no decode worker has the requested KV cache";
+        return Err(Rejection::new(ErrorCode::PreconditionFailed, message));
+    }
+    let mut patch = HeadPatch::default();
     let mut leases = Vec::with_capacity(router.pre_requests.len());
     let mut failures = Vec::new();
-    for hook in &router.pre_requests {
+    for (at, hook) in router.pre_requests.iter().enumerate() {
         // A hook that fails half-way leaves no header behind.
         let mut own = HeadPatch::default();
         match hook.call(Point::PreRequest, |hook| hook.pre_request(cx, outcome, &mut own)) {
             Some(Ok(lease)) => {
-                leases.extend(lease);
+                leases.extend(lease.map(|lease| Held::new(at, lease)));
                 own.remove.into_iter().for_each(|name| patch.remove(name));
                 own.set.into_iter().for_each(|(name, value)| patch.set(name, value));
             }
@@ -349,8 +357,8 @@ fn take_leases(
             None => {}
         }
     }
-    let Some(first) = failures.pop() else { return Ok(leases) };
-    Exchange::release(leases, cx.now);
+    let Some(first) = failures.pop() else { return Ok((patch, leases)) };
+    Exchange::release(router, leases, cx.now);
     if failures.is_empty() {
         return Err(first);
     }
@@ -364,7 +372,7 @@ fn routed(
     cx: &RequestCx<'_>,
     outcome: &Outcome,
     plugin_patch: HeadPatch,
-    leases: Vec<Box<dyn Lease>>,
+    leases: Vec<Held>,
     root: Span,
 ) -> Routed {
     let run = outcome.primary_run();

@@ -9,12 +9,13 @@ use router_framework::{
     End, EndCause, Lease, MAX_TARGETS, MetadataNumber, Progress, PromptInput, Request, ResponseCx,
     ResponseKind, ResponseParser,
 };
-use router_telemetry::router::{RequestSeries, RunningGuard};
+use router_telemetry::router::{KnownBy, RequestSeries, RunningGuard};
 use router_wire::response::{ModelRestore, Usage};
 use smallvec::SmallVec;
 use tracing::Span;
 
 use crate::{
+    decide::count_attempt,
     isolate::isolated,
     observe::Point,
     router::{ParserEntry, Router},
@@ -30,9 +31,11 @@ pub struct Exchange {
     targets: SmallVec<[Arc<Endpoint>; MAX_TARGETS]>,
     /// Which target is being tried.
     at: usize,
-    leases: Vec<Box<dyn Lease>>,
+    leases: Vec<Held>,
     series: Arc<RequestSeries>,
     running: Option<RunningGuard>,
+    /// The request is in the counters that its model's name is on.
+    is_counted: bool,
     /// The response names another model than the client asked for.
     restores: bool,
     /// The request's span, open until its end.
@@ -41,6 +44,12 @@ pub struct Exchange {
     /// The error is in the counters already.
     error_counted: bool,
     ended: bool,
+}
+
+/// A lease, and which of the router's pre-request hooks took it.
+pub(crate) struct Held {
+    hook: usize,
+    lease: Box<dyn Lease>,
 }
 
 /// What is known of the response.
@@ -93,7 +102,7 @@ impl Exchange {
         router: Arc<Router>,
         request: Arc<Request>,
         targets: SmallVec<[Arc<Endpoint>; MAX_TARGETS]>,
-        leases: Vec<Box<dyn Lease>>,
+        leases: Vec<Held>,
         restores: bool,
         span: Span,
     ) -> Self {
@@ -103,13 +112,11 @@ impl Exchange {
             &request.fairness_id,
             request.priority,
         );
-        series.total().inc();
-        series.request_size().observe(request.parsed.n_body_bytes as f64);
         let running = series.start_running();
         if let Some(first) = targets.first() {
             router.health.picked(first, router.clock().now());
         }
-        Self {
+        let mut exchange = Self {
             router,
             request,
             targets,
@@ -117,12 +124,56 @@ impl Exchange {
             leases,
             series,
             running,
+            is_counted: false,
             restores,
             span,
             response: None,
             error_counted: false,
             ended: false,
+        };
+        // Whether a client has made up the name of a model that is not known is for the endpoint to say, so the
+        // request is counted later. Until then it runs under `other`.
+        let Request { model, target_model, .. } = &*exchange.request;
+        let (shown, shown_target) = (exchange.series.model(), exchange.series.target_model());
+        if *shown == **model && *shown_target == **target_model {
+            exchange.tally();
         }
+        exchange
+    }
+
+    /// Counts the request as what is known of its model by now, unless that is done.
+    fn count(&mut self) {
+        if self.is_counted {
+            return;
+        }
+        let Request { model, target_model, fairness_id, priority, .. } = &*self.request;
+        let metrics = &self.router.env.metrics;
+        let series = metrics.request(model, target_model, fairness_id, *priority);
+        if !Arc::ptr_eq(&series, &self.series) {
+            self.running = series.start_running();
+            self.series = series;
+        }
+        self.tally();
+    }
+
+    fn tally(&mut self) {
+        self.is_counted = true;
+        self.series.total().inc();
+        self.series.request_size().observe(self.request.parsed.n_body_bytes as f64);
+        count_attempt(&self.router, &self.series, self.targets.first().map(|first| &**first));
+    }
+
+    /// The head of a response has come, by which the endpoint may say that it knows the model.
+    fn count_by(&mut self, head: &ResponseHead<'_>) {
+        if !self.is_counted && !head.from_proxy && head.status.as_u16() < 400 {
+            let models = &self.router.env.metrics.requests;
+            let Request { model, target_model, .. } = &*self.request;
+            models.know_model(target_model, KnownBy::Response);
+            if model != target_model {
+                models.know_model(model, KnownBy::Rewrite);
+            }
+        }
+        self.count();
     }
 
     /// Lets go of the prompt: once the request is routed nobody reads it, and it keeps the body's memory.
@@ -177,13 +228,14 @@ impl Exchange {
         let Some(endpoint) = self.targets.get(at).cloned() else { return };
         self.router.health.picked(&endpoint, self.router.clock().now());
         for lease in &mut self.leases {
-            isolated("lease", "PreRequest", || lease.moved(&endpoint));
+            lease.call(&self.router, Point::PreRequest, |lease| lease.moved(&endpoint));
         }
     }
 
     /// The head of the response came. Gives what to change in it for the client.
     pub fn on_headers(&mut self, head: &ResponseHead<'_>) -> HeadPatch {
         let started = self.router.clock().now();
+        self.count_by(head);
         self.note_served(head);
         if let Some(endpoint) = self.endpoint() {
             if head.from_proxy {
@@ -272,7 +324,7 @@ impl Exchange {
                     .ttft(response.streaming)
                     .observe_duration(now.since(self.request.head.received));
                 for lease in &mut self.leases {
-                    isolated("lease", "ResponseStreaming", || lease.first_byte());
+                    lease.call(&self.router, Point::ResponseStreaming, |lease| lease.first_byte());
                 }
             }
         } else if response.streaming && !chunk.is_empty() {
@@ -298,9 +350,10 @@ impl Exchange {
             return;
         };
         let cx = response.cx(&self.request, endpoint, now);
-        let parser = response.reader.as_ref().map(|reader| &reader.parser);
-        let seen = parser.and_then(|parser| {
-            isolated("response parser", "ResponseParsing", || (parser.n_events(), parser.usage()))
+        let metrics = &self.router.env.metrics;
+        let seen = response.reader.as_ref().and_then(|Reader { entry, parser, .. }| {
+            let point = Point::ResponseParsing.as_str();
+            isolated(metrics, entry.timed.ident(), point, || (parser.n_events(), parser.usage()))
         });
         let (n_events, usage) = seen.unwrap_or_default();
         let progress = Progress {
@@ -326,6 +379,7 @@ impl Exchange {
         if std::mem::replace(&mut self.ended, true) {
             return metadata;
         }
+        self.count();
         self.running = None;
         let now = self.router.clock().now();
         if let (None, Some(endpoint)) = (&self.response, self.targets.get(self.at)) {
@@ -339,7 +393,7 @@ impl Exchange {
             at: now,
         };
         for mut lease in self.leases.drain(..) {
-            isolated("lease", "ResponseStreaming", || lease.end(&end));
+            lease.call(&self.router, Point::ResponseStreaming, |lease| lease.end(&end));
         }
         if let Some(endpoint) = self.targets.get(self.at) {
             for hook in &self.router.response_bodies {
@@ -355,6 +409,7 @@ impl Exchange {
     /// The request could not be served by any endpoint: counts the error and ends.
     pub fn reject(&mut self, rejection: &Rejection) {
         if !self.ended {
+            self.count();
             self.series.error(rejection.code.label()).inc();
             self.error_counted = true;
         }
@@ -412,10 +467,10 @@ impl Exchange {
     }
 
     /// Gives back leases of a request that was not routed in the end.
-    pub(crate) fn release(leases: Vec<Box<dyn Lease>>, now: Stamp) {
+    pub(crate) fn release(router: &Router, leases: Vec<Held>, now: Stamp) {
         let end = End { cause: EndCause::Error, status: None, usage: None, at: now };
         for mut lease in leases {
-            isolated("lease", "PreRequest", || lease.end(&end));
+            lease.call(router, Point::PreRequest, |lease| lease.end(&end));
         }
     }
 }
@@ -432,6 +487,20 @@ impl fmt::Debug for Exchange {
             .field("request", &self.request.external_id)
             .field("targets", &self.targets)
             .finish_non_exhaustive()
+    }
+}
+
+impl Held {
+    /// `hook` is the place of who took it among the router's pre-request hooks.
+    pub(crate) fn new(hook: usize, lease: Box<dyn Lease>) -> Self {
+        Self { hook, lease }
+    }
+
+    fn call(&mut self, router: &Router, point: Point, call: impl FnOnce(&mut dyn Lease)) {
+        if let Some(hook) = router.pre_requests.get(self.hook) {
+            let lease = &mut *self.lease;
+            isolated(&router.env.metrics, hook.ident(), point.as_str(), || call(lease));
+        }
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) struct Timed<T: ?Sized> {
     pub(crate) ident: Ident,
     pub(crate) role: Arc<T>,
     pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<RouterMetrics>,
     pub(crate) series: SmallVec<[(Point, Arc<Histogram>); 2]>,
 }
 
@@ -39,7 +40,7 @@ impl<T: ?Sized> Timed<T> {
     /// panicked.
     pub(crate) fn run<R>(&self, point: Point, call: impl FnOnce() -> R) -> (Option<R>, Duration) {
         let started = self.clock.now();
-        let result = isolated(&self.ident.name, point.as_str(), call);
+        let result = isolated(&self.metrics, &self.ident, point.as_str(), call);
         (result, self.clock.now().since(started))
     }
 
@@ -62,7 +63,7 @@ impl Timer {
         let Named { ident, role } = named;
         let plugin = |point| self.metrics.scheduler.plugin(point, &ident.plugin_type, &ident.name);
         let series = points.iter().map(|&point| (point, plugin(point))).collect();
-        Timed { ident, role, clock: self.clock, series }
+        Timed { ident, role, clock: self.clock, metrics: Arc::clone(&self.metrics), series }
     }
 
     pub(crate) fn all<T: ?Sized>(&self, named: Vec<Named<T>>, point: Point) -> Vec<Timed<T>> {

@@ -19,7 +19,7 @@ use router_framework::{
     PreRequest, Read, RequestHead, RequestHeaderHook, ResponseBodyHook, ResponseHeaderHook,
     SaturationDetector, Screener, SubsetHint,
     keys::{PrefixMatch, TokenizedPrompt},
-    loader::SourceBinding,
+    loader::{Ident, SourceBinding},
 };
 use router_rt::{Clock, Seeds};
 use router_telemetry::RouterMetrics;
@@ -70,7 +70,7 @@ pub struct Router {
     pub(crate) prefix_match: Read<Column<PrefixMatch>>,
     pub(crate) tokenized_prompt: Read<TokenizedPrompt>,
     pub(crate) n_request_slots: usize,
-    dumps: Vec<(Arc<str>, Arc<str>, Option<Arc<dyn DumpState>>)>,
+    dumps: Vec<(Ident, Option<Arc<dyn DumpState>>)>,
     next_id: AtomicU64,
 }
 
@@ -142,21 +142,19 @@ impl Router {
         let dumps = loaded
             .plugins
             .iter()
-            .map(|plugin| {
-                (
-                    plugin.ident.name.clone(),
-                    plugin.ident.plugin_type.clone(),
-                    plugin.instance.dump.clone(),
-                )
-            })
+            .map(|plugin| (plugin.ident.clone(), plugin.instance.dump.clone()))
             .collect();
         Arc::new(Self {
             seeds: Seeds::new(settings.seed),
             freshness: Freshness::new(
                 settings.staleness_threshold,
-                slowest_interval(&loaded.sources, settings),
+                slowest_interval(&loaded.sources, settings, &env.metrics),
             ),
-            datastore: Arc::new(Datastore::new(loaded.n_endpoint_slots + 1, loaded.listeners)),
+            datastore: Arc::new(Datastore::new(
+                loaded.n_endpoint_slots + 1,
+                loaded.listeners,
+                Arc::clone(&env.metrics),
+            )),
             health: HealthBook::new(health_slot, settings.health.clone()),
             budget: BodyBudget::new(settings.max_buffered_bytes),
             decisions: DecisionLog::new(settings.decisions.clone()),
@@ -253,10 +251,12 @@ impl Router {
 
     /// State of every plugin that can show it, for `GET /debug/plugins/state`.
     pub fn plugin_state(&self) -> serde_json::Value {
-        let plugins = self.dumps.iter().map(|(name, plugin_type, dump)| {
+        let plugins = self.dumps.iter().map(|(ident, dump)| {
+            let Ident { name, plugin_type } = ident;
             let mut entry = serde_json::json!({ "name": &**name, "type": &**plugin_type });
             let (key, value) = match dump {
-                Some(dump) => match isolated(name, "DumpState", || dump.dump()) {
+                Some(dump) => match isolated(&self.env.metrics, ident, "DumpState", || dump.dump())
+                {
                     Some(state) => ("state", state),
                     None => ("message", "plugin panicked".into()),
                 },
@@ -281,9 +281,13 @@ impl Router {
 }
 
 /// The longest time between two scrapes of the same endpoint by any source.
-fn slowest_interval(sources: &[SourceBinding], settings: &Settings) -> std::time::Duration {
+fn slowest_interval(
+    sources: &[SourceBinding],
+    settings: &Settings,
+    metrics: &RouterMetrics,
+) -> std::time::Duration {
     let own = sources.iter().filter_map(|SourceBinding { source, .. }| {
-        isolated(&source.ident.name, "DataSource", || source.role.interval()).flatten()
+        isolated(metrics, &source.ident, "DataSource", || source.role.interval()).flatten()
     });
     own.fold(settings.refresh_interval, std::time::Duration::max)
 }

@@ -67,7 +67,8 @@ async fn poll(router: Arc<Router>, fetch: Arc<dyn Fetch>, endpoint: Arc<Endpoint
         .iter()
         .map(|binding| {
             let Named { ident, role } = &binding.source;
-            let interval = isolated(&ident.name, "DataSource", || role.interval()).flatten();
+            let metrics = &router.env.metrics;
+            let interval = isolated(metrics, ident, "DataSource", || role.interval()).flatten();
             let interval = interval.unwrap_or(base).max(MIN_INTERVAL);
             Poll { binding, session: None, at_its_port: false, interval, due: started }
         })
@@ -92,7 +93,7 @@ async fn scrape(
     page: &mut Vec<u8>,
 ) {
     let source = &poll.binding.source.ident;
-    let fetched = get(fetch, endpoint, poll, page).await;
+    let fetched = get(router, fetch, endpoint, poll, page).await;
     let now = router.clock().now();
     if let Err(error) = fetched {
         router.env.metrics.data_layer.poll_errors.with([&source.plugin_type]).inc();
@@ -108,7 +109,7 @@ async fn scrape(
     }
     router.health.scraped(endpoint, poll.at_its_port);
     for extractor in &poll.binding.extractors {
-        let extracted = isolated(&extractor.ident.name, "Extractor", || {
+        let extracted = isolated(&router.env.metrics, &extractor.ident, "Extractor", || {
             extractor.role.extract(endpoint, page, now)
         });
         let error = match extracted {
@@ -147,6 +148,7 @@ fn says_something_of_health(error: &FetchError) -> bool {
 
 /// Fetches one page, over the connection that is kept.
 async fn get(
+    router: &Router,
     fetch: &dyn Fetch,
     endpoint: &Endpoint,
     poll: &mut Poll<'_>,
@@ -156,7 +158,8 @@ async fn get(
     let session = match &mut poll.session {
         Some(session) => session,
         None => {
-            let target = isolated(&ident.name, "DataSource", || role.target(endpoint))
+            let metrics = &router.env.metrics;
+            let target = isolated(metrics, ident, "DataSource", || role.target(endpoint))
                 .ok_or_else(|| FetchError::Config("the data source panicked".to_owned()))?;
             poll.at_its_port = *target.authority == *endpoint.authority();
             poll.session.insert(fetch.open(&target)?)

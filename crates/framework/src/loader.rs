@@ -80,7 +80,7 @@ pub struct Loaded {
     pub detector: Named<dyn SaturationDetector>,
     pub sources: Vec<SourceBinding>,
     pub discovery: Option<Named<dyn Discovery>>,
-    pub listeners: Vec<Arc<dyn EndpointListener>>,
+    pub listeners: Vec<Named<dyn EndpointListener>>,
     /// What the engine itself reads: cached blocks for `prefer: if-available`.
     pub prefix_match: Read<Column<PrefixMatch>>,
     /// What the engine itself reads: the length of the prompt, for the record of the decision.

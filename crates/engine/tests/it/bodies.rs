@@ -24,7 +24,7 @@ async fn rewritten(world: &TestRouter, path: &str, body: &'static str) -> (BodyP
 #[tokio::test(start_paused = true)]
 async fn a15_a_rewrite_changes_the_models_name_and_no_other_byte() {
     let world = by_queue().build();
-    let (plan, exchange) = rewritten(&world, CHAT_PATH, ODD).await;
+    let (plan, mut exchange) = rewritten(&world, CHAT_PATH, ODD).await;
     let BodyPlan::Splice { span, replacement } = plan else { panic!("{plan:?}") };
     for at in 0..=ODD.len() {
         let pieces =
@@ -35,7 +35,7 @@ async fn a15_a_rewrite_changes_the_models_name_and_no_other_byte() {
     }
     let request = exchange.request();
     assert_eq!((&*request.model, &*request.target_model), ("m", "m-lora-1"));
-    drop(exchange);
+    respond(&mut exchange, 200, "application/json");
     let labels = [("model_name", "m"), ("target_model_name", "m-lora-1")];
     assert_eq!(world.sum("llm_d_epp_request_total", &labels), 1.0);
 }

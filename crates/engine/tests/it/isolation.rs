@@ -1,6 +1,6 @@
 //! A bug in one plugin does not fail a request, except where going on would break a promise.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use router_core::{EndpointSpec, ErrorCode};
 use router_engine::{AttemptFailure, Routed};
@@ -27,8 +27,25 @@ fn names(routed: &Routed) -> Vec<&str> {
     routed.targets.iter().map(|endpoint| endpoint.name()).collect()
 }
 
-/// With this change the request is decided on as without it, and answered to its end.
-async fn check(change: impl FnOnce(&mut Loaded) + 'static) {
+/// How often the plugin called `bad` has panicked, by extension point.
+fn panics(world: &TestRouter) -> BTreeMap<String, f64> {
+    let page = world.page();
+    let of_family =
+        page.lines().filter_map(|line| line.strip_prefix("llm_d_epp_plugin_panics_total{"));
+    let series = of_family.filter_map(|rest| {
+        let rest = rest.strip_prefix("extension_point=\"")?;
+        let (point, rest) = rest.split_once("\",plugin_name=\"bad\",plugin_type=\"bad\"} ")?;
+        Some((point.to_owned(), rest.parse().unwrap()))
+    });
+    series.collect()
+}
+
+/// With this change the request is decided on as without it, and answered to its end; the bad plugin has
+/// panicked this often at these points.
+async fn check<const N: usize>(
+    expected: [(&str, f64); N],
+    change: impl FnOnce(&mut Loaded) + 'static,
+) {
     let world = world(change);
     let mut routed = world.decide(head(CHAT_PATH), CHAT).await.unwrap();
     assert_eq!(names(&routed), ["e0", "e1", "e2"]);
@@ -38,11 +55,12 @@ async fn check(change: impl FnOnce(&mut Loaded) + 'static) {
     routed.exchange.end(EndCause::Natural);
     assert_eq!(world.sum("llm_d_epp_request_duration_seconds_count", &[]), 1.0);
     assert_eq!(world.sum("llm_d_epp_request_error_total", &[]), 0.0);
+    assert_eq!(panics(&world), expected.map(|(point, n)| (point.to_owned(), n)).into());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_scorer_has_no_opinion() {
-    check(|loaded| {
+    check([("Scorer", 1.0)], |loaded| {
         let scorer: Arc<dyn Scorer> = Arc::new(Panics);
         loaded.profiles[0].scorers.push((named("bad", scorer), 100.0));
     })
@@ -51,7 +69,7 @@ async fn a_scorer_has_no_opinion() {
 
 #[tokio::test(start_paused = true)]
 async fn a_filter_filters_nothing() {
-    check(|loaded| {
+    check([("Filter", 1.0)], |loaded| {
         let filter: Arc<dyn Filter> = Arc::new(Panics);
         loaded.profiles[0].filters.push(named("bad", filter));
     })
@@ -60,7 +78,7 @@ async fn a_filter_filters_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_picker_the_best_score_wins() {
-    check(|loaded| {
+    check([("Picker", 1.0)], |loaded| {
         let picker: Arc<dyn Picker> = Arc::new(Panics);
         loaded.profiles[0].picker = named("bad", picker);
     })
@@ -74,12 +92,23 @@ async fn a_producer_writes_nothing() {
         let routed = world.decide(head(CHAT_PATH), CHAT).await.unwrap();
         assert_eq!(names(&routed), ["e0", "e1", "e2"]);
         assert_eq!(world.decisions().records()[0].failed_producers, ["bad: it panicked"]);
+        assert_eq!(panics(&world), [("DataProducer".to_owned(), 1.0)].into());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn hooks_and_admitters_are_passed_over() {
-    check(|loaded| {
+    let expected = [
+        ("Admission", 1.0),
+        // The three endpoints that were found.
+        ("Discovery", 3.0),
+        ("PreRequest", 1.0),
+        ("RequestHeader", 1.0),
+        ("ResponseReceived", 1.0),
+        // One chunk and the end.
+        ("ResponseStreaming", 2.0),
+    ];
+    check(expected, |loaded| {
         let hook: Arc<dyn RequestHeaderHook> = Arc::new(Panics);
         loaded.request_headers.push(named("bad", hook));
         let admitter: Arc<dyn Admitter> = Arc::new(Panics);
@@ -91,15 +120,16 @@ async fn hooks_and_admitters_are_passed_over() {
         let hook: Arc<dyn ResponseBodyHook> = Arc::new(Panics);
         loaded.response_bodies.push(named("bad", hook));
         let listener: Arc<dyn EndpointListener> = Arc::new(Panics);
-        loaded.listeners.push(listener);
+        loaded.listeners.push(named("bad", listener));
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_response_parser_reads_no_further_and_the_bytes_go_on() {
-    for at in ["response", "response chunk", "usage", "events"] {
-        check(move |loaded| {
+    for (at, n) in [("response", 1.0), ("response chunk", 1.0), ("usage", 2.0), ("events", 1.0)] {
+        let expected = [("ResponseParsing", n), ("ResponseStreaming", 2.0)];
+        check(expected, move |loaded| {
             let parser: Arc<dyn Parser> = Arc::new(BadParser { at });
             loaded.parsers = vec![named("bad", parser)];
             let hook: Arc<dyn ResponseBodyHook> = Arc::new(Panics);
@@ -168,6 +198,7 @@ async fn a_lease_that_panics_does_not_keep_others_from_ending() {
         loaded.pre_requests.insert(0, named("bad", bad));
         join(loaded);
     });
+    let panics = |point| panics(&world).get(point).copied().unwrap_or_default();
     let mut routed = world.decide(head(CHAT_PATH), CHAT).await.unwrap();
     let next = routed.exchange.attempt_failed(AttemptFailure::Unreachable).unwrap();
     assert_eq!(next.name(), "e1");
@@ -178,13 +209,14 @@ async fn a_lease_that_panics_does_not_keep_others_from_ending() {
         ledger.story(0),
         ["taken e0", "moved e1", "first byte", "end client-disconnect 200"]
     );
+    assert_eq!((panics("PreRequest"), panics("ResponseStreaming")), (1.0, 2.0), "at each turn");
 }
 
 #[tokio::test(start_paused = true)]
 async fn discovery_goes_on_when_a_listener_panics() {
     let world = world(|loaded| {
         let listener: Arc<dyn EndpointListener> = Arc::new(Panics);
-        loaded.listeners.push(listener);
+        loaded.listeners.push(named("bad", listener));
     });
     world.datastore().replace(vec![EndpointSpec::new("default", "e9", "10.0.0.9", 8000)]);
     let routed = world.decide(head(CHAT_PATH), CHAT).await.unwrap();

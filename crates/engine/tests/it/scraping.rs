@@ -178,6 +178,16 @@ async fn endpoints_are_scraped_as_long_as_they_are_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_page_makes_its_model_known() {
+    let world = World::new(|_| {}).await;
+    let knows = |model| world.router.metrics().requests.knows_model(model);
+    assert!(!knows("m"));
+    world.start();
+    pass(1).await;
+    assert!(knows("m") && !knows("n"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_changed_address_is_scraped_from_then_on() {
     let world = World::new(|_| {}).await;
     world.start();

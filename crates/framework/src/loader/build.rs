@@ -69,11 +69,7 @@ pub fn load(
         detector: detector?,
         sources,
         discovery,
-        listeners: wiring
-            .all(|instance| instance.listener.clone())
-            .into_iter()
-            .map(|named| named.role)
-            .collect(),
+        listeners: wiring.all(|instance| instance.listener.clone()),
         prefix_match,
         tokenized_prompt,
         n_request_slots: resolved.n_request_slots,

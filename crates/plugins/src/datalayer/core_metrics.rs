@@ -22,6 +22,8 @@
 //!
 //! **KV-cache use** is a share from 0 to 1; an endpoint that once says more than 1.5 is taken to say percent.
 //!
+//! **Names of models.** The label `model_name` (Triton's: `model`) of the series about load and the names of LoRA adapters are models that the router's own metrics show by name from then on.
+//!
 //! `customMetrics` puts other series, as they are, into attributes of the endpoint that plugins read by `attributeKey` and this plugin's name.
 //!
 //! # Example
@@ -48,11 +50,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use router_core::{Endpoint, EndpointSlot, Signals, Stamp};
+use router_core::{Endpoint, EndpointSlot, LoraSignals, Signals, Stamp};
 use router_framework::{
     BuildCx, BuildError, ExtractError, Extractor, Instance, PluginDef, Role,
     keys::{self, Scalar},
 };
+use router_telemetry::{RouterMetrics, router::KnownBy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +97,7 @@ impl Default for Params {
 }
 
 struct CoreMetrics {
+    metrics: Arc<RouterMetrics>,
     label: String,
     engines: BTreeMap<String, Engine>,
     default: Engine,
@@ -118,8 +122,13 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
         return Err(BuildError::at("defaultEngine", message));
     };
     cx.writes_signals();
-    let extractor =
-        CoreMetrics { label: params.engine_label_key, engines, default, kv: KvUsage::new(cx) };
+    let extractor = CoreMetrics {
+        metrics: Arc::clone(&cx.env().metrics),
+        label: params.engine_label_key,
+        engines,
+        default,
+        kv: KvUsage::new(cx),
+    };
     Ok(Instance::new().extractor(Arc::new(extractor)))
 }
 
@@ -129,7 +138,7 @@ impl CoreMetrics {
         name.and_then(|name| self.engines.get(name)).unwrap_or(&self.default)
     }
 
-    fn publish(&self, endpoint: &Endpoint, reading: &Reading, now: Stamp) {
+    fn publish(&self, endpoint: &Endpoint, reading: &Reading<'_>, now: Stamp) {
         let raw = Signals { kv_usage: reading.kv_usage, ..Signals::default() };
         let kv_usage = self.kv.share(endpoint, &raw);
         endpoint.signal_cell().update(|signals| {
@@ -145,13 +154,29 @@ impl CoreMetrics {
     }
 }
 
+impl CoreMetrics {
+    fn know_model(&self, name: &str) {
+        let _is_shown = self.metrics.requests.know_model(name, KnownBy::Page);
+    }
+
+    fn publish_lora(&self, endpoint: &Endpoint, lora: LoraSignals) {
+        if **endpoint.lora() != lora {
+            lora.active.iter().chain(&lora.waiting).for_each(|name| self.know_model(name));
+            endpoint.set_lora(lora);
+        }
+    }
+}
+
 impl Extractor for CoreMetrics {
     fn extract(&self, endpoint: &Endpoint, page: &[u8], now: Stamp) -> Result<(), ExtractError> {
         let engine = self.engine_of(endpoint);
         let reading = engine.read(page);
         self.publish(endpoint, &reading, now);
+        if let Some(model) = &reading.model {
+            self.know_model(model);
+        }
         if let Some(lora) = reading.lora {
-            endpoint.set_lora(lora);
+            self.publish_lora(endpoint, lora);
         }
         for (slot, value) in reading.custom {
             if let Some(scalar) = endpoint.slot(&slot) {

@@ -51,7 +51,11 @@ use router_framework::{
     BuildCx, BuildError, DUMP_LIMIT, Discovery, DiscoveryCx, DiscoveryError, DumpState, Instance,
     PluginDef, Role,
 };
-use router_rt::{FileWatch, Offload, WatchOptions, WatchedFile};
+use router_rt::{Clock, FileWatch, Offload, WatchOptions, WatchedFile};
+use router_telemetry::{
+    RouterMetrics,
+    router::{Followed, Reloads},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +86,8 @@ struct FileDiscovery {
     path: String,
     watches: bool,
     offload: Offload,
+    clock: Clock,
+    metrics: Arc<RouterMetrics>,
     /// What was reported last, for the debug page.
     reported: Mutex<Arc<[EndpointSpec]>>,
 }
@@ -95,6 +101,8 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
         path: params.path,
         watches: params.watch_file,
         offload: cx.env().offload.clone(),
+        clock: cx.env().clock,
+        metrics: Arc::clone(&cx.env().metrics),
         reported: Mutex::new(Arc::new([])),
     });
     Ok(Instance::new().discovery(Arc::clone(&discovery)).dump(discovery))
@@ -112,6 +120,8 @@ impl FileDiscovery {
         let files = files.map_err(|error| DiscoveryError(error.to_string()))?;
         let mut members = Members::default();
         self.begin(&mut members, &files)?;
+        let reloads =
+            self.watches.then(|| self.metrics.reloads.follow(Followed::Endpoints, self.now()));
         loop {
             members.look_up(cx).await;
             self.report(&members, cx);
@@ -123,9 +133,13 @@ impl FileDiscovery {
             };
             let due = cx.clock.sleep_until(members.next_look_up());
             match select(pin!(changed), pin!(due)).await {
-                Either::Left((Ok(files), _)) => self.reload(&mut members, &files),
+                Either::Left((Ok(files), _)) => {
+                    let is_whole = self.reload(&mut members, &files);
+                    self.note(reloads.as_ref(), is_whole);
+                }
                 Either::Left((Err(error), _)) => {
                     tracing::warn!(%error, "endpoints stay as they are");
+                    self.note(reloads.as_ref(), false);
                 }
                 Either::Right(_) => {}
             }
@@ -147,12 +161,25 @@ impl FileDiscovery {
         Err(DiscoveryError(faults.join("; ")))
     }
 
-    fn reload(&self, members: &mut Members, files: &[WatchedFile]) {
+    fn now(&self) -> f64 {
+        self.clock.unix_now().as_secs_f64()
+    }
+
+    fn note(&self, reloads: Option<&Reloads>, is_whole: bool) {
+        match reloads {
+            Some(reloads) if is_whole => reloads.succeeded(self.now()),
+            Some(reloads) => reloads.failed(),
+            None => {}
+        }
+    }
+
+    /// Takes what is right in a changed file; false where not all of it is.
+    fn reload(&self, members: &mut Members, files: &[WatchedFile]) -> bool {
         let listing = match self.parse(files) {
             Ok(listing) => listing,
             Err(error) => {
                 tracing::warn!(error, "endpoints stay as they are");
-                return;
+                return false;
             }
         };
         for bad in &listing.bad {
@@ -160,7 +187,9 @@ impl FileDiscovery {
             let endpoint = bad.id.as_deref().unwrap_or_default();
             tracing::warn!(place, endpoint, error = bad.message, "an endpoint stays as it was");
         }
+        let is_whole = listing.bad.is_empty();
         self.warn_of_repeats(members.adopt(listing));
+        is_whole
     }
 
     fn parse(&self, files: &[WatchedFile]) -> Result<entries::Listing, String> {

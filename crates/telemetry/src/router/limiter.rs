@@ -49,7 +49,7 @@ impl KnownBy {
     const fn max_names(self) -> usize {
         match self {
             Self::Page | Self::Response => 1_000,
-            Self::Rewrite => 100,
+            Self::Rewrite => 32,
         }
     }
 }

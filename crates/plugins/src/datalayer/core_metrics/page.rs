@@ -1,5 +1,7 @@
 //! One engine's metrics page: which series are looked for, and which of their values make sense.
 
+use std::borrow::Cow;
+
 use router_core::{EndpointSlot, LoraSignals};
 use router_framework::{BuildError, keys::Scalar};
 use router_wire::prometheus::{Page, PageScan, Sample, SeriesSpec};
@@ -14,6 +16,9 @@ const MAX_BLOCK_SIZE: f64 = 65_536.0;
 const MAX_BLOCKS: f64 = 1e12;
 /// Adapters that are read of each list; their names come from clients by way of the model server.
 const MAX_ADAPTERS: usize = 1024;
+
+/// Labels by which the series of engines name the model: all but Triton's the first.
+const MODEL_LABELS: [&str; 2] = ["model_name", "model"];
 
 /// The series of one engine, found in one pass over a page.
 #[derive(Clone, Debug)]
@@ -39,7 +44,7 @@ struct CacheInfo {
 
 /// What one page said. Numbers that it did not say are NaN.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct Reading<'p> {
     pub(super) waiting: f64,
     pub(super) running: f64,
     pub(super) kv_usage: f64,
@@ -50,6 +55,8 @@ pub(super) struct Reading {
     /// `None` where the engine says nothing about adapters, or nothing usable.
     pub(super) lora: Option<LoraSignals>,
     pub(super) custom: Vec<(EndpointSlot<Scalar>, f64)>,
+    /// The model's name, from the labels of the series about load.
+    pub(super) model: Option<Cow<'p, str>>,
     /// Series that were missing or not usable.
     pub(super) faults: Vec<String>,
 }
@@ -108,7 +115,7 @@ impl Engine {
     }
 
     /// Searches a page.
-    pub(super) fn read(&self, page: &[u8]) -> Reading {
+    pub(super) fn read<'p>(&self, page: &'p [u8]) -> Reading<'p> {
         let page = self.scan.scan(page);
         let mut look = Look { engine: self, page: &page, faults: Vec::new() };
         let requests = 0.0..=MAX_REQUESTS;
@@ -136,6 +143,7 @@ impl Engine {
             n_blocks,
             lora,
             custom,
+            model: look.model(),
             faults: look.faults,
         }
     }
@@ -166,10 +174,19 @@ struct Look<'a, 'p> {
 
 // === impl Look ===
 
-impl Look<'_, '_> {
+impl<'p> Look<'_, 'p> {
     fn fault(&mut self, at: usize, what: &str) {
         let name = self.engine.scan.specs().get(at).map(ToString::to_string).unwrap_or_default();
         self.faults.push(if what.is_empty() { name } else { format!("{name} label {what}") });
+    }
+
+    fn model(&self) -> Option<Cow<'p, str>> {
+        let load = [self.engine.queued, self.engine.running, self.engine.kv_usage];
+        let samples = load.into_iter().flatten().filter_map(|at| self.page.sample(at));
+        let mut names = samples.flat_map(|sample| {
+            MODEL_LABELS.into_iter().filter_map(move |label| sample.label(label))
+        });
+        names.find(|name| !name.is_empty())
     }
 
     /// The value of a series, NaN where it is not read or of no use.

@@ -8,6 +8,7 @@ use super::*;
 
 /// The extractor and one endpoint.
 struct Bench {
+    metrics: Arc<RouterMetrics>,
     extractor: Arc<dyn Extractor>,
     pool: Pool,
     now: Stamp,
@@ -20,7 +21,8 @@ fn bench(params: &str, labels: &[(&str, &str)]) -> Bench {
     let spec = EndpointSpec::new("d", "e", "10.0.0.1", 8000);
     pool.replace(vec![spec.with_labels(labels.iter().copied())]);
     let now = Stamp::ORIGIN + Duration::from_secs(10);
-    Bench { extractor: plugin.extractor.unwrap(), pool, now }
+    let metrics = Arc::clone(&bench.env().metrics);
+    Bench { metrics, extractor: plugin.extractor.unwrap(), pool, now }
 }
 
 impl Bench {
@@ -277,4 +279,32 @@ fn parameters_are_checked() {
         "customMetrics[1].attributeKey",
     );
     check("{engineConfig: []}", "engineConfig");
+}
+
+#[test]
+fn models_that_a_page_names_are_known() {
+    let check = |params: &str, page: &str, known: &[&str]| {
+        let mut bench = bench(params, &[]);
+        let _faults = bench.extract(page);
+        for name in ["llama", "adapter-a", "adapter-b", "0"] {
+            let is_known = bench.metrics.requests.knows_model(name);
+            assert_eq!(is_known, known.contains(&name), "{name}: {page}");
+        }
+    };
+    check("", "vllm:num_requests_waiting{engine=\"0\",model_name=\"llama\"} 1\n", &["llama"]);
+    check("", "vllm:kv_cache_usage_perc{model_name=\"llama\"} NaN\n", &["llama"]);
+    check("", "vllm:num_requests_waiting{engine=\"0\"} 1\n", &[]);
+    check("", "vllm:num_requests_waiting{model_name=\"\"} 1\n", &[]);
+    check(
+        "",
+        "vllm:num_requests_waiting{model_name=\"llama\"} 1\n\
+         vllm:lora_requests_info{max_lora=\"4\",running_lora_adapters=\"adapter-a\",\
+         waiting_lora_adapters=\"adapter-b\"} 1\n",
+        &["llama", "adapter-a", "adapter-b"],
+    );
+    check(
+        "{defaultEngine: triton}",
+        "nv_inference_pending_request_count{model=\"llama\",version=\"1\"} 1\n",
+        &["llama"],
+    );
 }

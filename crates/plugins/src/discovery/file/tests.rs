@@ -2,6 +2,7 @@ use std::{fs, path::PathBuf};
 
 use router_framework::Workbench;
 use router_rt::{Clock, Task, Tasks};
+use router_telemetry::{Registry, metrics::Format};
 use router_testkit::{
     datalayer::{FakeResolver, RecordedPool},
     scheduling::SceneBuilder,
@@ -18,6 +19,7 @@ struct Bench {
     tasks: Tasks,
     run: Task<Result<(), DiscoveryError>>,
     instance: Instance,
+    metrics: Arc<Registry>,
 }
 
 const A: &str = "- {name: a, address: 10.0.0.1, port: 8000}\n";
@@ -36,7 +38,9 @@ fn bench_with(text: &str, params: &str, resolver: Arc<FakeResolver>) -> Bench {
     let path = dir.path().join("endpoints.yaml");
     fs::write(&path, text).unwrap();
     let params = format!("{{path: '{}', {params}}}", path.display());
-    let instance = Workbench::new().unwrap().plugin(&PLUGIN, "file", &params).unwrap();
+    let mut workbench = Workbench::new().unwrap();
+    let metrics = Arc::clone(&workbench.env().registry);
+    let instance = workbench.plugin(&PLUGIN, "file", &params).unwrap();
     let (pool, tasks) = (RecordedPool::new(), Tasks::new());
     let cx = DiscoveryCx {
         sink: Arc::clone(&pool) as Arc<dyn router_framework::EndpointSink>,
@@ -45,7 +49,7 @@ fn bench_with(text: &str, params: &str, resolver: Arc<FakeResolver>) -> Bench {
         tasks: tasks.clone(),
     };
     let run = tasks.spawn("discovery", instance.discovery.clone().unwrap().run(cx));
-    Bench { dir, resolver, pool, tasks, run, instance }
+    Bench { dir, resolver, pool, tasks, run, instance, metrics }
 }
 
 fn bench(text: &str) -> Bench {
@@ -74,6 +78,20 @@ impl Bench {
         let before = self.pool.n_reports();
         tokio::time::sleep(4 * WATCH_INTERVAL).await;
         assert_eq!(self.pool.n_reports(), before);
+    }
+
+    /// Lets the file be looked at often enough, and compares the reloads that were counted.
+    async fn check_reloads(&self, n_successes: u32, n_failures: u32, is_successful: bool) {
+        tokio::time::sleep(4 * WATCH_INTERVAL).await;
+        let page = self.metrics.encode(Format::Text);
+        let what = "what=\"endpoints\"";
+        for line in [
+            format!("reloads_total{{result=\"success\",{what}}} {n_successes}\n"),
+            format!("reloads_total{{result=\"failure\",{what}}} {n_failures}\n"),
+            format!("last_reload_successful{{{what}}} {}\n", u8::from(is_successful)),
+        ] {
+            assert!(page.contains(&line), "no {line} in {page}");
+        }
     }
 
     /// Why the start failed.
@@ -252,4 +270,27 @@ fn the_path_must_be_given() {
     assert!(error.contains("path: must be given"), "{error}");
     let error = SceneBuilder::refusal(&PLUGIN, "{path: x, watch: true}");
     assert!(error.contains("watch"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reloads_are_counted_by_whether_all_of_the_file_is_taken() {
+    let bench = bench(&list(&[A]));
+    bench.check_reloads(0, 0, true).await;
+    bench.write(&list(&[A, B]));
+    bench.check_reloads(1, 0, true).await;
+    bench.write(&list(&[A, "- {name: b, address: 10.0.0.2, port: none}\n"]));
+    bench.check_reloads(1, 1, false).await;
+    bench.write("endpoints: [\n");
+    bench.check_reloads(1, 2, false).await;
+    bench.write(&list(&[B]));
+    bench.check_reloads(2, 2, true).await;
+    fs::remove_file(bench.path()).unwrap();
+    bench.check_reloads(2, 3, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_not_followed_has_no_reloads() {
+    let bench = bench_with(&list(&[A]), "watchFile: false", FakeResolver::new());
+    assert_eq!(bench.names(1).await, ["a"]);
+    assert!(!bench.metrics.encode(Format::Text).contains("reload"));
 }
