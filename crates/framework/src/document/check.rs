@@ -36,6 +36,10 @@ pub(crate) fn check(
     checker.profiles();
     checker.sections();
     cycles::check(&mut checker);
+    // Of a document that cannot be used nobody knows what its profiles would be.
+    if !checker.diagnostics.has_errors() {
+        checker.scorers();
+    }
 }
 
 struct Checker<'c> {

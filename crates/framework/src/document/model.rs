@@ -27,7 +27,7 @@ pub struct Document {
     pub data_layer: DataLayer,
     /// Queueing of requests.
     pub flow_control: FlowControl,
-    /// Parsers in the order they are asked.
+    /// Parsers in the order written.
     pub parsers: Vec<PluginRef>,
 }
 

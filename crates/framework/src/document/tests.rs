@@ -146,11 +146,39 @@ fn a_document_keeps_the_places_of_its_parts() {
 
 #[test]
 fn experimental_types_load_with_the_flag() {
-    let text = with_head("plugins:\n- type: header-profile-handler\n");
+    let text = with_head("plugins:\n- type: header-profile-handler\n- type: queue-scorer\n");
     let options = Options { allow_experimental: true };
     let (document, diagnostics) = load("x", text.as_bytes(), &Types, options);
     assert!(document.is_some() && diagnostics.is_empty(), "{diagnostics}");
     assert!(load_text(&text).0.is_none());
+}
+
+#[test]
+fn a_document_that_scores_nothing_is_warned_of() {
+    let check = |text: &str, help: Option<&str>| {
+        let (document, diagnostics) = load_text(&with_head(text));
+        assert!(document.is_some(), "{diagnostics}");
+        let mut found = diagnostics.sorted().into_iter();
+        let found = found.find(|finding| finding.message.starts_with("no profile has a scorer"));
+        let said = found.map(|finding| finding.help.clone().unwrap_or_default());
+        match help {
+            None => assert_eq!(said, None, "{text}"),
+            Some(help) => assert!(said.is_some_and(|said| said.contains(help)), "{text}"),
+        }
+    };
+    let added = Some("add scorers to `plugins`, such as `- type: queue-scorer`");
+    check("", added);
+    check("plugins: [{type: file-discovery, parameters: {path: x}}]\n", added);
+    check("plugins: [{type: decode-filter}, {type: max-score-picker}]\n", added);
+    check("plugins: [{type: queue-scorer}]\n", None);
+    check("plugins: [{type: random-picker}]\n", None);
+    let profile = "schedulingProfiles: [{name: p, plugins: [{pluginRef: decode-filter}]}]\n";
+    let plugins = |more: &str| format!("plugins: [{{type: decode-filter}}{more}]\n{profile}");
+    check(&plugins(""), Some("`- pluginRef: queue-scorer` to a profile"));
+    check(&plugins(", {type: queue-scorer, name: q}"), Some("add `- pluginRef: q` to a profile"));
+    check(&plugins(", {type: random-picker}"), None);
+    let scored = profile.replace("decode-filter", "queue-scorer");
+    check(&format!("plugins: [{{type: queue-scorer}}]\n{scored}"), None);
 }
 
 #[test]

@@ -7,6 +7,8 @@ use crate::document::model::{Profile, ProfilePlugin};
 
 /// The one handler that is tied to a number of profiles.
 const SINGLE: &str = crate::document::defaults::SINGLE_PROFILE_HANDLER;
+/// Without scores it picks at random, though its name says otherwise.
+const BY_SCORE: &str = crate::document::defaults::PICKER;
 
 impl Checker<'_> {
     pub(super) fn profiles(&mut self) {
@@ -116,6 +118,48 @@ impl Checker<'_> {
             let message = "several profiles need a profile handler among the plugins";
             self.diagnostics.error(span, path.key("schedulingProfiles"), message, || None);
         }
+    }
+
+    /// Says that nothing is scored. A picker other than the one that is added by itself was chosen by
+    /// someone who knows.
+    pub(super) fn scorers(&mut self) {
+        let (document, catalog) = (self.document, self.catalog);
+        let mut pickers = document.having(Role::Picker, catalog).into_iter();
+        if pickers.any(|picker| picker.plugin_type != BY_SCORE) {
+            return;
+        }
+        let declared = document.having(Role::Scorer, catalog);
+        let listed = document.profiles.iter().flat_map(|profile| &profile.plugins);
+        let mut listed = listed.filter_map(|entry| document.plugin(&entry.plugin.name));
+        let is_scored = match document.profiles.as_slice() {
+            [] => !declared.is_empty(),
+            _ => listed.any(|plugin| {
+                catalog.lookup(&plugin.plugin_type).is_some_and(|info| info.has(Role::Scorer))
+            }),
+        };
+        if is_scored {
+            return;
+        }
+        let (key, help) = match (declared.first(), document.profiles.as_slice()) {
+            (Some(scorer), _) => {
+                ("schedulingProfiles", format!("add `- pluginRef: {}` to a profile", scorer.name))
+            }
+            (None, []) => (
+                "plugins",
+                "add scorers to `plugins`, such as `- type: queue-scorer` and \
+                 `- type: prefix-cache-scorer`; or `- type: random-picker` if chance is meant"
+                    .to_owned(),
+            ),
+            (None, _) => (
+                "schedulingProfiles",
+                "add scorers, such as `- type: queue-scorer` to `plugins` and \
+                 `- pluginRef: queue-scorer` to a profile; or `- type: random-picker` if chance is meant"
+                    .to_owned(),
+            ),
+        };
+        let message = "no profile has a scorer: requests go to endpoints at random";
+        let span = self.key_span(key);
+        self.diagnostics.warning(span, Path::ROOT.key(key), message, || Some(help));
     }
 
     /// Where a key of the document itself stands.

@@ -107,7 +107,8 @@ fn a35_what_nothing_would_read_is_refused() {
 
 #[test]
 fn a_parser_named_by_its_type_is_added() {
-    let text = "requestHandler: {parsers: [{pluginRef: vllmhttp-parser}]}\n";
+    let text = "plugins: [{type: queue-scorer}]\n\
+                requestHandler: {parsers: [{pluginRef: vllmhttp-parser}]}\n";
     let (document, diagnostics) = load_text(&with_head(text));
     assert!(diagnostics.is_empty(), "{diagnostics}");
     let document = document.expect("a document").with_defaults(&Types);
@@ -125,7 +126,7 @@ fn deprecated_keys_move_unless_the_new_one_is_set() {
         let parsers: Vec<_> = document.parsers.into_iter().map(|p| p.name).collect();
         (detector.unwrap_or_default(), parsers.join(","), diagnostics.n_warnings())
     };
-    let plugins = "plugins: [{type: concurrency-detector}]\n";
+    let plugins = "plugins: [{type: concurrency-detector}, {type: queue-scorer}]\n";
     let old = "saturationDetector: {pluginRef: concurrency-detector}\n\
                parser: {pluginRef: anthropic-parser}\n";
     let new = "flowControl: {saturationDetector: {pluginRef: utilization-detector}}\n\
