@@ -39,13 +39,25 @@ pub(crate) struct Outline<'a> {
     pub(crate) authorization: Option<&'a HeaderValue>,
 }
 
+/// What became of a request that an endpoint may have seen, as the client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broke {
+    BeforeResponse,
+    WithinHead,
+    NotHttp,
+    HeadTooLarge,
+    NoFinalResponse,
+    /// It answered 503.
+    Busy,
+    Late,
+}
+
 /// What one attempt came to.
 enum Outcome {
     Response(Response<UpstreamBody>),
     Failed {
         failure: AttemptFailure,
-        /// The endpoint may have seen the request.
-        was_sent: bool,
+        sent: Option<Broke>,
     },
     /// No endpoint could do better.
     Hopeless(Rejection),
@@ -60,7 +72,7 @@ impl Attempts<'_> {
         self,
         mut outgoing: Outgoing,
     ) -> Result<Response<UpstreamBody>, Rejection> {
-        let mut was_sent = false;
+        let mut sent_before = None;
         loop {
             let Some(endpoint) = self.exchange.endpoint().cloned() else {
                 return Err(Rejection::no_endpoints("no endpoint is left for the request"));
@@ -73,17 +85,17 @@ impl Attempts<'_> {
                     if !self.moves_on_from(&response, &endpoint, &outgoing) {
                         return Ok(response);
                     }
-                    was_sent = true;
+                    sent_before = Some(Broke::Busy);
                     AttemptFailure::Unavailable
                 }
-                Outcome::Failed { failure, was_sent: this_one } => {
-                    was_sent |= this_one;
+                Outcome::Failed { failure, sent } => {
+                    sent_before = sent.or(sent_before);
                     failure
                 }
                 Outcome::Hopeless(rejection) => return Err(rejection),
             };
             if self.exchange.attempt_failed(failure).is_none() || !outgoing.is_left() {
-                return Err(nobody_answered(failure, was_sent));
+                return Err(nobody_answered(failure, sent_before));
             }
         }
     }
@@ -111,7 +123,7 @@ async fn attempt(
 ) -> Outcome {
     let Some(target) = target(endpoint) else {
         tracing::warn!(?endpoint, "the endpoint's address is not an IP address");
-        return Outcome::Failed { failure: AttemptFailure::Unreachable, was_sent: false };
+        return Outcome::Failed { failure: AttemptFailure::Unreachable, sent: None };
     };
     // Making a connection takes a large future, which should not be moved about with the request's own.
     let sending = Box::pin(send_once(upstream, &target, outline, endpoint, outgoing));
@@ -121,7 +133,8 @@ async fn attempt(
             Ok(sent) => sent,
             Err(elapsed) => {
                 tracing::warn!(?endpoint, %elapsed, "no response head");
-                return Outcome::Failed { failure: AttemptFailure::Timeout, was_sent: true };
+                let sent = Some(Broke::Late);
+                return Outcome::Failed { failure: AttemptFailure::Timeout, sent };
             }
         },
     };
@@ -129,7 +142,8 @@ async fn attempt(
         Ok(response) if response.status().is_informational() => {
             // Nobody asked for another protocol, and no answer will follow.
             tracing::warn!(?endpoint, status = %response.status(), "not an answer");
-            Outcome::Failed { failure: AttemptFailure::Unreachable, was_sent: true }
+            let sent = Some(Broke::NoFinalResponse);
+            Outcome::Failed { failure: AttemptFailure::Unreachable, sent }
         }
         Ok(response) => Outcome::Response(response),
         Err(SendError { error, request }) => {
@@ -205,21 +219,51 @@ fn judge(endpoint: &Endpoint, error: &UpstreamError) -> Outcome {
         UpstreamError::HeadTimeout { .. } => AttemptFailure::Timeout,
         _ => AttemptFailure::Unreachable,
     };
-    Outcome::Failed { failure, was_sent: !error.is_connect() }
+    Outcome::Failed { failure, sent: broke(error) }
+}
+
+/// How far a request came that broke off; `None` when nothing of it was sent.
+fn broke(error: &UpstreamError) -> Option<Broke> {
+    match error {
+        UpstreamError::HeadTimeout { .. } => Some(Broke::Late),
+        UpstreamError::BadResponse { source, .. } if source.is_parse_too_large() => {
+            Some(Broke::HeadTooLarge)
+        }
+        UpstreamError::BadResponse { .. } => Some(Broke::NotHttp),
+        UpstreamError::NoResponse { received: true, .. } => Some(Broke::WithinHead),
+        error if error.is_connect() => None,
+        _ => Some(Broke::BeforeResponse),
+    }
 }
 
 /// The answer when the last attempt has failed.
-fn nobody_answered(failure: AttemptFailure, was_sent: bool) -> Rejection {
-    match failure {
-        AttemptFailure::Timeout => {
-            Rejection::new(ErrorCode::ModelServerTimeout, "the model server did not answer in time")
+fn nobody_answered(failure: AttemptFailure, sent: Option<Broke>) -> Rejection {
+    let broke = match (failure, sent) {
+        (AttemptFailure::Timeout, _) => Broke::Late,
+        (AttemptFailure::Unreachable | AttemptFailure::Unavailable, Some(broke)) => broke,
+        (AttemptFailure::Unreachable | AttemptFailure::Unavailable, None) => {
+            return Rejection::no_endpoints("no model server could be reached, try again later");
         }
-        AttemptFailure::Unreachable | AttemptFailure::Unavailable if was_sent => Rejection::new(
-            ErrorCode::ModelServerError,
-            "the model server ended the connection before its response",
-        ),
-        AttemptFailure::Unreachable | AttemptFailure::Unavailable => {
-            Rejection::no_endpoints("no model server could be reached, try again later")
+    };
+    let code = match failure {
+        AttemptFailure::Timeout => ErrorCode::ModelServerTimeout,
+        AttemptFailure::Unreachable | AttemptFailure::Unavailable => ErrorCode::ModelServerError,
+    };
+    Rejection::new(code, broke.message())
+}
+
+impl Broke {
+    fn message(self) -> &'static str {
+        match self {
+            Self::BeforeResponse => "the model server ended the connection before its response",
+            Self::WithinHead => {
+                "the model server ended the connection within the head of its response"
+            }
+            Self::NotHttp => "what the model server sent is not a valid HTTP response",
+            Self::HeadTooLarge => "the head of the model server's response is too large",
+            Self::NoFinalResponse => "the model server switched protocols instead of responding",
+            Self::Busy => "one model server was unavailable and no other could be reached",
+            Self::Late => "the model server did not answer in time",
         }
     }
 }
@@ -269,12 +313,12 @@ mod tests {
 
     #[test]
     fn the_answer_says_whether_the_request_may_have_been_seen() {
-        let check = |failure, was_sent, status| {
-            assert_eq!(nobody_answered(failure, was_sent).code.http_status(), status);
+        let check = |failure, sent, status| {
+            assert_eq!(nobody_answered(failure, sent).code.http_status(), status);
         };
-        check(AttemptFailure::Unreachable, false, 503);
-        check(AttemptFailure::Unreachable, true, 502);
-        check(AttemptFailure::Unavailable, true, 502);
-        check(AttemptFailure::Timeout, true, 504);
+        check(AttemptFailure::Unreachable, None, 503);
+        check(AttemptFailure::Unreachable, Some(Broke::NotHttp), 502);
+        check(AttemptFailure::Unavailable, Some(Broke::Busy), 502);
+        check(AttemptFailure::Timeout, Some(Broke::Late), 504);
     }
 }

@@ -64,12 +64,17 @@ pub(crate) fn check(parts: &Parts) -> Result<(), Rejection> {
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return refused(format!("{} is not supported", parts.method));
     }
-    let offers = parts.headers.get_all(header::UPGRADE).iter();
-    let wants_upgrade = offers
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|protocol| !protocol.trim_ascii().eq_ignore_ascii_case(b"h2c"));
-    if wants_upgrade {
+    let mut offers = tokens(&parts.headers, &header::UPGRADE);
+    if offers.any(|protocol| !protocol.eq_ignore_ascii_case(b"h2c")) {
         return refused("protocol upgrades are not supported".to_owned());
+    }
+    // The model server would get the coded bytes without the header that names the coding (RFC 9112 §6.1).
+    let codings = tokens(&parts.headers, &header::TRANSFER_ENCODING);
+    if codings
+        .filter(|coding| !coding.is_empty())
+        .any(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
+    {
+        return refused("transfer codings other than `chunked` are not supported".to_owned());
     }
     // Two servers may believe one of them each (RFC 9112 §3.2).
     if parts.headers.get_all(header::HOST).iter().nth(1).is_some() {
@@ -128,10 +133,18 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 fn names_token(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
+    tokens(headers, name).any(|listed| listed.eq_ignore_ascii_case(token))
+}
+
+/// What a header lists, over all its lines.
+fn tokens<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'h [u8]> + use<'h> {
     let values = headers.get_all(name).iter();
     values
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|listed| listed.trim_ascii().eq_ignore_ascii_case(token))
+        .map(|listed| listed.trim_ascii())
 }
 
 /// HTTP/2 clients may send cookies apart; HTTP/1 wants one header (RFC 9113 §8.2.3).
@@ -268,6 +281,9 @@ mod tests {
         check("GET", &[("upgrade", "websocket")], false);
         check("GET", &[("upgrade", "h2c")], true);
         check("GET", &[("upgrade", "h2c, websocket")], false);
+        check("POST", &[("transfer-encoding", "Chunked")], true);
+        check("POST", &[("transfer-encoding", "gzip, chunked")], false);
+        check("POST", &[("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")], false);
     }
 
     #[test]

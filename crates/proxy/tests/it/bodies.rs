@@ -273,6 +273,12 @@ async fn what_is_not_done_is_501() {
         let answer = world.raw(format!("{head}\r\n\r\n")).await;
         assert!(answer.starts_with("HTTP/1.1 501 "), "{head}: {answer}");
     }
+    // RFC 9112 §6.1: the framing is understood, what it frames is not.
+    let coded =
+        "transfer-encoding: gzip, chunked\r\nconnection: close\r\n\r\n1\r\n\u{1f}\r\n0\r\n\r\n";
+    let answer = world.raw(format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\n{coded}")).await;
+    assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
+    assert!(answer.contains("transfer codings other than `chunked`"), "{answer}");
     assert_eq!(model.n_seen(), 0);
     // RFC 9110 §7.8: an offer may be ignored, and Java's client makes this one with every first request.
     let offer = "connection: upgrade, http2-settings, close\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__";

@@ -139,6 +139,35 @@ async fn when_all_break_off_it_is_their_fault() {
     fails(&[bad.await, nobody().await], ProxyOptions::default(), 502, "ModelServerError").await;
 }
 
+/// The client is told what a model server did, not that it hung up.
+#[tokio::test]
+async fn what_breaks_a_response_head_is_said() {
+    let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(100 << 10));
+    for (sent, said) in [
+        ("220 mail.example ESMTP\r\n\r\n", "not a valid HTTP response"),
+        ("HTTP/1.1 200 OK\r\nbad header\r\n\r\n", "not a valid HTTP response"),
+        (&*endless, "the head of the model server's response is too large"),
+        ("HTTP/1.1 200 OK\r\ncontent-le", "within the head of its response"),
+        ("HTTP/1.1 101 Switching Protocols\r\n\r\n", "switched protocols"),
+        ("", "before its response"),
+    ] {
+        let tasks = Tasks::new();
+        let sent = sent.to_owned();
+        let bad = scripted(&tasks, move |_, mut stream| {
+            let sent = sent.clone();
+            async move {
+                read_request(&mut stream).await;
+                say(&mut stream, &sent).await;
+            }
+        });
+        let world = World::new(&[bad.await]).await;
+        let answer = world.ask(chat()).await;
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!(answer.status, 502, "{message}");
+        assert!(message.contains(said), "{said}: {message}");
+    }
+}
+
 #[tokio::test]
 async fn when_the_last_never_answers_it_is_a_timeout() {
     let tasks = Tasks::new();
