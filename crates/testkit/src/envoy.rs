@@ -19,6 +19,8 @@ pub struct EnvoyConfig {
     pub route: Route,
     /// Sets `envoy.lb.subset_hint` for every request, as a gateway with subset load balancing does.
     pub subset_hint: Option<SubsetHint>,
+    /// Leaves `x-envoy-…` headers out, as the standalone chart does and `deploy/envoy.yaml` does not.
+    pub suppress_envoy_headers: bool,
     /// Writes one JSON line per request to standard output.
     pub access_log: bool,
     /// Event threads; 0 means one.

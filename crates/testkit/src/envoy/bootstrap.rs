@@ -60,7 +60,7 @@ fn listener(config: &EnvoyConfig) -> Value {
         "name": "envoy.filters.http.router",
         "typed_config": {
             "@type": format!("{TYPES}.filters.http.router.v3.Router"),
-            "suppress_envoy_headers": true,
+            "suppress_envoy_headers": config.suppress_envoy_headers,
         },
     }));
 

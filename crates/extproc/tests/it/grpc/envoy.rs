@@ -47,7 +47,9 @@ async fn refuse(listener: TcpListener) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_envoy_cannot_reach_is_out_and_one_that_says_503_is_not() {
-    for listens in [false, true] {
+    for (listens, suppress_envoy_headers) in
+        [(false, false), (false, true), (true, false), (true, true)]
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let first = EndpointSpec::new("default", "e0", "127.0.0.1", address.port());
@@ -55,8 +57,8 @@ async fn an_endpoint_that_envoy_cannot_reach_is_out_and_one_that_says_503_is_not
         let world = World::of(RouterBuilder::new(BY_QUEUE).specs(vec![first, other]));
         let picker = Picker::start(world, ServerOptions::default(), false).await;
         let ext_proc = Some(ExtProc::new(picker.addr()));
-        let envoy = Envoy::start(&EnvoyConfig { ext_proc, ..EnvoyConfig::default() }).await;
-        let envoy = envoy.unwrap();
+        let config = EnvoyConfig { ext_proc, suppress_envoy_headers, ..EnvoyConfig::default() };
+        let envoy = Envoy::start(&config).await.unwrap();
         let answer = if listens {
             tokio::join!(ask(&envoy), refuse(listener)).0
         } else {

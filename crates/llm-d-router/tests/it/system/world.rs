@@ -332,6 +332,8 @@ async fn envoy(plan: &Plan, picker: SocketAddr) -> anyhow::Result<Option<Envoy>>
     let config = EnvoyConfig {
         ext_proc: Some(ext_proc),
         subset_hint: plan.subset_hint.clone(),
+        // Both are run: the chart has TLS and suppresses them.
+        suppress_envoy_headers: plan.front == Front::EnvoyTls,
         ..EnvoyConfig::default()
     };
     Ok(Some(Envoy::start(&config).await?))
