@@ -72,6 +72,7 @@ const DEV_ARROWS: &[(&str, &[&str])] = &[
     ("llm-d-router", &["router-proto", "router-bench"]),
     ("router-extproc", &["router-plugins"]),
     ("router-proxy", &["router-plugins"]),
+    ("router-sim", &["router-plugins"]),
     ("router-testkit", &["router-net"]),
     ("router-bench", &["router-testkit"]),
 ];

@@ -44,3 +44,25 @@ pub enum Start {
     /// conversation, or what an agent does with a tool's result.
     After { request: u32, think: Duration },
 }
+
+impl Trace {
+    /// Whether it can be played. `Err` says what is wrong and with which request.
+    pub fn check(&self) -> Result<(), String> {
+        if self.block_tokens == 0 {
+            return Err("its blocks have no tokens".to_owned());
+        }
+        if self.requests.len() > MAX_REQUESTS {
+            return Err(format!("it has more than {MAX_REQUESTS} requests"));
+        }
+        for (at, request) in self.requests.iter().enumerate() {
+            if let Start::After { request: before, .. } = request.start
+                && before as usize >= at
+            {
+                return Err(format!(
+                    "request {at} waits for request {before}, which is not before it"
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,285 @@
+//! Traces from files: line by line, in bounded memory, every fault with its line.
+//!
+//! | format | what |
+//! | --- | --- |
+//! | [`Format::Mooncake`] | JSON lines with `timestamp`, `input_length`, `output_length`, `hash_ids` |
+//! | [`Format::Azure`] | CSV with `TIMESTAMP,ContextTokens,GeneratedTokens` |
+//! | [`Format::Jsonl`] | JSON lines of our own, see [`jsonl`] |
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, BufRead, Read},
+    str::FromStr,
+    sync::Arc,
+};
+
+use router_core::Stamp;
+
+use super::trace::{MAX_REQUESTS, Start, Trace, TraceRequest};
+
+mod azure;
+mod fuzz;
+pub mod jsonl;
+mod mooncake;
+
+pub use fuzz::fuzz_traces;
+
+/// The longest line of a trace.
+pub const MAX_LINE_BYTES: usize = 16 << 20;
+/// The most block ids of one trace: half a GiB of them.
+pub const MAX_BLOCK_IDS: usize = 1 << 26;
+/// The most tokens of one prompt, and of one answer.
+pub const MAX_TOKENS: u32 = 1 << 24;
+/// The most tokens of one block, as engines have it.
+pub const MAX_BLOCK_TOKENS: u32 = 1 << 16;
+/// The longest name of a tenant, a session or an adapter, in bytes.
+const MAX_NAME_BYTES: usize = 256;
+/// The latest arrival: a year.
+const MAX_SECONDS: f64 = 366.0 * 86_400.0;
+
+/// A kind of trace file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Mooncake,
+    Azure,
+    Jsonl,
+}
+
+/// A trace that cannot be read: the file, the line where there is one, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}{}: {fault}", Line(*.line))]
+pub struct ReadError {
+    pub name: String,
+    /// From 1; 0 for the file as a whole.
+    pub line: usize,
+    pub fault: Fault,
+}
+
+/// What is wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Syntax(String),
+    #[error("{what} is {value}; it must be {range}")]
+    Range { what: &'static str, value: String, range: String },
+    #[error(
+        "this is no trace that is known: it begins neither as Mooncake nor Azure nor our own lines do"
+    )]
+    UnknownFormat,
+    #[error("there is no request in it")]
+    Empty,
+}
+
+struct Line(usize);
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 { Ok(()) } else { write!(f, ":{}", self.0) }
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "mooncake" => Ok(Self::Mooncake),
+            "azure" => Ok(Self::Azure),
+            "jsonl" => Ok(Self::Jsonl),
+            _ => Err("expected `mooncake`, `azure` or `jsonl`".to_owned()),
+        }
+    }
+}
+
+/// Reads a trace called `name` in messages, its first `limit` requests at most. Without a format, the first line
+/// tells it.
+pub fn read(
+    name: &str,
+    input: impl BufRead,
+    format: Option<Format>,
+    limit: usize,
+) -> Result<Trace, ReadError> {
+    let mut lines = Lines { input, line: Vec::new(), at: 0 };
+    read_lines(&mut lines, format, limit).map_err(|fault| {
+        // A file that is empty or of no known kind is wrong as a whole.
+        let is_whole = matches!(fault, Fault::Empty | Fault::UnknownFormat);
+        ReadError { name: name.to_owned(), line: if is_whole { 0 } else { lines.at }, fault }
+    })
+}
+
+fn read_lines<R: BufRead>(
+    lines: &mut Lines<R>,
+    format: Option<Format>,
+    limit: usize,
+) -> Result<Trace, Fault> {
+    if !lines.next()? {
+        return Err(Fault::Empty);
+    }
+    let format = format.or_else(|| recognise(lines.text().ok()?)).ok_or(Fault::UnknownFormat)?;
+    let mut rows = Rows { limit: limit.min(MAX_REQUESTS), ..Rows::default() };
+    match format {
+        Format::Mooncake => mooncake::read(lines, &mut rows)?,
+        Format::Azure => azure::read(lines, &mut rows)?,
+        Format::Jsonl => jsonl::read(lines, &mut rows)?,
+    }
+    if rows.trace.requests.is_empty() { Err(Fault::Empty) } else { Ok(rows.trace) }
+}
+
+fn recognise(first: &str) -> Option<Format> {
+    let first = first.trim_start_matches('\u{feff}').trim_start();
+    if first.starts_with(azure::FIRST_COLUMN) {
+        return Some(Format::Azure);
+    }
+    if !first.starts_with('{') {
+        return None;
+    }
+    if first.contains(jsonl::HEADER) {
+        Some(Format::Jsonl)
+    } else {
+        first.contains("\"hash_ids\"").then_some(Format::Mooncake)
+    }
+}
+
+/// The lines of a file, one at a time. Blank ones are passed over.
+struct Lines<R> {
+    input: R,
+    line: Vec<u8>,
+    /// Number of the line, from 1.
+    at: usize,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Goes to the next line; false at the end.
+    fn next(&mut self) -> Result<bool, Fault> {
+        loop {
+            self.line.clear();
+            let most = MAX_LINE_BYTES as u64 + 1;
+            let n_bytes = self.input.by_ref().take(most).read_until(b'\n', &mut self.line)?;
+            if n_bytes == 0 {
+                return Ok(false);
+            }
+            self.at += 1;
+            if n_bytes > MAX_LINE_BYTES {
+                let message = format!("the line is longer than {MAX_LINE_BYTES} bytes");
+                return Err(Fault::Syntax(message));
+            }
+            if !self.line.trim_ascii().is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn text(&self) -> Result<&str, Fault> {
+        let text = std::str::from_utf8(self.line.trim_ascii());
+        text.map_err(|_| Fault::Syntax("the line is not UTF-8".to_owned()))
+    }
+
+    /// The line as JSON.
+    fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, Fault> {
+        serde_json::from_str(self.text()?).map_err(|error| {
+            let (text, column) = (error.to_string(), error.column());
+            let place = format!(" at line {} column {column}", error.line());
+            let what = text.strip_suffix(&place).unwrap_or(&text);
+            Fault::Syntax(format!("{what} (column {column})"))
+        })
+    }
+}
+
+/// The requests that were read, within all bounds.
+#[derive(Default)]
+struct Rows {
+    trace: Trace,
+    limit: usize,
+    n_block_ids: usize,
+    n_sessions: u32,
+    sessions: BTreeMap<String, u32>,
+    names: BTreeMap<Box<str>, Arc<str>>,
+}
+
+impl Rows {
+    fn is_full(&self) -> bool {
+        self.trace.requests.len() >= self.limit
+    }
+
+    fn push(&mut self, request: TraceRequest) -> Result<(), Fault> {
+        within("the prompt's length", u64::from(request.prompt_tokens), 0..=u64::from(MAX_TOKENS))?;
+        within("the answer's length", u64::from(request.output_tokens), 0..=u64::from(MAX_TOKENS))?;
+        self.n_block_ids += request.chain.len();
+        if self.n_block_ids > MAX_BLOCK_IDS {
+            let message = format!("the trace has more than {MAX_BLOCK_IDS} blocks up to here");
+            return Err(Fault::Syntax(message));
+        }
+        self.trace.requests.push(request);
+        Ok(())
+    }
+
+    /// The number of a session by its name; a new number for a request without one.
+    fn session(&mut self, name: Option<String>) -> Result<u32, Fault> {
+        if let Some(known) = name.as_ref().and_then(|name| self.sessions.get(name)) {
+            return Ok(*known);
+        }
+        let number = self.n_sessions;
+        self.n_sessions += 1;
+        if let Some(name) = name {
+            short("session", &name)?;
+            self.sessions.insert(name, number);
+        }
+        Ok(number)
+    }
+
+    /// The one copy of a name.
+    fn name(&mut self, what: &'static str, name: &str) -> Result<Arc<str>, Fault> {
+        if let Some(known) = self.names.get(name) {
+            return Ok(Arc::clone(known));
+        }
+        short(what, name)?;
+        let shared: Arc<str> = name.into();
+        self.names.insert(name.into(), Arc::clone(&shared));
+        Ok(shared)
+    }
+
+    /// Orders requests by their times; those of formats in which none waits for another.
+    fn sort(&mut self) {
+        self.trace.requests.sort_by_key(|request| match request.start {
+            Start::At(at) => at,
+            Start::After { .. } => Stamp::NEVER,
+        });
+    }
+}
+
+fn within(
+    what: &'static str,
+    value: u64,
+    range: std::ops::RangeInclusive<u64>,
+) -> Result<(), Fault> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let range = format!("from {} to {}", range.start(), range.end());
+    Err(Fault::Range { what, value: value.to_string(), range })
+}
+
+/// Seconds as a stamp or a length of time, in nanoseconds.
+fn nanos(what: &'static str, seconds: f64) -> Result<u64, Fault> {
+    if (0.0..=MAX_SECONDS).contains(&seconds) {
+        return Ok((seconds * 1e9).round() as u64);
+    }
+    let range = format!("from 0 to {MAX_SECONDS} seconds");
+    Err(Fault::Range { what, value: seconds.to_string(), range })
+}
+
+fn short(what: &'static str, name: &str) -> Result<(), Fault> {
+    if (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let range = format!("a name of 1 to {MAX_NAME_BYTES} bytes without control characters");
+    let value = format!("{:?}", name.chars().take(40).collect::<String>());
+    Err(Fault::Range { what, value, range })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+use std::time::Duration;
+
+use super::*;
+
+fn read_text(text: &str) -> Result<Trace, String> {
+    read("t.x", text.as_bytes(), None, usize::MAX).map_err(|error| error.to_string())
+}
+
+fn check_fault(text: &str, said: &str) {
+    let fault = read_text(text).err().unwrap_or_else(|| panic!("{text} is taken"));
+    assert!(fault.contains(said), "{said:?} is missing in {fault:?}");
+}
+
+fn at(seconds: f64) -> Start {
+    Start::At(Stamp::from_nanos((seconds * 1e9) as u64))
+}
+
+#[test]
+fn mooncake() {
+    let trace = read_text(
+        "{\"timestamp\": 3000, \"input_length\": 1500, \"output_length\": 7, \"hash_ids\": [5, 6, 9]}\n\n\
+         {\"timestamp\": 27, \"input_length\": 1024, \"output_length\": 3, \"hash_ids\": [5, 6], \"more\": 1}\n",
+    )
+    .unwrap();
+    assert_eq!(trace.block_tokens, 512);
+    let [first, second] = &trace.requests[..] else { panic!("{trace:?}") };
+    assert_eq!((first.start, &*first.chain), (at(0.027), &[5, 6][..]), "in order of time");
+    assert_eq!((second.start, &*second.chain), (at(3.0), &[5, 6][..]), "full blocks only");
+    assert_eq!((second.prompt_tokens, second.output_tokens), (1500, 7));
+    assert_ne!(first.session, second.session);
+}
+
+#[test]
+fn azure() {
+    let trace = read_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n\
+         2023-11-16 18:15:50.9951690,396,109\r\n",
+    )
+    .unwrap();
+    assert_eq!(trace.block_tokens, 16);
+    let [first, second] = &trace.requests[..] else { panic!("{trace:?}") };
+    assert_eq!((first.start, second.start), (at(0.0), at(4.314_579)));
+    assert_eq!((first.prompt_tokens, first.output_tokens), (374, 44));
+    let n_blocks = (374 + 44) / 16;
+    assert_eq!((first.chain.len(), second.chain.first()), (n_blocks, Some(&(n_blocks as u64))));
+}
+
+#[test]
+fn own_lines() {
+    let trace = read_text(
+        "{\"llm-d-router-trace\": 1, \"block_tokens\": 64}\n\
+         {\"at\": 0.25, \"prompt_tokens\": 300, \"output_tokens\": 80, \"blocks\": [1, 18446744073709551615], \"session\": \"a\", \"tenant\": \"x\"}\n\
+         {\"at\": 0.25, \"prompt_tokens\": 9, \"priority\": -1, \"lora\": \"sql\", \"tenant\": \"x\"}\n\
+         {\"after\": 0, \"think\": 4.5, \"prompt_tokens\": 420, \"output_tokens\": 60, \"session\": \"a\"}\n",
+    )
+    .unwrap();
+    assert_eq!((trace.block_tokens, trace.check()), (64, Ok(())));
+    let [first, second, third] = &trace.requests[..] else { panic!("{trace:?}") };
+    assert_eq!((first.start, &*first.chain), (at(0.25), &[1, u64::MAX][..]));
+    assert_eq!(
+        (second.priority, second.lora.as_deref(), second.output_tokens),
+        (-1, Some("sql"), 0)
+    );
+    assert_eq!((first.session == third.session, first.session == second.session), (true, false));
+    assert!(Arc::ptr_eq(first.tenant.as_ref().unwrap(), second.tenant.as_ref().unwrap()));
+    assert_eq!(third.start, Start::After { request: 0, think: Duration::from_millis(4500) });
+}
+
+#[test]
+fn a_limit_ends_the_reading() {
+    let text =
+        "{\"timestamp\":0,\"input_length\":1,\"output_length\":1,\"hash_ids\":[]}\n".repeat(10);
+    let trace = read("t", text.as_bytes(), Some(Format::Mooncake), 4).unwrap();
+    assert_eq!(trace.requests.len(), 4);
+}
+
+#[test]
+fn faults_name_file_and_line() {
+    let good = "{\"timestamp\":0,\"input_length\":1,\"output_length\":1,\"hash_ids\":[]}\n";
+    check_fault("", "t.x: there is no request");
+    check_fault("\n\n", "t.x: there is no request");
+    check_fault("hello\n", "t.x: this is no trace that is known");
+    check_fault(
+        &format!("{good}\n{{\"timestamp\": 1}}\n"),
+        "t.x:3: missing field `input_length` (column 16)",
+    );
+    check_fault(&format!("{good}{{\n"), "t.x:2: EOF while parsing");
+    check_fault(
+        "{\"timestamp\":0,\"input_length\":512,\"output_length\":1,\"hash_ids\":[1,2]}",
+        "t.x:1: the number of `hash_ids` is 2; it must be from 0 to 1",
+    );
+    check_fault(
+        "{\"timestamp\":-1,\"input_length\":1,\"output_length\":1,\"hash_ids\":[]}",
+        "t.x:1: timestamp is -0.001; it must be from 0",
+    );
+    check_fault(
+        "{\"timestamp\":0,\"input_length\":99999999,\"output_length\":1,\"hash_ids\":[]}",
+        "t.x:1: the prompt's length is 99999999; it must be from 0 to 16777216",
+    );
+    let csv = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
+    check_fault(csv, "t.x: there is no request");
+    check_fault("TIMESTAMP,Tokens\n", "t.x:1: expected the columns");
+    check_fault(&format!("{csv}2023-11-16 18:15:46,1\n"), "t.x:2: expected three fields");
+    check_fault(&format!("{csv}yesterday,1,1\n"), "t.x:2: \"yesterday\" is no time");
+    check_fault(&format!("{csv}2023-11-16 18:15:46,-1,1\n"), "t.x:2: ContextTokens is \"-1\"");
+    check_fault(
+        &format!("{csv}2023-11-16 18:15:46,1,1\n2023-11-16 18:15:45,1,1\n"),
+        "t.x:3: the time is before that of the first request",
+    );
+}
+
+#[test]
+fn faults_of_own_lines() {
+    let check = |rows: &str, said: &str| {
+        let header = "{\"llm-d-router-trace\": 1, \"block_tokens\": 16}\n";
+        check_fault(&format!("{header}{rows}"), said);
+    };
+    check(
+        "{\"at\": 0, \"promt_tokens\": 1}",
+        "t.x:2: unknown field `promt_tokens`, expected one of",
+    );
+    check("{\"prompt_tokens\": 1}", "t.x:2: a request needs `at` or `after`");
+    check("{\"at\": 0, \"after\": 0, \"prompt_tokens\": 1}", "either `at` or `after`");
+    check("{\"after\": 0, \"prompt_tokens\": 1}", "the first request cannot wait");
+    check("{\"at\": 0, \"think\": 1, \"prompt_tokens\": 1}", "`think` belongs to `after`");
+    check(
+        "{\"at\": 5, \"prompt_tokens\": 1}\n{\"at\": 4, \"prompt_tokens\": 1}",
+        "t.x:3: `at` goes back",
+    );
+    check(
+        "{\"at\": 5, \"prompt_tokens\": 1}\n{\"after\": 1, \"prompt_tokens\": 1}",
+        "t.x:3: `after` is 1; it must be from 0 to 0",
+    );
+    check(
+        "{\"at\": 0, \"prompt_tokens\": 31, \"blocks\": [1, 2]}",
+        "the number of `blocks` is 2; it must be from 0 to 1",
+    );
+    check(
+        "{\"at\": 0, \"prompt_tokens\": 1, \"tenant\": \"\"}",
+        "tenant is \"\"; it must be a name",
+    );
+    check("{\"at\": 0, \"prompt_tokens\": 1, \"lora\": \"a\\nb\"}", "lora is \"a\\nb\"");
+    check_fault(
+        "{\"llm-d-router-trace\": 2, \"block_tokens\": 16}\n",
+        "t.x:1: `llm-d-router-trace` is 2; it must be from 1 to 1",
+    );
+}
+
+#[test]
+fn a_line_without_end_is_not_kept_in_memory() {
+    struct Endless;
+    impl io::Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            buffer.fill(b' ');
+            Ok(buffer.len())
+        }
+    }
+    let error = read("endless", io::BufReader::new(Endless), None, 1).err().unwrap();
+    assert_eq!(error.to_string(), "endless:1: the line is longer than 16777216 bytes");
+}
+
+#[test]
+fn hostile_bytes_are_refused_or_playable() {
+    for choice in 0..4 {
+        for rest in
+            [&b"\xff\xfe"[..], b"{\"hash_ids\"", b"TIMESTAMP\n\xff", b"servers: [{name: a}]"]
+        {
+            fuzz_traces(&[&[choice], rest].concat());
+        }
+    }
+}

@@ -1,0 +1,362 @@
+use std::sync::atomic::AtomicUsize;
+
+use router_core::endpoint::Labels;
+
+use super::*;
+use crate::{
+    model::Profile,
+    replay::pool::{PoolEvent, Scrape, ServerKind},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn request(start: Start, chain: &[u64], prompt_tokens: u32, output_tokens: u32) -> TraceRequest {
+    TraceRequest {
+        start,
+        chain: chain.into(),
+        prompt_tokens,
+        output_tokens,
+        session: 0,
+        tenant: None,
+        priority: 0,
+        lora: None,
+    }
+}
+
+fn at(millis: u64) -> Start {
+    Start::At(Stamp::from_nanos(millis * 1_000_000))
+}
+
+/// Requests without anything in common, so far apart.
+fn alone(
+    n_requests: u64,
+    gap_ms: u64,
+    prompt_tokens: u32,
+    output_tokens: u32,
+) -> Vec<TraceRequest> {
+    let one = |n: u64| {
+        let ids: Vec<u64> =
+            (0..u64::from(prompt_tokens / 16)).map(|nth| n * 100_000 + nth).collect();
+        request(at(n * gap_ms), &ids, prompt_tokens, output_tokens)
+    };
+    (0..n_requests).map(one).collect()
+}
+
+struct Scene {
+    setup: Setup,
+}
+
+impl Scene {
+    fn new(requests: Vec<TraceRequest>, n_servers: usize) -> Self {
+        let registry = Registry::new(router_plugins::PLUGINS.iter().copied());
+        let setup = Setup {
+            trace: Arc::new(Trace { block_tokens: 16, requests }),
+            pool: Arc::new(Pool::uniform(n_servers)),
+            configuration: Configuration { name: "built-in".to_owned(), text: None },
+            registry,
+            options: Options { jitter: Duration::ZERO, ..Options::default() },
+        };
+        Self { setup }
+    }
+
+    fn pool(mut self, change: impl FnOnce(&mut Pool)) -> Self {
+        change(Arc::make_mut(&mut self.setup.pool));
+        self
+    }
+
+    fn profile(self, change: impl Fn(&mut Profile)) -> Self {
+        self.pool(|pool| pool.servers.iter_mut().for_each(|server| change(&mut server.profile)))
+    }
+
+    fn event(self, at_ms: u64, server: usize, what: Change) -> Self {
+        let at = Stamp::from_nanos(at_ms * 1_000_000);
+        self.pool(|pool| pool.events.push(PoolEvent { at, server, what }))
+    }
+
+    /// Only this scorer decides.
+    fn scorer(mut self, scorer: &str) -> Self {
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: {scorer}\n\
+             schedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: {scorer}\n"
+        );
+        self.setup.configuration = Configuration { name: scorer.to_owned(), text: Some(text) };
+        self
+    }
+
+    fn run(&self, seed: u64) -> Outcome {
+        let n_ended = AtomicUsize::new(0);
+        let outcome = play(&self.setup, seed, &n_ended).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(n_ended.into_inner(), self.setup.trace.requests.len(), "all have ended");
+        outcome
+    }
+}
+
+fn fates(outcome: &Outcome) -> Vec<Fate> {
+    outcome.requests.iter().map(|request| request.fate).collect()
+}
+
+fn n_on(outcome: &Outcome, server: u32) -> usize {
+    outcome.requests.iter().filter(|request| request.server == Some(server)).count()
+}
+
+#[test]
+fn one_request_takes_what_the_engine_takes() {
+    let outcome = Scene::new(alone(1, 0, 1_000, 11), 1).run(1);
+    let [request] = outcome.requests[..] else { panic!("{outcome:?}") };
+    assert_eq!((request.fate, request.server, request.n_attempts), (Fate::Served, Some(0), 1));
+    // A step of 7.5 ms with 1,000 tokens of 60 us and a little for their pairs; then ten steps of 7.5 ms.
+    let (ttft, tpot) =
+        (request.ttft().unwrap().as_secs_f64(), request.tpot().unwrap().as_secs_f64());
+    assert!((0.067..0.070).contains(&ttft), "{ttft}");
+    assert!((0.0075..0.0077).contains(&tpot), "{tpot}");
+    assert_eq!((request.output_tokens, request.cached_tokens), (11, 0));
+    assert_eq!(outcome.ended, request.ended);
+}
+
+#[test]
+fn one_seed_gives_one_course_to_the_bit() {
+    let requests: Vec<_> = (0..300_u64)
+        .map(|n| {
+            let ids: Vec<u64> = (0..40)
+                .map(|nth| if nth < 20 { n % 7 * 100 + nth } else { n * 1_000 + nth })
+                .collect();
+            TraceRequest {
+                tenant: Some(format!("tenant {}", n % 3).into()),
+                priority: (n % 2) as i32,
+                ..request(at(n * 20), &ids, 640 + n as u32, 20)
+            }
+        })
+        .collect();
+    let mut scene = Scene::new(requests, 4);
+    scene.setup.options.jitter = SECOND;
+    let first = scene.run(1);
+    assert_eq!(first, scene.run(1), "the same seed");
+    let other = scene.run(2);
+    assert_ne!(first.decisions, other.decisions);
+    let moved = first.requests.iter().zip(&other.requests).filter(|(a, b)| a.arrived != b.arrived);
+    assert!(moved.count() > 290, "a seed moves arrivals");
+    assert!(first.requests.iter().any(|request| request.cached_tokens > 0));
+}
+
+#[test]
+fn the_load_factor_brings_arrivals_together_and_leaves_think_times() {
+    let think = 3 * SECOND;
+    let mut requests = alone(2, 10_000, 160, 5);
+    requests.push(request(Start::After { request: 1, think }, &[], 160, 5));
+    let mut scene = Scene::new(requests, 1);
+    scene.setup.options.speed = 4.0;
+    let outcome = scene.run(1);
+    let [_, second, third] = outcome.requests[..] else { panic!("{outcome:?}") };
+    assert_eq!(second.arrived, Stamp::ORIGIN + Duration::from_millis(2_500));
+    assert_eq!(third.arrived, second.ended + think);
+}
+
+#[test]
+fn the_next_turn_finds_the_answer_cached_too() {
+    let ids: Vec<u64> = (0..30).collect();
+    let requests = vec![
+        request(at(0), &ids[..20], 160, 160),
+        request(Start::After { request: 0, think: SECOND }, &ids, 480, 1),
+    ];
+    let outcome = Scene::new(requests, 3).run(1);
+    assert_eq!(outcome.requests[1].server, outcome.requests[0].server);
+    // The last token of the answer is never fed back, so the last block of it is not whole.
+    assert_eq!(outcome.requests[1].cached_tokens, 19 * 16);
+}
+
+#[test]
+fn equal_blocks_count_only_after_equal_blocks() {
+    let requests =
+        vec![request(at(0), &[1, 2, 3], 48, 1), request(at(5_000), &[9, 2, 3, 4], 64, 1)];
+    assert_eq!(Scene::new(requests, 1).run(1).requests[1].cached_tokens, 0);
+}
+
+#[test]
+fn a_full_queue_sends_the_request_on_and_full_ones_leave_it_unserved() {
+    let crowd = alone(12, 1, 160, 50);
+    let scene = Scene::new(crowd, 2).profile(|profile| {
+        profile.max_num_seqs = 1;
+        profile.max_waiting_queue_length = 3;
+    });
+    let outcome = scene.run(1);
+    let n_of = |fate| fates(&outcome).into_iter().filter(|have| *have == fate).count();
+    assert_eq!((n_of(Fate::Served), n_of(Fate::Unserved)), (8, 4), "{:?}", fates(&outcome));
+    assert!(outcome.requests.iter().any(|r| r.fate == Fate::Served && r.n_attempts == 2));
+}
+
+#[test]
+fn what_never_fits_is_invalid() {
+    let scene =
+        Scene::new(alone(1, 0, 5_000, 1), 2).profile(|profile| profile.max_model_len = 4_096);
+    let outcome = scene.run(1);
+    assert_eq!((fates(&outcome), outcome.requests[0].n_attempts), (vec![Fate::Invalid], 1));
+}
+
+#[test]
+fn a_prompt_alone_ends_with_its_computation() {
+    let outcome = Scene::new(alone(1, 0, 1_000, 0), 1).run(1);
+    let [request] = outcome.requests[..] else { panic!("{outcome:?}") };
+    assert_eq!((request.fate, request.output_tokens), (Fate::Served, 0));
+    assert!(request.ttft().is_some() && request.tpot().is_none());
+}
+
+#[test]
+fn scorers_see_metrics_as_often_and_as_late_as_they_come() {
+    let share_of_slow = |scrape: Scrape| {
+        let scene = Scene::new(alone(200, 100, 320, 20), 2)
+            .scorer("queue-scorer")
+            .profile(|profile| profile.max_num_seqs = 1)
+            .event(0, 0, Change::Slow { factor: 50.0 })
+            .pool(|pool| pool.scrape = scrape);
+        n_on(&scene.run(1), 0) as f64 / 200.0
+    };
+    let interval = |millis| Some(Duration::from_millis(millis));
+    let fresh = share_of_slow(Scrape { interval: interval(50), delay: Duration::ZERO });
+    assert!(fresh < 0.2, "{fresh}");
+    let never = share_of_slow(Scrape { interval: None, delay: Duration::ZERO });
+    assert!((0.35..0.65).contains(&never), "{never}");
+    let late = share_of_slow(Scrape { interval: interval(50), delay: 60 * SECOND });
+    assert!((0.35..0.65).contains(&late), "{late}");
+}
+
+#[test]
+fn a_restart_breaks_answers_sends_the_others_on_and_forgets_the_cache() {
+    let ids: Vec<u64> = (0..10).collect();
+    let requests = vec![
+        // Answers for 7.5 s.
+        request(at(0), &ids, 160, 1_000),
+        request(at(10_000), &ids, 161, 1),
+    ];
+    let scene = Scene::new(requests, 1).event(5_000, 0, Change::Restart { down: SECOND });
+    let outcome = scene.run(1);
+    assert_eq!(fates(&outcome), [Fate::Broken, Fate::Served]);
+    assert_eq!(outcome.requests[0].ended, Stamp::ORIGIN + 5 * SECOND);
+    assert_eq!(outcome.requests[1].cached_tokens, 0);
+
+    // One that still waits moves on to the other server.
+    let long = alone(1, 0, 100_000, 10);
+    let scene = Scene::new(long, 2);
+    let first = scene.run(1).requests[0].server.unwrap();
+    let restarted = scene.event(500, first as usize, Change::Restart { down: SECOND }).run(1);
+    let [request] = restarted.requests[..] else { panic!("{restarted:?}") };
+    assert_eq!(
+        (request.fate, request.server, request.n_attempts),
+        (Fate::Served, Some(1 - first), 2)
+    );
+    assert_eq!(request.arrived, Stamp::ORIGIN);
+}
+
+#[test]
+fn a_server_that_is_down_is_left_out_until_it_is_back() {
+    let scene =
+        Scene::new(alone(100, 100, 32, 2), 2).event(2_000, 0, Change::Restart { down: 3 * SECOND });
+    let outcome = scene.run(1);
+    let on_first = |from: u64, to: u64| {
+        let of_span =
+            outcome.requests.iter().skip(from as usize / 100).take((to - from) as usize / 100);
+        of_span.filter(|request| request.server == Some(0)).count()
+    };
+    assert_eq!(on_first(2_000, 5_000), 0);
+    assert!(on_first(0, 2_000) > 3 && on_first(8_000, 10_000) > 3);
+    assert!(fates(&outcome).iter().all(|fate| *fate == Fate::Served));
+}
+
+#[test]
+fn members_come_and_go() {
+    let scene = Scene::new(alone(100, 100, 32, 2), 2).event(3_000, 1, Change::Join).event(
+        6_000,
+        0,
+        Change::Leave,
+    );
+    let outcome = scene.run(1);
+    let servers: Vec<_> = outcome.requests.iter().map(|request| request.server.unwrap()).collect();
+    assert!(servers[..30].iter().all(|server| *server == 0));
+    assert!(servers[30..60].contains(&0) && servers[30..60].contains(&1));
+    assert!(servers[60..].iter().all(|server| *server == 1));
+
+    // Who leaves finishes what it has; without any server requests are refused.
+    let long = vec![request(at(0), &[], 160, 1_000), request(at(2_000), &[], 160, 5)];
+    let outcome = Scene::new(long, 1).event(1_000, 0, Change::Leave).run(1);
+    assert_eq!(fates(&outcome), [Fate::Served, Fate::Rejected(ErrorCode::ServiceUnavailable)]);
+    assert!(outcome.requests[0].ended > Stamp::ORIGIN + 5 * SECOND);
+}
+
+#[test]
+fn those_who_wait_for_a_refused_request_go_on() {
+    let requests = vec![
+        request(at(0), &[], 160, 5),
+        request(Start::After { request: 0, think: SECOND }, &[], 160, 5),
+    ];
+    let outcome = Scene::new(requests, 1).event(0, 0, Change::Leave).run(1);
+    assert_eq!(fates(&outcome), vec![Fate::Rejected(ErrorCode::ServiceUnavailable); 2]);
+    assert_eq!(outcome.requests[1].arrived, Stamp::ORIGIN + SECOND);
+}
+
+#[test]
+fn adapters_are_loaded_and_shown() {
+    let with_adapter = |n: u64| TraceRequest {
+        lora: Some(format!("adapter-{}", n % 2).into()),
+        ..request(at(n * 300), &[], 320, 10)
+    };
+    let scene = Scene::new((0..60).map(with_adapter).collect(), 2).scorer("lora-affinity-scorer");
+    // Requests come one by one, so nothing runs when one is decided; loading takes a tenth of a second.
+    let scene = scene.profile(|profile| profile.lora_load_us = 100_000.0);
+    let outcome = scene.run(1);
+    assert!(fates(&outcome).iter().all(|fate| *fate == Fate::Served));
+    let cold = outcome.requests[0].ttft().unwrap();
+    let warm = outcome.requests.iter().filter_map(RequestOutcome::ttft).min().unwrap();
+    assert!(cold > warm + Duration::from_millis(90), "{cold:?} {warm:?}");
+}
+
+#[test]
+fn a_batch_shed_by_priority_is_rejected_by_the_router() {
+    let crowd: Vec<_> = alone(200, 5, 3_200, 200)
+        .into_iter()
+        .map(|request| TraceRequest { priority: -1, ..request })
+        .collect();
+    let outcome = Scene::new(crowd, 1).profile(|profile| profile.max_num_seqs = 2).run(1);
+    let shed = Fate::Rejected(ErrorCode::ResourceExhausted);
+    assert!(fates(&outcome).contains(&shed), "{:?}", fates(&outcome));
+}
+
+#[test]
+fn kinds_differ() {
+    let kind = |name: &str, time_factor| ServerKind {
+        name: name.into(),
+        labels: Labels::from([("speed".to_owned(), name.to_owned())]),
+        profile: Profile { time_factor, ..Profile::default() },
+    };
+    let scene = Scene::new(alone(40, 1_000, 320, 2), 0)
+        .pool(|pool| pool.servers = vec![kind("fast", 0.5), kind("slow", 5.0)]);
+    let outcome = scene.run(1);
+    assert_eq!(outcome.servers, [Arc::from("fast"), Arc::from("slow")]);
+    let fastest = |server| {
+        let of = outcome.requests.iter().filter(|request| request.server == Some(server));
+        of.filter_map(RequestOutcome::ttft).min().unwrap()
+    };
+    let ratio = fastest(1).as_secs_f64() / fastest(0).as_secs_f64();
+    assert!((9.0..11.0).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn what_cannot_run_says_why() {
+    let fails = |scene: Scene, said: &str| {
+        let error = play(&scene.setup, 1, &AtomicUsize::new(0)).err();
+        let error = error.map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains(said), "{said:?} is missing in {error:?}");
+    };
+    let mut scene = Scene::new(alone(1, 0, 16, 1), 1);
+    scene.setup.configuration =
+        Configuration { name: "my.yaml".to_owned(), text: Some("kind: Nonsense".to_owned()) };
+    fails(scene, "my.yaml:1:7");
+    let mut scene = Scene::new(alone(1, 0, 16, 1), 1);
+    scene.setup.options.speed = 0.0;
+    fails(scene, "a load factor must be above zero, not 0");
+    let forward = request(Start::After { request: 0, think: SECOND }, &[], 1, 1);
+    fails(Scene::new(vec![forward], 1), "request 0 waits for request 0");
+    let huge = Scene::new(alone(1, 0, 16, 1), 1).profile(|profile| {
+        profile.kv_cache_size = 1 << 22;
+        profile.block_size = 1 << 12;
+    });
+    fails(huge, "server server-0 cannot run: `kv-cache-size`");
+}

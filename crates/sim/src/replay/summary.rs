@@ -1,0 +1,223 @@
+//! Runs in numbers: one run, several seeds with their interval, and two configurations against each other.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Serialize;
+
+use super::outcome::{Fate, Outcome, RequestOutcome};
+
+mod estimate;
+
+pub use estimate::Estimate;
+
+/// What a request must reach to count as good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goals {
+    /// Longest time to the first token.
+    pub ttft: Duration,
+    /// Longest time per token after the first, on average over the request.
+    pub tpot: Duration,
+}
+
+impl Default for Goals {
+    fn default() -> Self {
+        Self { ttft: Duration::from_secs(5), tpot: Duration::from_millis(100) }
+    }
+}
+
+/// One run in numbers. Times are in seconds, over the requests that were served; shares are of all requests.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    pub n_requests: usize,
+    /// Requests by their fate, as [`Fate::label`] calls it.
+    pub fates: BTreeMap<&'static str, usize>,
+    pub ttft: Spread,
+    pub tpot: Spread,
+    /// Share of requests that reached the goals. One that was not served did not.
+    pub goodput: f64,
+    /// Such requests per second, from the first arrival to the last.
+    pub good_per_second: f64,
+    /// Share of the prompt tokens of served requests that were in a cache.
+    pub cached_ratio: f64,
+    /// The most requests that a server got, over the mean of all servers.
+    pub imbalance: f64,
+    /// From the first arrival to the last end, in seconds.
+    pub duration: f64,
+    pub servers: Vec<ServerLoad>,
+    /// Hash of all decisions, in hexadecimal.
+    pub decisions: String,
+}
+
+/// How values are spread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Spread {
+    pub mean: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+}
+
+/// What one server did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ServerLoad {
+    pub name: String,
+    pub n_requests: usize,
+    /// Prompt tokens that it computed.
+    pub computed_tokens: u64,
+    /// Prompt tokens that it had cached.
+    pub cached_tokens: u64,
+    pub output_tokens: u64,
+}
+
+/// A number of a summary that runs are compared by.
+#[derive(Clone, Copy, Debug)]
+pub struct Measure {
+    pub name: &'static str,
+    /// Whether more is better; neither where nothing follows from it.
+    pub better: Option<Better>,
+    pub of: fn(&Summary) -> f64,
+}
+
+/// Which way is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    Higher,
+    Lower,
+}
+
+/// What runs are compared by, in the order of tables.
+pub const MEASURES: [Measure; 13] = [
+    measure("goodput", Some(Better::Higher), |s| s.goodput),
+    measure("good_per_second", Some(Better::Higher), |s| s.good_per_second),
+    measure("ttft_mean", Some(Better::Lower), |s| s.ttft.mean),
+    measure("ttft_p50", Some(Better::Lower), |s| s.ttft.p50),
+    measure("ttft_p90", Some(Better::Lower), |s| s.ttft.p90),
+    measure("ttft_p99", Some(Better::Lower), |s| s.ttft.p99),
+    measure("tpot_mean", Some(Better::Lower), |s| s.tpot.mean),
+    measure("tpot_p50", Some(Better::Lower), |s| s.tpot.p50),
+    measure("tpot_p90", Some(Better::Lower), |s| s.tpot.p90),
+    measure("tpot_p99", Some(Better::Lower), |s| s.tpot.p99),
+    measure("cached_ratio", None, |s| s.cached_ratio),
+    measure("imbalance", None, |s| s.imbalance),
+    measure("unserved", Some(Better::Lower), |s| 1.0 - s.served_share()),
+];
+
+const fn measure(name: &'static str, better: Option<Better>, of: fn(&Summary) -> f64) -> Measure {
+    Measure { name, better, of }
+}
+
+/// The measure of that name.
+pub fn measure_named(name: &str) -> Option<&'static Measure> {
+    MEASURES.iter().find(|measure| measure.name == name)
+}
+
+/// Every measure over several seeds, by name.
+pub fn over_seeds(summaries: &[Summary]) -> BTreeMap<&'static str, Estimate> {
+    let of = |measure: &Measure| Estimate::of(summaries.iter().map(measure.of));
+    MEASURES.iter().map(|measure| (measure.name, of(measure))).collect()
+}
+
+/// Every measure of `other` less that of `base`, seed by seed: both must have the same seeds in the same order.
+/// What the seed does to both cancels out, so the interval is narrower than those of the two.
+pub fn differences(base: &[Summary], other: &[Summary]) -> BTreeMap<&'static str, Estimate> {
+    let pairs = || base.iter().zip(other);
+    let of = |measure: &Measure| {
+        Estimate::of(pairs().map(|(base, other)| (measure.of)(other) - (measure.of)(base)))
+    };
+    MEASURES.iter().map(|measure| (measure.name, of(measure))).collect()
+}
+
+// === impl Summary ===
+
+impl Summary {
+    pub fn of(outcome: &Outcome, goals: Goals) -> Self {
+        let requests = &outcome.requests;
+        let mut fates = BTreeMap::new();
+        for request in requests {
+            *fates.entry(request.fate.label()).or_default() += 1;
+        }
+        let arrivals = requests.iter().map(|request| request.arrived);
+        let first = arrivals.clone().min().unwrap_or_default();
+        let last = arrivals.max().unwrap_or_default();
+        let n_good = requests.iter().filter(|request| is_good(request, goals)).count();
+        let served = || requests.iter().filter(|request| request.fate == Fate::Served);
+        let sum = |of: fn(&RequestOutcome) -> u32| served().map(|r| u64::from(of(r))).sum::<u64>();
+        let servers = server_loads(outcome);
+        Self {
+            n_requests: requests.len(),
+            fates,
+            ttft: Spread::of(requests.iter().filter_map(RequestOutcome::ttft)),
+            tpot: Spread::of(requests.iter().filter_map(RequestOutcome::tpot)),
+            goodput: ratio(n_good as f64, requests.len() as f64),
+            good_per_second: ratio(n_good as f64, last.since(first).as_secs_f64()),
+            cached_ratio: ratio(sum(|r| r.cached_tokens) as f64, sum(|r| r.prompt_tokens) as f64),
+            imbalance: imbalance(&servers),
+            duration: outcome.ended.since(first).as_secs_f64(),
+            servers,
+            decisions: format!("{:016x}", outcome.decisions),
+        }
+    }
+
+    /// Share of requests that were answered to the last token.
+    pub fn served_share(&self) -> f64 {
+        let n_served = self.fates.get(Fate::Served.label()).copied().unwrap_or_default();
+        ratio(n_served as f64, self.n_requests as f64)
+    }
+}
+
+/// Whether a request reached the goals. One without a second token has no time per token to miss.
+fn is_good(request: &RequestOutcome, goals: Goals) -> bool {
+    request.ttft().is_some_and(|ttft| ttft <= goals.ttft)
+        && request.tpot().is_none_or(|tpot| tpot <= goals.tpot)
+}
+
+fn server_loads(outcome: &Outcome) -> Vec<ServerLoad> {
+    let named =
+        |name: &std::sync::Arc<str>| ServerLoad { name: name.to_string(), ..ServerLoad::default() };
+    let mut loads: Vec<ServerLoad> = outcome.servers.iter().map(named).collect();
+    for request in &outcome.requests {
+        let Some(load) = request.server.and_then(|at| loads.get_mut(at as usize)) else { continue };
+        load.n_requests += 1;
+        if request.fate == Fate::Served {
+            load.cached_tokens += u64::from(request.cached_tokens);
+            load.computed_tokens +=
+                u64::from(request.prompt_tokens.saturating_sub(request.cached_tokens));
+            load.output_tokens += u64::from(request.output_tokens);
+        }
+    }
+    loads
+}
+
+fn imbalance(servers: &[ServerLoad]) -> f64 {
+    let most = servers.iter().map(|server| server.n_requests).max().unwrap_or_default();
+    let all: usize = servers.iter().map(|server| server.n_requests).sum();
+    ratio(most as f64, ratio(all as f64, servers.len() as f64))
+}
+
+/// 0 where there is nothing to divide by.
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+// === impl Spread ===
+
+impl Spread {
+    fn of(values: impl Iterator<Item = Duration>) -> Self {
+        let mut values: Vec<f64> = values.map(|value| value.as_secs_f64()).collect();
+        values.sort_by(f64::total_cmp);
+        let mean = ratio(values.iter().sum(), values.len() as f64);
+        let at = |share| quantile(&values, share);
+        Self { mean, p50: at(0.5), p90: at(0.9), p99: at(0.99) }
+    }
+}
+
+/// The value below which a share of the sorted values lies, between two of them in proportion; 0 for none.
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let rank = share * sorted.len().saturating_sub(1) as f64;
+    let (low, high) = (rank.floor() as usize, rank.ceil() as usize);
+    let at = |rank: usize| sorted.get(rank).copied().unwrap_or_default();
+    at(low) + (at(high) - at(low)) * rank.fract()
+}
+
+#[cfg(test)]
+mod tests;
