@@ -115,6 +115,6 @@ mod tests {
         check(&["/app/epp", "--help"], "Usage: epp [OPTIONS]");
         check(&["/app/epp", "--help"], "asks for every request");
         check(&["/app/lwepp", "--no-such-flag"], "Usage: lwepp [OPTIONS]");
-        check(&["/app/lwepp", "--version"], router_telemetry::BUILD.version);
+        check(&["/app/lwepp", "--version"], crate::origin::BUILD.version);
     }
 }

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::LazyLock};
 
 use clap::{Args, Parser, Subcommand};
 use router_framework::document::GoDuration;
+use router_telemetry::BuildInfo;
 
 mod kubernetes;
 mod picker;
@@ -50,7 +51,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 /// Version and origin of the build, as far as it knows.
 pub(crate) fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
-        let router_telemetry::BuildInfo { version, commit, build_ref } = router_telemetry::BUILD;
+        let BuildInfo { version, commit, build_ref } = crate::origin::BUILD;
         let origin = [("commit", commit), ("ref", build_ref)];
         let origin: Vec<_> = origin
             .iter()

@@ -7,12 +7,14 @@ use router_framework::{
     document::{self, Diagnostics, Document, Options, write},
 };
 use router_rt::Clock;
-use router_telemetry::{BUILD, RouterMetrics};
+use router_telemetry::RouterMetrics;
 
 use crate::{
     cli::{ConfigArgs, ConfigCommand},
     configuration::{self, Source},
-    explain, process,
+    explain,
+    origin::BUILD,
+    process,
 };
 
 pub(crate) fn run(args: ConfigArgs, registry: &Registry) -> anyhow::Result<()> {

@@ -102,7 +102,7 @@ pub(crate) fn style() -> Style {
 /// Logs the warnings of a document, one line each.
 pub(crate) fn log_warnings(diagnostics: &Diagnostics) {
     for diagnostic in diagnostics.sorted() {
-        let line = diagnostic.span.line;
-        tracing::warn!(path = diagnostic.path, line, "configuration: {}", diagnostic.message);
+        let (line, help) = (diagnostic.span.line, diagnostic.help.as_deref());
+        tracing::warn!(path = diagnostic.path, line, help, "configuration: {}", diagnostic.message);
     }
 }

@@ -8,17 +8,22 @@ use router_extproc::{
 };
 use router_framework::Registry;
 use router_net::Server;
-use router_rt::Tasks;
+use router_rt::{Clock, Tasks};
 use router_telemetry::router::ExtProcMetrics;
 use tokio::net::TcpListener;
 
 use crate::{
     admin,
     cli::{EppArgs, ListenFlags, UsageError, message_size, not_negative, positive},
-    process::{self, Signals},
+    origin::BUILD,
+    process::{self, ListenFlag, Signals},
     running::{Place, Running},
     tls::{self, PickerTls},
 };
+
+mod drain;
+
+use drain::{Counted, Drain, Streams};
 
 /// How long to wait for tasks after everything has been told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -31,7 +36,7 @@ struct Plan {
     server: ServerOptions,
     limits: StreamLimits,
     body_timeout: Duration,
-    drain_timeout: Duration,
+    drain: Drain,
 }
 
 /// The picker's ports.
@@ -60,7 +65,7 @@ pub(crate) fn run(args: EppArgs, registry: Registry) -> anyhow::Result<()> {
         };
         let idle = Running::load(&args.picker, settings, registry, place, &tasks)?;
         let running = Arc::clone(idle.running());
-        let drain_timeout = plan.drain_timeout;
+        let drain = plan.drain;
         // Servers answer while endpoints are still being found, and say that they are not ready.
         let epp = Epp::start(&args.listen, plan, ports, &running, &tasks, &servers)?;
         epp.announce("listening");
@@ -72,8 +77,8 @@ pub(crate) fn run(args: EppArgs, registry: Registry) -> anyhow::Result<()> {
         epp.announce("endpoint picker is serving");
         let signal = signals.next().await;
         running.start_draining();
-        tracing::info!(signal, drain = ?drain_timeout, "draining");
-        signals.unless_again(epp.drain(drain_timeout)).await?;
+        tracing::info!(signal, drain = ?drain.window, idle = ?drain.idle, "draining");
+        signals.unless_again(epp.drain(drain, running.clock())).await?;
         tasks.cancel();
         let _late_tasks_are_logged = tasks.shutdown(STOP_DEADLINE).await;
         telemetry.shutdown(STOP_DEADLINE);
@@ -96,14 +101,20 @@ impl Plan {
             },
             limits: StreamLimits { max_streams: listen.max_streams, ..StreamLimits::default() },
             body_timeout: positive("--request-body-timeout", body_timeout)?,
-            drain_timeout: not_negative("--drain-timeout", listen.drain_timeout)?,
+            drain: Drain {
+                window: not_negative("--drain-timeout", listen.drain_timeout)?,
+                idle: not_negative("--drain-idle-timeout", listen.drain_idle_timeout)?,
+            },
         })
     }
 }
 
 impl Ports {
     async fn open(flags: &ListenFlags) -> anyhow::Result<Self> {
-        let listen = |port, flag| process::listen(SocketAddr::new(flags.bind_address, port), flag);
+        let listen = |number, port| {
+            let flag = ListenFlag { port, address: "--bind-address" };
+            process::listen(SocketAddr::new(flags.bind_address, number), flag)
+        };
         Ok(Self {
             process: listen(flags.grpc_port, "--grpc-port").await?,
             health: listen(flags.grpc_health_port, "--grpc-health-port").await?,
@@ -115,6 +126,7 @@ impl Ports {
 /// The picker's servers.
 struct Epp {
     process: Server,
+    streams: Streams,
     health: Server,
     admin: Server,
 }
@@ -135,11 +147,13 @@ impl Epp {
         });
         let admin = admin::serve(ports.metrics, metrics_tls, running, flags.enable_pprof, servers)?;
         let handler = EppHandler::new(Arc::clone(&running.router), plan.body_timeout);
+        let (handler, begun) = Counted::new(handler);
         let mut service = ProcessService::new(handler, plan.limits);
         if flags.enable_grpc_stream_metrics {
             let metrics = ExtProcMetrics::new(running.metrics_registry())?;
             service = service.observed(metrics, running.clock());
         }
+        let streams = Streams { service: service.clone(), begun };
         let ready = Arc::clone(running);
         let health = HealthService::new(Arc::new(move || ready.ready()));
         let beside = flags.health_checking.then(|| health.clone());
@@ -152,7 +166,7 @@ impl Epp {
             beside,
         )?;
         let health = serve_health(ports.health, servers, health)?;
-        Ok(Self { process, health, admin })
+        Ok(Self { process, streams, health, admin })
     }
 
     /// Tells where the servers are.
@@ -161,15 +175,16 @@ impl Epp {
             ext_proc = %self.process.local_addr(),
             health = %self.health.local_addr(),
             metrics = %self.admin.local_addr(),
-            version = router_telemetry::BUILD.version,
+            version = BUILD.version,
+            commit = BUILD.commit,
             "{what}"
         );
     }
 
-    /// Serves those that come all the same for the window, then lets streams end.
-    async fn drain(&self, window: Duration) {
-        tokio::time::sleep(window).await;
-        let n_cut = self.process.drain(window.max(MIN_STREAM_DRAIN)).await;
+    /// Serves those that come all the same until nobody does, then lets streams end.
+    async fn drain(&self, drain: Drain, clock: Clock) {
+        drain.until_over(clock, || self.streams.load()).await;
+        let n_cut = self.process.drain(drain.window.max(MIN_STREAM_DRAIN)).await;
         self.health.drain(Duration::from_secs(1)).await;
         self.admin.drain(Duration::from_secs(1)).await;
         tracing::info!(n_cut, "drained");

@@ -105,8 +105,9 @@ fn text(record: &DecisionRecord) -> String {
     let tokens =
         record.n_prompt_tokens.map_or_else(String::new, |n| format!(", prompt tokens {n}"));
     line(format_args!("{model}{tokens}, priority {}", record.priority));
-    let screened =
-        record.n_screened.map_or_else(String::new, |n_screened| format!(", {n_screened} after screening"));
+    let screened = record
+        .n_screened
+        .map_or_else(String::new, |n_screened| format!(", {n_screened} after screening"));
     line(format_args!(
         "endpoints: {} in the pool, {} candidates{screened}",
         record.n_endpoints, record.n_candidates

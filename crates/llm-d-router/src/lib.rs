@@ -29,12 +29,17 @@ mod config_command;
 mod configuration;
 mod epp;
 mod explain;
+mod origin;
 mod process;
 mod running;
 mod serve;
 mod sim;
 mod tls;
 
+// Only the build script runs it.
+#[cfg(test)]
+#[path = "../build/git.rs"]
+mod git;
 #[cfg(test)]
 mod reference;
 

@@ -1,15 +1,23 @@
 //! What belongs to the process: standard streams, signals, the runtime.
 
-use std::{future::Future, io::Write, net::SocketAddr};
+use std::{
+    future::Future,
+    io::{ErrorKind, Write},
+    net::SocketAddr,
+};
 
 use anyhow::Context;
+use router_net::tls;
 use router_telemetry::{LogFormat, LogOptions, Telemetry, TraceOptions};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use crate::cli::UsageError;
+use crate::{cli::UsageError, origin::BUILD};
+
+/// Certificates are small; a larger file is something else.
+const MAX_PEM_BYTES: u64 = 4 << 20;
 
 /// Requests of the system or a person to end. It listens from its creation on, so that none is lost between
 /// two waits.
@@ -50,7 +58,12 @@ pub(crate) fn trace_options(is_on: bool) -> anyhow::Result<Option<TraceOptions>>
     if !is_on {
         return Ok(None);
     }
-    Ok(TraceOptions::from_env(|name| std::env::var(name).ok()).map_err(UsageError::of)?)
+    let pem = |path: Option<&str>| match path {
+        None => tls::system_roots().map_err(|error| error.to_string()),
+        Some(path) => router_rt::read_file_bounded(path.as_ref(), MAX_PEM_BYTES)
+            .map_err(|error| error.to_string()),
+    };
+    Ok(TraceOptions::from_env(|name| std::env::var(name).ok(), pem).map_err(UsageError::of)?)
 }
 
 /// Sets up logs and traces. Must run on the runtime.
@@ -58,7 +71,7 @@ pub(crate) fn init_telemetry(
     logs: &LogOptions,
     traces: Option<&TraceOptions>,
 ) -> anyhow::Result<Telemetry> {
-    Ok(router_telemetry::init(logs, traces)?)
+    Ok(router_telemetry::init(logs, traces, &BUILD)?)
 }
 
 /// JSON for machines, text for people, unless a flag says which.
@@ -70,11 +83,24 @@ pub(crate) fn log_format(flag: Option<&str>) -> Result<LogFormat, UsageError> {
     }
 }
 
+/// Which flags say where a server listens.
+#[derive(Clone, Copy)]
+pub(crate) struct ListenFlag {
+    pub(crate) port: &'static str,
+    pub(crate) address: &'static str,
+}
+
 /// Listens on an address; the error says which, and the flag that chooses another.
-pub(crate) async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+pub(crate) async fn listen(address: SocketAddr, flag: ListenFlag) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|error| {
-        anyhow::anyhow!("cannot listen on {address}: {error}; {flag} chooses another address")
+        // Another port of an address that this machine does not have would be no better.
+        let (flag, what) = match error.kind() {
+            ErrorKind::AddrNotAvailable => (flag.address, "address"),
+            _ if flag.port == flag.address => (flag.port, "address"),
+            _ => (flag.port, "port"),
+        };
+        anyhow::anyhow!("cannot listen on {address}: {error}; {flag} chooses another {what}")
     })
 }
 

@@ -26,12 +26,13 @@ use router_framework::{
     document::{Document, Options},
 };
 use router_rt::{Clock, Offload, Seeds, Tasks};
-use router_telemetry::{BUILD, RouterMetrics, metrics::RegistryOptions, router::ProcessMetrics};
+use router_telemetry::{RouterMetrics, metrics::RegistryOptions, router::ProcessMetrics};
 
 use crate::{
     capabilities::NetFetch,
     cli::{PickerFlags, UsageError},
     configuration::{self, Source},
+    origin::BUILD,
 };
 
 pub(crate) use follow::{read_objectives, watch_options};

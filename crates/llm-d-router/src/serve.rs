@@ -20,7 +20,7 @@ use crate::{
     admin,
     cli::{ServeArgs, UsageError, bytes, not_negative, positive},
     configuration::read_file,
-    process::{self, Signals},
+    process::{self, ListenFlag, Signals},
     running::{self, Place, Running},
     sim::Demo,
     tls,
@@ -55,9 +55,11 @@ pub(crate) fn run(args: ServeArgs, registry: Registry) -> anyhow::Result<()> {
         let plan = Plan::of(&args)?;
         let mut signals = Signals::listen()?;
         let (tasks, servers) = (Tasks::new(), Tasks::new());
-        let listener = process::listen(listen_address(&args.listen).await?, "--listen").await?;
+        let flag = |port| ListenFlag { port, address: "--listen" };
+        let listener = listen_address(&args.listen).await?;
+        let listener = process::listen(listener, flag("--listen")).await?;
         let metrics = SocketAddr::new(listener.local_addr()?.ip(), args.metrics_port);
-        let metrics = process::listen(metrics, "--metrics-port").await?;
+        let metrics = process::listen(metrics, flag("--metrics-port")).await?;
         let demo = match args.demo {
             Some(n_servers) => Some(Demo::start(n_servers, &servers).await?),
             None => None,

@@ -15,7 +15,7 @@ use rustls::{
 };
 use thiserror::Error;
 
-pub use client::{ClientTls, ClientTlsOptions, Roots};
+pub use client::{ClientTls, ClientTlsOptions, Roots, system_roots};
 pub use server::{Alpn, ServerTls, ServerTlsOptions};
 pub use suites::{CipherSuites, TlsVersion};
 

@@ -6,7 +6,7 @@ use thiserror::Error;
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
-    build::BUILD,
+    build::BuildInfo,
     logs::{self, LogOptions},
     traces::{TraceError, TraceOptions, Traces},
 };
@@ -30,11 +30,15 @@ pub enum InitError {
 
 /// Sets up logs on standard error and, if asked for, traces. With traces it must run on a tokio
 /// runtime. Only once per process: tracing's subscriber is global by nature.
-pub fn init(logs: &LogOptions, traces: Option<&TraceOptions>) -> Result<Telemetry, InitError> {
+pub fn init(
+    logs: &LogOptions,
+    traces: Option<&TraceOptions>,
+    build: &BuildInfo,
+) -> Result<Telemetry, InitError> {
     let (traces, layer) = match traces {
         None => (None, None),
         Some(options) => {
-            let (traces, layer) = Traces::start(options, &BUILD)?;
+            let (traces, layer) = Traces::start(options, build)?;
             (Some(traces), Some(layer))
         }
     };

@@ -1,5 +1,7 @@
 //! Traces to an OTLP collector: off unless configured (`spec/request-path.md` §6.4).
 
+mod options;
+
 use std::time::Duration;
 
 use opentelemetry::{
@@ -8,12 +10,14 @@ use opentelemetry::{
         SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider,
     },
 };
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{
+    SpanExporter, WithExportConfig, WithTonicConfig,
+    tonic_types::transport::{Certificate, ClientTlsConfig, Identity},
+};
 use opentelemetry_sdk::{
     Resource,
     trace::{Sampler, SdkTracerProvider},
 };
-use thiserror::Error;
 use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{
@@ -22,85 +26,13 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+pub use self::options::{CollectorTls, TraceError, TraceOptions};
 use crate::{build::BuildInfo, trace_context::TraceContext};
-
-/// Where traces go, and how many.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TraceOptions {
-    /// The collector's gRPC address, `http://host:port`.
-    pub endpoint: String,
-    /// Share of traces begun here that are kept, 0 to 1; a caller's decision goes before.
-    pub ratio: f64,
-    pub service_name: String,
-}
-
-/// A trace setting that cannot be followed.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum TraceError {
-    #[error("unknown OTEL_TRACES_SAMPLER `{0}`; only parentbased_traceidratio is known")]
-    UnknownSampler(String),
-    #[error("OTEL_TRACES_SAMPLER_ARG `{0}` is not a number from 0 to 1")]
-    BadRatio(String),
-    #[error("the OTLP address `{0}` is not http://host:port; TLS to a collector is not supported")]
-    BadEndpoint(String),
-    #[error("cannot make an OTLP exporter: {0}")]
-    Exporter(String),
-}
 
 /// Sends what is left when it is shut down.
 #[derive(Debug)]
 pub struct Traces {
     provider: SdkTracerProvider,
-}
-
-const DEFAULT_ENDPOINT: &str = "http://localhost:4317";
-const DEFAULT_RATIO: f64 = 0.1;
-const DEFAULT_SERVICE_NAME: &str = "llm-d-epp";
-
-// === impl TraceOptions ===
-
-impl TraceOptions {
-    /// What the standard `OTEL_*` variables ask for; none when they ask for nothing.
-    ///
-    /// Differs: without an OTLP setting the Go implementation prints traces to standard output,
-    /// which nobody wants in production.
-    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, TraceError> {
-        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let endpoint = set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-            .or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"));
-        let wanted = match set("OTEL_TRACES_EXPORTER").as_deref() {
-            Some("otlp") => true,
-            Some(_) => false,
-            None => endpoint.is_some(),
-        };
-        if !wanted {
-            return Ok(None);
-        }
-        let endpoint = endpoint.unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
-        let is_clear = endpoint
-            .parse::<http::Uri>()
-            .is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
-        if !is_clear {
-            return Err(TraceError::BadEndpoint(endpoint));
-        }
-        match set("OTEL_TRACES_SAMPLER") {
-            Some(sampler) if sampler != "parentbased_traceidratio" => {
-                return Err(TraceError::UnknownSampler(sampler));
-            }
-            Some(_) | None => {}
-        }
-        let ratio = match set("OTEL_TRACES_SAMPLER_ARG") {
-            None => DEFAULT_RATIO,
-            Some(text) => match text.parse::<f64>() {
-                Ok(ratio) if (0.0..=1.0).contains(&ratio) => ratio,
-                Ok(_) | Err(_) => return Err(TraceError::BadRatio(text)),
-            },
-        };
-        let service_name =
-            set("OTEL_SERVICE_NAME").unwrap_or_else(|| DEFAULT_SERVICE_NAME.to_owned());
-        Ok(Some(Self { endpoint, ratio, service_name }))
-    }
 }
 
 // === impl Traces ===
@@ -114,12 +46,12 @@ impl Traces {
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
-        let exporter = SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(&options.endpoint)
-            .with_timeout(EXPORT_TIMEOUT)
-            .build()
-            .map_err(|error| TraceError::Exporter(error.to_string()))?;
+        let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(&options.endpoint);
+        if let Some(tls) = &options.tls {
+            exporter = exporter.with_tls_config(client_tls(tls));
+        }
+        // Headers, compression and the time limit are the library's to read: it knows their variables.
+        let exporter = exporter.build().map_err(|error| TraceError::Exporter(error.to_string()))?;
         let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(options.ratio)));
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
@@ -147,7 +79,13 @@ impl Traces {
     }
 }
 
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+fn client_tls(tls: &CollectorTls) -> ClientTlsConfig {
+    let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.roots));
+    match &tls.identity {
+        None => config,
+        Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
+    }
+}
 
 /// Spans of our own crates only: the exporter's own would feed on themselves.
 fn ours() -> Targets {

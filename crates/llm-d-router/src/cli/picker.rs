@@ -123,10 +123,14 @@ pub struct ListenFlags {
     /// Serve the health service on the ext-proc port too.
     #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub health_checking: bool,
-    /// How long to keep serving after SIGTERM, and how long streams may then take to end. A second signal
-    /// ends at once.
+    /// How long to keep serving after SIGTERM at most, and how long streams may then take to end. A second
+    /// signal ends at once.
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub drain_timeout: GoDuration,
+    /// Stop serving earlier once no stream has been open for this long after SIGTERM: proxies need some time
+    /// to see that this picker is not ready. With the value of --drain-timeout it always serves that long.
+    #[arg(long, value_name = "DURATION", default_value = "15s")]
+    pub drain_idle_timeout: GoDuration,
     /// Longest gRPC message that is read; 4Mi where it is not given.
     #[arg(long, value_name = "QUANTITY", default_value = "", hide_default_value = true)]
     pub grpc_max_recv_msg_size: String,

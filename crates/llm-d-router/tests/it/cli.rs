@@ -7,6 +7,7 @@ mod reload;
 mod signals;
 mod simulator;
 mod startup;
+mod traces;
 
 use std::{
     fs,

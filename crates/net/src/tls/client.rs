@@ -50,6 +50,14 @@ const SYSTEM_ROOTS: [&str; 6] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// The certificates of the authorities that this system trusts, as PEM.
+pub fn system_roots() -> Result<Vec<u8>, TlsError> {
+    let mut files = SYSTEM_ROOTS.iter();
+    files
+        .find_map(|path| router_rt::read_file_bounded(path.as_ref(), MAX_PEM_BYTES).ok())
+        .ok_or(TlsError::NoSystemRoots)
+}
+
 // === impl ClientTls ===
 
 impl ClientTls {
@@ -104,12 +112,7 @@ impl Roots {
                 roots_from_pem(&pem, &path.display().to_string()).map(Some)
             }
             Self::System => {
-                let pem = SYSTEM_ROOTS
-                    .iter()
-                    .find_map(|path| {
-                        router_rt::read_file_bounded(path.as_ref(), MAX_PEM_BYTES).ok()
-                    })
-                    .ok_or(TlsError::NoSystemRoots)?;
+                let pem = system_roots()?;
                 let mut roots = RootCertStore::empty();
                 // Systems carry certificates that rustls does not take; the others count.
                 roots.add_parsable_certificates(super::certificates(&pem, "the system's roots")?);

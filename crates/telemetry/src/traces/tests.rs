@@ -7,9 +7,19 @@ use crate::build::BUILD;
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 fn options(variables: &[(&str, &str)]) -> Result<Option<TraceOptions>, TraceError> {
-    TraceOptions::from_env(|name| {
+    let variable = |name: &str| {
         variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    };
+    TraceOptions::from_env(variable, |path| match path {
+        Some("/missing") => Err("it is not there".to_owned()),
+        Some("/empty") => Ok(Vec::new()),
+        Some(path) => Ok(pem(path)),
+        None => Ok(pem("the system's")),
     })
+}
+
+fn pem(of: &str) -> Vec<u8> {
+    format!("# {of}\n-----BEGIN CERTIFICATE-----\n").into()
 }
 
 #[test]
@@ -20,6 +30,7 @@ fn a50_off_unless_an_otlp_setting_is_there() {
         &[("OTEL_TRACES_EXPORTER", "console")],
         &[("OTEL_TRACES_EXPORTER", "none"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317")],
         &[("OTEL_EXPORTER_OTLP_ENDPOINT", "")],
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"), ("OTEL_SDK_DISABLED", "TRUE")],
     ] {
         assert_eq!(options(off).unwrap(), None, "{off:?}");
     }
@@ -40,19 +51,67 @@ fn reads_the_standard_variables() {
     let full = full.unwrap().unwrap();
     assert_eq!(full.endpoint, "http://traces:4317");
     assert_eq!((full.ratio, full.service_name.as_str()), (0.5, "mine"));
+    assert_eq!(full.tls, None);
+}
+
+#[test]
+fn a_collector_with_tls_is_trusted_by_the_system_or_a_file() {
+    let tls = |variables: &[(&str, &str)]| {
+        let otlp = [("OTEL_TRACES_EXPORTER", "otlp")];
+        let options = options(&[&otlp[..], variables].concat()).unwrap().unwrap();
+        (options.endpoint, options.tls.unwrap())
+    };
+    let system = CollectorTls { roots: pem("the system's"), identity: None };
+    let secure = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317");
+    assert_eq!(tls(&[secure]), ("https://c:4317".to_owned(), system));
+    let roots = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca");
+    let own = CollectorTls { roots: pem("/ca"), identity: None };
+    assert_eq!(tls(&[roots]), ("https://localhost:4317".to_owned(), own));
+    let (_, shown) = tls(&[
+        secure,
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/general"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "/crt"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key"),
+    ]);
+    assert_eq!(shown.identity, Some((pem("/crt"), pem("/key"))));
+    assert!(!format!("{shown:?}").contains("47"), "a key is shown");
 }
 
 #[test]
 fn settings_that_cannot_be_followed_are_errors() {
-    let with = |name, value| options(&[("OTEL_TRACES_EXPORTER", "otlp"), (name, value)]);
-    assert!(matches!(with("OTEL_TRACES_SAMPLER", "always_on"), Err(TraceError::UnknownSampler(_))));
+    let secure = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317");
+    let check = |name, value, said: &str| {
+        let error = options(&[("OTEL_TRACES_EXPORTER", "otlp"), (name, value)]);
+        let error = error.and_then(|_| options(&[secure, (name, value)])).unwrap_err().to_string();
+        assert!(error.contains(said), "{name}={value}: {error}");
+    };
+    check("OTEL_TRACES_EXPORTER", "zipkin", "`zipkin`; known are otlp");
+    check("OTEL_TRACES_SAMPLER", "always_on", "only parentbased_traceidratio is known");
+    check(
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "http/protobuf",
+        "OTLP_PROTOCOL `http/protobuf`; only grpc",
+    );
+    check("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", "TRACES_PROTOCOL `http/json`");
+    check("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "known are gzip and none");
+    check("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "`10s` is not a number of milliseconds");
+    check("OTEL_EXPORTER_OTLP_CERTIFICATE", "/missing", "OTLP_CERTIFICATE: it is not there");
+    check("OTEL_EXPORTER_OTLP_CERTIFICATE", "/empty", "OTLP_CERTIFICATE: no certificate in it");
+    check("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key", "needs both");
     for bad in ["2", "-1", "NaN", "much"] {
-        assert!(matches!(with("OTEL_TRACES_SAMPLER_ARG", bad), Err(TraceError::BadRatio(_))));
+        check("OTEL_TRACES_SAMPLER_ARG", bad, "is not a number from 0 to 1");
     }
-    for bad in ["https://c:4317", "c:4317", "http://", "::"] {
-        let outcome = with("OTEL_EXPORTER_OTLP_ENDPOINT", bad);
+    for bad in ["grpc://c:4317", "c:4317", "http://", "::"] {
+        let outcome = options(&[("OTEL_EXPORTER_OTLP_ENDPOINT", bad)]);
         assert!(matches!(outcome, Err(TraceError::BadEndpoint(_))), "{bad}");
     }
+    for bad in ["secret", "a=1,secret", "sec ret=1", "a=\u{7f}secret"] {
+        check("OTEL_EXPORTER_OTLP_HEADERS", bad, "OTLP_HEADERS is not a list of `name=value`");
+        let error = options(&[secure, ("OTEL_EXPORTER_OTLP_HEADERS", bad)]).unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+    let good = options(&[secure, ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b, x = y=z,")]);
+    assert!(good.unwrap().is_some());
 }
 
 #[test]
@@ -91,6 +150,7 @@ fn with_an_exporter_the_span_joins_the_trace_and_is_handed_on() {
 async fn an_unreachable_collector_stops_nobody() {
     let options = TraceOptions {
         endpoint: "http://127.0.0.1:1".to_owned(),
+        tls: None,
         ratio: 1.0,
         service_name: "test".to_owned(),
     };

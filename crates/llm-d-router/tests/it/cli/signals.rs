@@ -25,6 +25,19 @@ async fn an_orderly_end_is_success() -> Outcome {
     Ok(())
 }
 
+/// Nobody is waited for where nobody is.
+#[tokio::test]
+async fn a_picker_without_streams_does_not_wait_for_the_window() -> Outcome {
+    let folder = Folder::new()?;
+    folder.write("endpoints.yaml", ONE_ENDPOINT)?;
+    let text = document(&folder.path("endpoints.yaml"), "queue-scorer");
+    let config = folder.write("config.yaml", text)?;
+    let flags = ["--config-file", &config, "--drain-timeout=1h", "--drain-idle-timeout=300ms"];
+    let router = Program::start(&[&PICKER[..], &flags].concat()).await?;
+    ensure!(router.end().await? == Some(0), "{}", router.process.tail());
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_second_signal_ends_the_picker_at_once() -> Outcome {
     let folder = Folder::new()?;

@@ -42,6 +42,7 @@ async fn flags_that_cannot_be_followed() -> Outcome {
         (&*faulty, "the configuration cannot be used"),
         ("--grpc-max-recv-msg-size=10Zi", "--grpc-max-recv-msg-size: `10Zi` is not a quantity"),
         ("--drain-timeout=-1s", "--drain-timeout must not be negative"),
+        ("--drain-idle-timeout=-1s", "--drain-idle-timeout must not be negative"),
         ("--request-body-timeout=0", "--request-body-timeout must be longer than zero"),
         ("--max-streams=0", "must be more than zero"),
         ("--record-decisions=7", "--record-decisions is a share from 0 to 1"),
@@ -51,7 +52,9 @@ async fn flags_that_cannot_be_followed() -> Outcome {
         refused(2, &PICKER, &[&config, flag], said).await?;
     }
     refused(2, &PICKER, &[], "nothing says where endpoints are: give --config-file").await?;
-    refused(2, &SERVE, &[], "or give --endpoint URL for each model server").await?;
+    let serve = "give --config-file with a `file-discovery` plugin; or give --endpoint URL for each model \
+                 server, or --demo for simulated ones";
+    refused(2, &SERVE, &[], serve).await?;
     Ok(())
 }
 
@@ -91,12 +94,21 @@ async fn ports_that_are_taken() -> Outcome {
     for flag in ["--grpc-port", "--grpc-health-port", "--metrics-port"] {
         let said = format!("cannot listen on 127.0.0.1:{port}");
         refused(1, &PICKER, &[&format!("{flag}={port}")], &said).await?;
-        refused(1, &PICKER, &[&format!("{flag}={port}")], &format!("{flag} chooses")).await?;
+        let said = format!("{flag} chooses another port");
+        refused(1, &PICKER, &[&format!("{flag}={port}")], &said).await?;
     }
     let demo = [&SERVE[..], &["--demo"]].concat();
-    refused(1, &demo, &[&format!("--metrics-port={port}")], "--metrics-port chooses").await?;
+    refused(1, &demo, &[&format!("--metrics-port={port}")], "--metrics-port chooses another port")
+        .await?;
     refused(1, &demo, &[&format!("--listen=127.0.0.1:{port}")], "--listen chooses").await?;
+    let said = format!("cannot listen on 127.0.0.1:{port}");
+    refused(1, &["sim"], &[&format!("--port={port}")], &said).await?;
     refused(1, &["sim"], &[&format!("--port={port}")], "--port and --host choose").await?;
+    // TEST-NET-1 is on no machine: another port of it would not help.
+    let nowhere = ["--bind-address=192.0.2.1"];
+    refused(1, &PICKER, &nowhere, "cannot listen on 192.0.2.1:0: ").await?;
+    refused(1, &PICKER, &nowhere, "--bind-address chooses another address").await?;
+    refused(1, &demo, &["--listen=192.0.2.1:0"], "--listen chooses another address").await?;
     Ok(())
 }
 
