@@ -9,7 +9,7 @@ use router_extproc::{
 use router_framework::Registry;
 use router_net::Server;
 use router_rt::{Clock, Tasks};
-use router_telemetry::router::ExtProcMetrics;
+use router_telemetry::router::{ExtProcMetrics, Followed};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -140,9 +140,13 @@ impl Epp {
         tasks: &Tasks,
         servers: &Tasks,
     ) -> anyhow::Result<Self> {
-        let metrics_tls = plan.tls.metrics.map(|(tls, files)| tls::reload(tls, files, tasks));
+        let metrics_tls = plan.tls.metrics.map(|(tls, files)| {
+            tls::reload(tls, files, tasks, running.follow(Followed::MetricsCertificate))
+        });
         let process_tls = plan.tls.process.map(|(tls, watched)| match watched {
-            Some(files) => tls::reload(tls, files, tasks),
+            Some(files) => {
+                tls::reload(tls, files, tasks, running.follow(Followed::Certificate))
+            }
             None => tls,
         });
         let admin = admin::serve(ports.metrics, metrics_tls, running, flags.enable_pprof, servers)?;

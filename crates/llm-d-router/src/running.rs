@@ -26,7 +26,11 @@ use router_framework::{
     document::{Document, Options},
 };
 use router_rt::{Clock, Offload, Seeds, Tasks};
-use router_telemetry::{RouterMetrics, metrics::RegistryOptions, router::ProcessMetrics};
+use router_telemetry::{
+    RouterMetrics,
+    metrics::RegistryOptions,
+    router::{Followed, ProcessMetrics, Reloads},
+};
 
 use crate::{
     capabilities::NetFetch,
@@ -82,6 +86,12 @@ pub(crate) struct Running {
     is_draining: AtomicBool,
     /// Keeps the process's own series fresh.
     _process: ProcessMetrics,
+}
+
+/// Counts the reloads of one thing that is followed.
+pub(crate) struct ReloadNotes {
+    reloads: Reloads,
+    clock: Clock,
 }
 
 /// A loaded router that has not begun to work.
@@ -159,6 +169,13 @@ impl Running {
         Ok(())
     }
 
+    /// For counting the reloads of something that has been loaded.
+    pub(crate) fn follow(&self, what: Followed) -> ReloadNotes {
+        let clock = self.parts.clock;
+        let reloads = self.parts.metrics.reloads.follow(what, clock.unix_now().as_secs_f64());
+        ReloadNotes { reloads, clock }
+    }
+
     /// From here on the router says that it is not ready; it goes on serving what comes.
     pub(crate) fn start_draining(&self) {
         self.is_draining.store(true, Ordering::Release);
@@ -184,6 +201,19 @@ impl Running {
         self.router.store(router);
         *self.work.lock() = Some(work);
         Ok(())
+    }
+}
+
+// === impl ReloadNotes ===
+
+impl ReloadNotes {
+    /// Takes down whether a change is in use.
+    pub(crate) fn take(&self, is_used: bool) {
+        if is_used {
+            self.reloads.succeeded(self.clock.unix_now().as_secs_f64());
+        } else {
+            self.reloads.failed();
+        }
     }
 }
 

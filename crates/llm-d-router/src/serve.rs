@@ -14,6 +14,7 @@ use router_net::{
 };
 use router_proxy::{ApiKeys, Proxy, ProxyOptions};
 use router_rt::{FileWatch, Offload, Tasks};
+use router_telemetry::router::Followed;
 use tokio::net::TcpListener;
 
 use crate::{
@@ -79,7 +80,7 @@ pub(crate) fn run(args: ServeArgs, registry: Registry) -> anyhow::Result<()> {
             _ = signals.next() => return Ok(()),
             begun = idle.begin() => begun?,
         }
-        follow_keys(&args, &proxy, &tasks);
+        follow_keys(&args, &proxy, &running, &tasks);
         let proxy = start_proxy(&args, listener, tls, proxy, &running, (&tasks, &servers))?;
         let serving = Serving { proxy, admin, is_tls: args.tls_cert_path.is_some() };
         serving.announce(demo.as_ref());
@@ -121,7 +122,9 @@ fn start_proxy(
     running: &Arc<Running>,
     (tasks, servers): (&Tasks, &Tasks),
 ) -> anyhow::Result<Server> {
-    let tls = tls.map(|(tls, files)| tls::reload(tls, files, tasks));
+    let tls = tls.map(|(tls, files)| {
+        tls::reload(tls, files, tasks, running.follow(Followed::Certificate))
+    });
     let ready = Arc::clone(running);
     let proxy = Proxy::new(
         Arc::clone(&running.router),
@@ -219,28 +222,35 @@ fn proxy_options(args: &ServeArgs) -> Result<ProxyOptions, UsageError> {
 }
 
 /// Follows changes of the file of API keys.
-fn follow_keys(args: &ServeArgs, options: &ProxyOptions, tasks: &Tasks) {
+fn follow_keys(args: &ServeArgs, options: &ProxyOptions, running: &Running, tasks: &Tasks) {
     let (Some(path), Some(keys)) = (args.api_keys.clone(), options.api_keys.clone()) else {
         return;
     };
     let watch_options =
         router_rt::WatchOptions { max_file_bytes: MAX_KEYS_BYTES, ..running::watch_options() };
     let mut watch = FileWatch::file(&path, watch_options);
+    let notes = running.follow(Followed::ApiKeys);
+    // Takes what has changed since the keys were read; that is still the start.
+    let (mut looked, mut is_start) = (watch.load(), true);
     let following = async move {
         let offload = Offload::pool(1);
         let file = path.display().to_string();
         loop {
-            let replaced = match watch.changed(&offload).await {
+            let replaced = match looked {
                 Ok(files) => {
                     let text = files.first().map(|file| file.contents.as_slice());
                     keys.replace(text.unwrap_or_default()).map_err(|error| error.to_string())
                 }
                 Err(error) => Err(error.to_string()),
             };
+            if !is_start || replaced.is_err() {
+                notes.take(replaced.is_ok());
+            }
             match replaced {
                 Ok(()) => tracing::info!(file, "API keys loaded"),
                 Err(error) => tracing::error!(file, error, "going on with the last good API keys"),
             }
+            (looked, is_start) = (watch.changed(&offload).await, false);
         }
     };
     drop(tasks.spawn_cancellable("API keys", following));

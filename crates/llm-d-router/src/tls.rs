@@ -7,7 +7,7 @@ use router_rt::{Offload, Tasks};
 
 use crate::{
     cli::{TlsFlags, UsageError},
-    running::watch_options,
+    running::{ReloadNotes, watch_options},
 };
 
 /// TLS of the picker's servers; certificates that are watched have their files.
@@ -64,7 +64,13 @@ fn metrics(flags: &TlsFlags) -> Result<Option<(ServerTls, CertFiles)>, UsageErro
 }
 
 /// Follows changes of a certificate's files.
-pub(crate) fn reload(tls: ServerTls, files: CertFiles, tasks: &Tasks) -> ServerTls {
-    tls.reload_from(files, watch_options(), Offload::pool(1), tasks);
+pub(crate) fn reload(
+    tls: ServerTls,
+    files: CertFiles,
+    tasks: &Tasks,
+    notes: ReloadNotes,
+) -> ServerTls {
+    let told = move |is_used| notes.take(is_used);
+    tls.reload_from(files, watch_options(), Offload::pool(1), tasks, told);
     tls
 }

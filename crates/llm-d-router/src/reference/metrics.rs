@@ -72,8 +72,10 @@ fn reference_of_metrics_is_current() {
     let mut page = "# Metrics\n\n".to_owned();
     page += "`GET /metrics` on the metrics port, as classic text or as OpenMetrics by the `accept` header.\n";
     page += "The deprecated name of a family shows the same data, with the family's labels unless others are given; `--deprecated-metrics=false` leaves them out.\n";
-    page += "Label values are bounded per family; what is beyond the bound is shown as `other`.\n";
+    page += "Label values are bounded per family; what is beyond the bound is shown as `other`, and so are models that no model server has vouched for, by its metrics page or by a response below 400.\n";
+    page += "Where there are many fairness ids, those beyond the first share histograms and errors with `other` as their fairness id.\n";
     page += "All families are alpha, as in the Go implementation: names may change with notice.\n";
+    page += "Go lacks those about panics and reloads; of the latter, `what` is `configuration`, `endpoints`, `resources`, `certificate`, `metrics_certificate` or `api_keys`.\n";
     let mut sets = Vec::new();
     for (title, register) in GROUPS {
         let registry = Registry::default();

@@ -8,6 +8,7 @@ use std::{
 
 use router_engine::{Objectives, ObjectivesError};
 use router_rt::{FileWatch, Offload, WatchOptions, WatchedFile};
+use router_telemetry::router::Followed;
 
 use super::Running;
 use crate::{
@@ -31,6 +32,7 @@ pub(super) async fn configuration(running: Arc<Running>, path: PathBuf, mut serv
     let offload = Offload::pool(1);
     let options = WatchOptions { max_file_bytes: MAX_DOCUMENT_BYTES, ..watch_options() };
     let mut watch = FileWatch::file(&path, options);
+    let notes = running.follow(Followed::Configuration);
     let mut put_off = None;
     let mut has_failed = false;
     loop {
@@ -44,6 +46,7 @@ pub(super) async fn configuration(running: Arc<Running>, path: PathBuf, mut serv
             Ok(files) => files.into_iter().next().map(|file| file.contents).unwrap_or_default(),
             Err(error) => {
                 has_failed = true;
+                notes.take(false);
                 tracing::error!(%error, "going on with the last good configuration");
                 continue;
             }
@@ -51,6 +54,7 @@ pub(super) async fn configuration(running: Arc<Running>, path: PathBuf, mut serv
         let file = path.display().to_string();
         if text == serving {
             if std::mem::take(&mut has_failed) {
+                notes.take(true);
                 tracing::info!(file, "the configuration file is as it was, which is what serves");
             }
             continue;
@@ -58,11 +62,13 @@ pub(super) async fn configuration(running: Arc<Running>, path: PathBuf, mut serv
         match running.reload(&Source { name: file.clone(), text: Some(text.clone()) }).await {
             Ok(()) => {
                 has_failed = false;
+                notes.take(true);
                 serving = text;
                 tracing::info!(file, "configuration reloaded");
             }
             Err(error) => {
                 has_failed = true;
+                notes.take(false);
                 let is_lasting = error.is::<Faulty>() || error.is::<UsageError>();
                 put_off = (!is_lasting).then_some(text);
                 let error = format!("{error:#}");
@@ -95,11 +101,13 @@ impl Manifests {
     /// Hands every change to the router.
     pub(super) async fn follow(mut self, running: Arc<Running>) {
         let offload = Offload::pool(1);
+        let notes = running.follow(Followed::Resources);
         loop {
             let objectives = match self.watch.changed(&offload).await {
                 Ok(files) => parse(&files).map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
+            notes.take(objectives.is_ok());
             match objectives {
                 Ok(objectives) => {
                     tracing::info!(n_objectives = objectives.len(), "objectives reloaded");

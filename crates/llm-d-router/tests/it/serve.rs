@@ -132,9 +132,18 @@ async fn a_new_certificate_is_served_without_a_restart() -> Outcome {
         let reloaded = || async { answers(&second).await.then_some(()) };
         poll_until(LIMIT, reloaded).await.context("the new certificate is not served")?;
         ensure!(!answers(&first).await, "the first certificate is still served");
+        let is_successful = async |expected: &str| {
+            let series = "llm_d_epp_last_reload_successful{what=\"certificate\"}";
+            let page = world.page("/metrics").await.ok()?;
+            page.contains(&format!("{series} {expected}\n")).then_some(())
+        };
+        let counted = async || is_successful("1").await;
+        poll_until(LIMIT, counted).await.context("the reload is not counted")?;
         // Half a pair is no certificate.
         fs::write(folder.path().join("tls.key"), "no key")?;
         world.logged("certificate").await?;
+        let counted = async || is_successful("0").await;
+        poll_until(LIMIT, counted).await.context("the failed reload is not counted")?;
         ensure!(answers(&second).await, "the last good certificate is not kept");
         Ok(())
     })

@@ -89,35 +89,43 @@ impl ServerTls {
     }
 
     /// Watches the files and replaces the certificate when they change, until `tasks` is
-    /// cancelled. A change that cannot be used is logged, and the old certificate stays.
+    /// cancelled. A change that cannot be used is logged, and the old certificate stays; `told` hears of
+    /// each change whether it is used, and of files that have become unusable since they were first read.
     pub fn reload_from(
         &self,
         files: CertFiles,
         options: WatchOptions,
         offload: Offload,
         tasks: &Tasks,
+        told: impl Fn(bool) + Send + Sync + 'static,
     ) {
         let tls = self.clone();
         let paths = [files.certificate.clone(), files.key.clone()];
         let mut watch = FileWatch::files(paths, options);
+        let (mut looked, mut is_start) = (watch.load(), true);
         tasks.spawn_cancellable("certificate reload", async move {
             let what = files.describe();
             loop {
-                let replaced = match watch.changed(&offload).await {
+                let replaced = match looked {
                     Ok(read) => match read.as_slice() {
                         [certificate, key] => {
                             tls.replace(&certificate.contents, &key.contents, &what)
                         }
-                        _ => continue,
+                        // A watch of two files gives both.
+                        _ => return,
                     },
                     Err(error) => Err(error.into()),
                 };
+                if !is_start || replaced.is_err() {
+                    told(replaced.is_ok());
+                }
                 match replaced {
                     Ok(()) => tracing::info!(files = what, "certificate loaded"),
                     Err(error) => {
                         tracing::warn!(files = what, %error, "certificate not reloaded, the old one stays");
                     }
                 }
+                (looked, is_start) = (watch.changed(&offload).await, false);
             }
         });
     }

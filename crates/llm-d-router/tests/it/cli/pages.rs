@@ -47,6 +47,30 @@ async fn a_start_can_be_given_up() -> Outcome {
     Ok(())
 }
 
+/// Clients invent names; the pages of the demo's servers say which model there is.
+#[tokio::test]
+async fn a_model_is_known_from_its_first_request_and_made_up_ones_never() -> Outcome {
+    let router = Program::start(&[&SERVE[..], &["--demo=2"]].concat()).await?;
+    let (status, _, answer) = send(router.traffic, CHAT, &[], &chat("demo", 2)).await?;
+    ensure!(status == 200, "{answer}");
+    for n in 0..20 {
+        let (status, ..) =
+            send(router.traffic, CHAT, &[], &chat(&format!("invented-{n}"), 2)).await?;
+        ensure!(status == 404, "{status}");
+    }
+    let (_, page) = router.page("/metrics").await?;
+    let shown = |model: &str, n: u32| {
+        let line = format!(
+            "llm_d_epp_request_total{{fairness_id=\"default-flow\",model_name=\"{model}\",\
+             priority=\"0\",target_model_name=\"{model}\"}} {n}\n"
+        );
+        page.contains(&line)
+    };
+    ensure!(shown("demo", 1) && shown("other", 20), "{page}");
+    ensure!(!page.contains("invented"), "{page}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn pages_of_the_metrics_port() -> Outcome {
     let args = [&SERVE[..], &["--demo=2", "--record-decisions=1", "--enable-pprof"]].concat();

@@ -14,6 +14,23 @@ async fn has_plugin(router: &Program, name: &str) -> anyhow::Result<bool> {
     Ok(!router.json_page("/debug/plugins/state").await?["plugins"][name].is_null())
 }
 
+/// Successes and failures that were counted, and whether the last reload succeeded.
+async fn reloads(router: &Program, what: &str) -> anyhow::Result<(f64, f64, f64)> {
+    let (_, page) = router.page("/metrics").await?;
+    let value = |series: String| {
+        let rest =
+            page.lines().find_map(|line| line.strip_prefix(&format!("llm_d_epp_{series}}} ")));
+        rest.and_then(|rest| rest.parse::<f64>().ok()).with_context(|| format!("{series}: {page}"))
+    };
+    let at = value(format!("last_reload_success_timestamp_seconds{{what=\"{what}\""))?;
+    ensure!(at > 1.7e9, "{at}");
+    Ok((
+        value(format!("reloads_total{{result=\"success\",what=\"{what}\""))?,
+        value(format!("reloads_total{{result=\"failure\",what=\"{what}\""))?,
+        value(format!("last_reload_successful{{what=\"{what}\""))?,
+    ))
+}
+
 #[tokio::test]
 async fn the_last_good_configuration_serves() -> Outcome {
     let folder = Folder::new()?;
@@ -23,17 +40,21 @@ async fn the_last_good_configuration_serves() -> Outcome {
     let config = folder.write("config.yaml", good("queue-scorer"))?;
     let router = Program::start(&[&PICKER[..], &["--config-file", &config]].concat()).await?;
     ensure!(has_plugin(&router, "queue-scorer").await?);
+    ensure!(reloads(&router, "configuration").await? == (0.0, 0.0, 1.0));
 
     folder.write("config.yaml", good("queue-scorrer"))?;
     let line = router.logged("going on with the last good configuration").await?;
     ensure!(line.contains("did you mean `queue-scorer`?"), "{line}");
+    ensure!(reloads(&router, "configuration").await? == (0.0, 1.0, 0.0));
     ensure!(has_plugin(&router, "queue-scorer").await?);
 
     folder.write("config.yaml", good("queue-scorer"))?;
     router.logged("the configuration file is as it was").await?;
+    ensure!(reloads(&router, "configuration").await? == (1.0, 1.0, 1.0));
 
     folder.write("config.yaml", good("kv-cache-utilization-scorer"))?;
     router.logged("configuration reloaded").await?;
+    ensure!(reloads(&router, "configuration").await? == (2.0, 1.0, 1.0));
     ensure!(has_plugin(&router, "kv-cache-utilization-scorer").await?);
     ensure!(!has_plugin(&router, "queue-scorer").await?);
 
@@ -48,6 +69,7 @@ async fn the_last_good_configuration_serves() -> Outcome {
 
     fs::remove_file(&config)?;
     router.logged("config.yaml does not exist").await?;
+    ensure!(reloads(&router, "configuration").await?.2 == 0.0);
     ensure!(router.page("/readyz").await?.0 == 200);
     Ok(())
 }
@@ -87,6 +109,7 @@ async fn objectives_are_kept_over_configurations() -> Outcome {
     ensure!(priority().await? == 5);
     folder.write("resources.yaml", "kind: [\n")?;
     router.logged("going on with the last good objectives").await?;
+    ensure!(reloads(&router, "resources").await? == (1.0, 1.0, 0.0));
     folder.write("config.yaml", good("kv-cache-utilization-scorer"))?;
     router.logged("configuration reloaded").await?;
     ensure!(priority().await? == 5);
@@ -109,6 +132,7 @@ async fn api_keys_change_without_a_restart() -> Outcome {
     ensure!(ask("old-key").await? == 401);
     folder.write("keys", "")?;
     router.logged("going on with the last good API keys").await?;
+    ensure!(reloads(&router, "api_keys").await? == (1.0, 1.0, 0.0));
     ensure!(ask("new-key").await? == 200);
     Ok(())
 }
