@@ -1,0 +1,219 @@
+//! From conversations to a trace.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use router_core::Stamp;
+use router_rt::{Rng, Seeds};
+
+use super::{
+    BLOCK_TOKENS, Spec, Volume, WorkloadError,
+    arrivals::{self, Arrival, Window},
+    draw::{OwnBlocks, Text},
+    work::{self, PerfectCache, Server},
+};
+use crate::replay::trace::{MAX_REQUESTS, Start, Trace, TraceRequest};
+
+/// Requests from which the mean work of a conversation is taken, after as many that warm the cache.
+const CALIBRATION_REQUESTS: usize = 2_000;
+/// The seed of the calibration: one load is one rate, whatever the seed of the trace.
+const CALIBRATION_SEED: u64 = 0x10ad;
+/// From sending a request to its first token, and then per token, where a trace must guess how long a turn
+/// takes: a server that is busy and not late.
+const FIRST_TOKEN_S: f64 = 0.5;
+const OUTPUT_TOKEN_S: f64 = 0.025;
+
+/// A kind of conversation.
+pub(super) trait Source {
+    /// What conversations share; the same for every seed.
+    type World;
+
+    /// Name of its random draws.
+    const NAME: &'static str;
+
+    fn world(&self, rng: &mut Rng) -> Self::World;
+
+    /// Texts of the world; a calibrated server has them all cached.
+    fn texts<'a>(&self, world: &'a Self::World) -> Vec<&'a Text>;
+
+    fn conversation(&self, world: &Self::World, is_of_burst: bool, rng: &mut Rng) -> Conversation;
+
+    /// When conversations begin, `rate` of them a second on average.
+    fn arrivals(&self, rate: f64, window: Window, rng: &mut Rng) -> Vec<Arrival> {
+        arrivals::steady(rate, window, rng)
+    }
+}
+
+/// One conversation: a single request, or turn after turn.
+#[derive(Clone, Debug)]
+pub(super) struct Conversation {
+    /// What it begins with.
+    pub(super) head: Text,
+    pub(super) turns: Vec<Turn>,
+    pub(super) tenant: Option<Arc<str>>,
+}
+
+/// One request of a conversation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    /// From the end of the answer before it; without meaning for the first turn.
+    pub(super) think: Duration,
+    /// Tokens that nobody said before, behind all that was said in the conversation.
+    pub(super) new_tokens: u32,
+    pub(super) output_tokens: u32,
+}
+
+/// What a conversation means on average.
+#[derive(Clone, Copy, Debug, Default)]
+struct Calibration {
+    n_requests: f64,
+    /// In seconds of one server.
+    work_s: f64,
+    /// The longest of the sample.
+    longest_s: f64,
+}
+
+/// The trace of a source.
+pub(super) fn trace<S: Source>(source: &S, spec: &Spec) -> Result<Trace, WorkloadError> {
+    let world = source.world(&mut family(CALIBRATION_SEED, S::NAME, "world").rng(0));
+    let calibration = calibrate(source, &world, spec);
+    let rate = match spec.volume {
+        Volume::Load { load, n_servers } => load * f64::from(n_servers) / calibration.work_s,
+        Volume::Rate(rate) => rate / calibration.n_requests,
+    };
+    if !rate.is_finite() || rate <= 0.0 {
+        return Err(WorkloadError::Volume);
+    }
+    let window = Window { from_s: -calibration.longest_s, until_s: spec.duration.as_secs_f64() };
+    let n_requests = rate * (window.until_s - window.from_s) * calibration.n_requests;
+    if n_requests > MAX_REQUESTS as f64 {
+        return Err(WorkloadError::TooLong { n_requests });
+    }
+    let mut arrivals =
+        source.arrivals(rate, window, &mut family(spec.seed, S::NAME, "arrivals").rng(0));
+    arrivals.sort_by(|a, b| a.at_s.total_cmp(&b.at_s));
+    let conversations = family(spec.seed, S::NAME, "conversations");
+    let begun = arrivals.iter().zip(0..).filter_map(|(arrival, number)| {
+        let mut rng = conversations.rng(number);
+        let conversation = source.conversation(&world, arrival.is_of_burst, &mut rng);
+        within(conversation, arrival.at_s, window.until_s)
+    });
+    let mut begun: Vec<(f64, Conversation)> = begun.collect();
+    begun.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut writer = Writer::new();
+    begun.iter().for_each(|(at_s, conversation)| writer.write(*at_s, conversation));
+    writer.trace.requests.truncate(MAX_REQUESTS);
+    Ok(writer.trace)
+}
+
+fn family(seed: u64, source: &str, what: &str) -> Seeds {
+    Seeds::new(seed).family(source).family(what)
+}
+
+fn calibrate<S: Source>(source: &S, world: &S::World, spec: &Spec) -> Calibration {
+    let conversations = family(CALIBRATION_SEED, S::NAME, "conversations");
+    // One conversation a second: a trace of the kinds in their proportion.
+    let window = Window { from_s: 0.0, until_s: 2.0 * CALIBRATION_REQUESTS as f64 };
+    let mut rng = family(CALIBRATION_SEED, S::NAME, "arrivals").rng(0);
+    let arrivals = source.arrivals(1.0, window, &mut rng);
+    let mut cache = PerfectCache::default();
+    source.texts(world).into_iter().for_each(|text| cache.hold(&text.blocks));
+    let (mut writer, mut longest_s) = (Writer::new(), 0.0f64);
+    let (mut n_warming, mut n_conversations) = (None, 0.0f64);
+    for (arrival, number) in arrivals.iter().zip(0..) {
+        let n_written = writer.trace.requests.len();
+        if n_written >= 2 * CALIBRATION_REQUESTS {
+            break;
+        }
+        if n_written >= CALIBRATION_REQUESTS {
+            n_warming.get_or_insert(n_written);
+            n_conversations += 1.0;
+        }
+        let mut rng = conversations.rng(number);
+        let conversation = source.conversation(world, arrival.is_of_burst, &mut rng);
+        longest_s = longest_s.max(conversation.turns.iter().map(Turn::seconds).sum());
+        writer.write(0.0, &conversation);
+    }
+    let requests = writer.trace.requests;
+    let (warming, measured) = requests.split_at(n_warming.unwrap_or_default());
+    warming.iter().for_each(|request| cache.hold(&request.chain));
+    let server = Server::of(&spec.profile, measured);
+    let work_of = |request| work::of_request(request, BLOCK_TOKENS, &server, &mut cache).total_s();
+    let work_s: f64 = measured.iter().map(work_of).sum();
+    let n_conversations = n_conversations.max(1.0);
+    Calibration {
+        n_requests: measured.len() as f64 / n_conversations,
+        work_s: work_s / n_conversations,
+        longest_s,
+    }
+}
+
+/// The turns that probably begin within the trace, and when the first of them does. Of a conversation that is
+/// under way when the trace starts, what was said before is left out: the caches are cold then, and all of it
+/// would have to be computed at once.
+fn within(mut conversation: Conversation, at_s: f64, until_s: f64) -> Option<(f64, Conversation)> {
+    let (mut now_s, mut first_s) = (at_s, None);
+    let turns = mem::take(&mut conversation.turns);
+    for (number, turn) in turns.into_iter().enumerate() {
+        if number > 0 {
+            now_s += turn.think.as_secs_f64();
+        }
+        if (0.0..until_s).contains(&now_s) {
+            first_s.get_or_insert(now_s);
+            conversation.turns.push(turn);
+        }
+        now_s += turn.answer_s();
+    }
+    Some((first_s?, conversation))
+}
+
+impl Turn {
+    fn answer_s(&self) -> f64 {
+        FIRST_TOKEN_S + f64::from(self.output_tokens) * OUTPUT_TOKEN_S
+    }
+
+    fn seconds(&self) -> f64 {
+        self.think.as_secs_f64() + self.answer_s()
+    }
+}
+
+/// Writes conversations one after the other.
+struct Writer {
+    trace: Trace,
+    blocks: OwnBlocks,
+    n_conversations: u32,
+}
+
+impl Writer {
+    fn new() -> Self {
+        let trace = Trace { block_tokens: BLOCK_TOKENS, requests: Vec::new() };
+        Self { trace, blocks: OwnBlocks::new(), n_conversations: 0 }
+    }
+
+    fn write(&mut self, at_s: f64, conversation: &Conversation) {
+        let mut chain = conversation.head.blocks.to_vec();
+        let mut n_tokens = conversation.head.n_tokens;
+        for (number, turn) in conversation.turns.iter().enumerate() {
+            let before = self.trace.requests.len().checked_sub(1);
+            let start = match before.filter(|_| number > 0) {
+                Some(request) => Start::After { request: request as u32, think: turn.think },
+                None => Start::At(Stamp::ORIGIN + Duration::from_secs_f64(at_s.max(0.0))),
+            };
+            let prompt_tokens = (n_tokens + turn.new_tokens).max(1);
+            n_tokens = prompt_tokens + turn.output_tokens;
+            while (chain.len() as u32) < n_tokens / BLOCK_TOKENS {
+                chain.push(self.blocks.next());
+            }
+            self.trace.requests.push(TraceRequest {
+                start,
+                chain: chain.as_slice().into(),
+                prompt_tokens,
+                output_tokens: turn.output_tokens,
+                session: self.n_conversations,
+                tenant: conversation.tenant.clone(),
+                priority: 0,
+                lora: None,
+            });
+        }
+        self.n_conversations += 1;
+    }
+}
