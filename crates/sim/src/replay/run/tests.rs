@@ -5,7 +5,7 @@ use router_core::endpoint::Labels;
 use super::*;
 use crate::{
     model::Profile,
-    replay::pool::{PoolEvent, Scrape, ServerKind},
+    replay::pool::{Change, PoolEvent, Scrape, ServerKind},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -203,7 +203,7 @@ fn a_prompt_alone_ends_with_its_computation() {
 #[test]
 fn scorers_see_metrics_as_often_and_as_late_as_they_come() {
     let share_of_slow = |scrape: Scrape| {
-        let scene = Scene::new(alone(200, 100, 320, 20), 2)
+        let scene = Scene::new(alone(200, 300, 320, 20), 2)
             .scorer("queue-scorer")
             .profile(|profile| profile.max_num_seqs = 1)
             .event(0, 0, Change::Slow { factor: 50.0 })

@@ -1,8 +1,8 @@
 //! The paused clock of a run, moved to the nanosecond.
 //!
-//! A sleep of the runtime ends at a whole millisecond; the events of servers do not. Where nobody but the run
-//! waits for time to pass, the clock is simply set. While decisions are pending, whatever they wait for must
-//! come first, so the run sleeps up to the last whole millisecond and sets the clock for the rest.
+//! A sleep of the runtime is a number of whole milliseconds; the events of servers are not. Where nobody but the
+//! run waits for time to pass, the clock is simply set. While decisions are pending, whatever they wait for must
+//! come first, so the run sleeps until shortly before and sets the clock for the rest.
 
 use std::time::Duration;
 
@@ -24,14 +24,21 @@ pub(super) async fn jump(clock: Clock, at: Stamp) {
 
 /// Lets time pass until `at`, with all that others do in it.
 pub(super) async fn pass(clock: Clock, at: Stamp) {
+    settle().await;
+    // The sleep ends less than a grain after the stamp that it is told, so never after `at`.
+    let before = Stamp::from_nanos((at.as_nanos() / GRAIN_NANOS).saturating_sub(1) * GRAIN_NANOS);
+    if before > clock.now() {
+        clock.sleep_until(before).await;
+    }
+    jump(clock, at).await;
+    settle().await;
+}
+
+/// Lets others do what they can without time passing.
+async fn settle() {
     for _ in 0..SETTLING_TURNS {
         tokio::task::yield_now().await;
     }
-    let whole = Stamp::from_nanos(at.as_nanos() / GRAIN_NANOS * GRAIN_NANOS);
-    if whole > clock.now() {
-        clock.sleep_until(whole).await;
-    }
-    jump(clock, at).await;
 }
 
 #[cfg(test)]

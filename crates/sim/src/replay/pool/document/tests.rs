@@ -78,7 +78,7 @@ fn faults_come_all_at_once_with_place_and_nearest_name() {
         ],
     );
     check("servers: []", &["servers: the pool has no servers"]);
-    check("servers: [", &["pool.yaml:1"]);
+    check("servers: [", &["pool.yaml:2:1: error"]);
     check("- a", &["expected a map, found a list"]);
     check("servers: [{count: 2}]", &["servers[0]: `name` is missing"]);
     check("servers: [{name: a b}]", &["a name has 1 to 63 letters"]);
