@@ -56,10 +56,7 @@ fn a_json_line_has_its_keys_in_order_and_its_fields() {
 fn callers_name_no_folder_of_the_machine() {
     let check = |file, expected| assert_eq!(short(file), expected);
     check("crates/engine/src/decide.rs", "crates/engine/src/decide.rs");
-    check(
-        "/cargo/registry/src/index-1/h2-0.4/src/codec/framed.rs",
-        "h2-0.4/src/codec/framed.rs",
-    );
+    check("/cargo/registry/src/index-1/h2-0.4/src/codec/framed.rs", "h2-0.4/src/codec/framed.rs");
     check("/build/checkout/crates/net/src/lib.rs", "net/src/lib.rs");
     check("C:\\cargo\\h2-0.4\\src\\lib.rs", "h2-0.4\\src\\lib.rs");
     check("/odd.rs", "/odd.rs");
