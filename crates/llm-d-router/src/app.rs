@@ -7,7 +7,7 @@ use router_framework::{PluginDef, Registry};
 
 use crate::{
     cli::{self, Cli, Command, EppArgs, SimArgs},
-    config_command, epp, serve, sim,
+    config_command, epp, replay, serve, sim,
 };
 
 /// Names under which the executable may be called to be one personality, as in existing manifests.
@@ -61,6 +61,7 @@ impl App {
             Command::Epp(args) => epp::run(*args, self.registry),
             Command::Serve(args) => serve::run(*args, self.registry),
             Command::Sim(args) => sim::run(*args),
+            Command::Replay(args) => replay::run(&args, self.registry),
             Command::Config(args) => config_command::run(args, &self.registry),
         }
     }

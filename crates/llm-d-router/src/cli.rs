@@ -8,10 +8,12 @@ use router_telemetry::BuildInfo;
 
 mod kubernetes;
 mod picker;
+mod replay;
 
 pub use kubernetes::KubernetesFlags;
 pub use picker::{ConfigFlags, ListenFlags, LogFlags, PickerFlags, TlsFlags};
 pub(crate) use picker::{bytes, message_size, not_negative, positive};
+pub use replay::ReplayArgs;
 
 /// Arguments that contradict each other or cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +127,11 @@ pub enum Command {
     /// Simulated model servers: an OpenAI API, vLLM's metrics, and an honest engine model.
     #[command(after_help = SIM_EXAMPLES)]
     Sim(Box<SimArgs>),
+    /// Plays a trace against configurations and simulated servers, in virtual time, and compares them.
+    ///
+    /// The router is the real one: what decides here decides in production. An hour of traffic takes seconds.
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(Box<ReplayArgs>),
     /// Checks, completes and explains configuration documents.
     #[command(after_help = CONFIG_EXAMPLES)]
     Config(ConfigArgs),

@@ -1,7 +1,7 @@
 //! The executable: command line, wiring and signals.
 //!
 //! [`App`] holds the plugin types and runs whatever personality the command line names: `serve`, `epp`,
-//! `sim` or `config`. People who write plugins of their own build an executable of their own from it:
+//! `sim`, `replay` or `config`. People who write plugins of their own build an executable of their own from it:
 //!
 //! ```no_run
 //! use llm_d_router::App;
@@ -31,6 +31,7 @@ mod epp;
 mod explain;
 mod origin;
 mod process;
+mod replay;
 mod running;
 mod serve;
 mod sim;

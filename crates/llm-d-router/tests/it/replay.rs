@@ -1,40 +1,28 @@
 //! The first 2,000 requests of the Mooncake trace against eight simulated engines, in virtual time: the very
-//! same pipeline, and the very same decisions for the same seed.
-//!
-//! Trace, engines and scrapes are one sequence of events in nanoseconds. The runtime's timers are rounded up
-//! to milliseconds, so there is one sleeper, and whatever is due when it wakes happens in the order of its
-//! stamps.
+//! same pipeline, and the very same decisions for the same seed. And the command that does it.
 
 use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    process::{Command, Output},
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
-use router_core::{Position, Stamp};
-use router_engine::{Exchange, ResponseHead};
-use router_framework::{
-    EndCause, Instance, MAX_TARGETS, NoParams, ParsedRequest, Picker, PluginDef, PromptInput,
-    RequestCx, RequestHead, Role, keys::PromptBlocks,
+use router_framework::Registry;
+use router_sim::replay::{
+    outcome::{Fate, Outcome},
+    policy,
+    pool::Pool,
+    read,
+    run::{self, Configuration, Options, Setup},
+    summary::{Goals, Summary},
 };
-use router_rt::Rng;
-use router_sim::model::{BlockHash, Engine, EngineRequest, Event, EventKind, Profile, RequestId};
-use router_testkit::router::{RouterBuilder, TestRouter, head};
-use serde::Deserialize;
-use smallvec::SmallVec;
+use router_telemetry::metrics::Format;
+use serde_json::Value;
 
 use crate::testdata;
 
 const N_SERVERS: usize = 8;
-/// Tokens of one block of the trace.
-const BLOCK_TOKENS: u32 = 512;
-/// What an engine holds of them: 400,000 tokens, as in the default profile.
-const N_BLOCKS: u32 = 781;
-const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
+const TRACE: &str = "traces/mooncake-2000.jsonl";
 
 /// The Go preset, with what this router itself has in flight. Arrivals of the trace come in bursts, in which
 /// scraped signals say the same to all.
@@ -55,255 +43,63 @@ schedulingProfiles:
   - {pluginRef: active-request-scorer, weight: 4}
 ";
 
-#[derive(Deserialize)]
-struct TraceRow {
-    /// Milliseconds.
-    timestamp: u64,
-    input_length: u32,
-    output_length: u32,
-    hash_ids: Vec<u64>,
+fn configuration(name: &str) -> Configuration {
+    let text = match policy::preset(name) {
+        Some(preset) => preset.document,
+        None => WITH_IN_FLIGHT,
+    };
+    Configuration { name: name.to_owned(), text: Some(text.to_owned()) }
 }
 
-fn trace() -> Vec<TraceRow> {
-    let text = testdata::text("traces/mooncake-2000.jsonl");
-    let rows: Vec<TraceRow> =
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(rows.len(), 2_000);
-    rows
-}
-
-/// Takes one endpoint after the other and looks at nothing.
-#[derive(Default)]
-struct RoundRobin(AtomicUsize);
-
-const ROUND_ROBIN: PluginDef =
-    PluginDef::new::<NoParams>("max-score-picker", &[Role::Picker], file!(), |_| {
-        Ok(Instance::new().picker(Arc::new(RoundRobin::default())))
-    });
-
-impl Picker for RoundRobin {
-    fn n_shown(&self) -> usize {
-        1
-    }
-
-    fn pick(
-        &self,
-        _: &RequestCx<'_>,
-        scored: &[(Position, f64)],
-        _: &mut Rng,
-        _: usize,
-        ranked: &mut SmallVec<[Position; MAX_TARGETS]>,
-    ) {
-        let at = self.0.fetch_add(1, Ordering::Relaxed) % scored.len().max(1);
-        ranked.extend(scored.get(at).map(|(position, _)| *position));
-    }
-}
-
-/// One simulated server and the requests that it has.
-struct Server {
-    engine: Engine,
-    exchanges: BTreeMap<RequestId, Exchange>,
-}
-
-/// What a run came to.
-#[derive(Debug, Default, PartialEq)]
-struct Outcome {
-    /// The endpoint of every request, in the order of the trace.
-    decisions: Vec<usize>,
-    prompt_tokens: u64,
-    cached_tokens: u64,
-    /// From arrival to the first token, over all requests.
-    total_ttft: Duration,
-    /// When the last request ended.
-    ended: Stamp,
-}
-
-impl Outcome {
-    /// Share of prompt tokens that an engine had cached.
-    fn reuse(&self) -> f64 {
-        self.cached_tokens as f64 / self.prompt_tokens as f64
-    }
-
-    fn mean_ttft(&self) -> Duration {
-        self.total_ttft / self.decisions.len() as u32
-    }
-}
-
-struct Replay {
-    router: TestRouter,
-    servers: Vec<Server>,
-    outcome: Outcome,
-}
-
-impl Replay {
-    fn new(seed: u64, config: &str, picker: Option<&PluginDef>) -> Self {
-        let mut builder = RouterBuilder::new(config)
-            .endpoints(N_SERVERS)
-            .settings(|settings| settings.seed = seed);
-        if let Some(picker) = picker {
-            builder = builder.plugin(picker);
-        }
-        let profile =
-            Profile { block_size: BLOCK_TOKENS, kv_cache_size: N_BLOCKS, ..Profile::default() };
-        let server = |_| Server {
-            engine: Engine::new(profile.clone(), seed).unwrap(),
-            exchanges: BTreeMap::new(),
-        };
-        let servers = (0..N_SERVERS).map(server).collect();
-        Self { router: builder.build(), servers, outcome: Outcome::default() }
-    }
-
-    async fn run(mut self, trace: &[TraceRow]) -> Outcome {
-        let mut arrivals = trace.iter().peekable();
-        let mut scrape = Stamp::ORIGIN;
-        loop {
-            let arrival = arrivals.peek().map_or(Stamp::NEVER, |row| arrival(row));
-            let engine = self.next_event();
-            if arrival == Stamp::NEVER && engine == Stamp::NEVER {
-                return self.outcome;
-            }
-            let next = arrival.min(engine).min(scrape);
-            self.router.clock().sleep_until(next).await;
-            // What engines do at a stamp comes before what is seen of it, and both before what arrives.
-            if engine == next {
-                self.advance(next);
-            } else if scrape == next {
-                self.scrape();
-                scrape = scrape + SCRAPE_INTERVAL;
-            } else if let Some(row) = arrivals.next() {
-                self.arrive(row, next).await;
-            }
-        }
-    }
-
-    fn next_event(&self) -> Stamp {
-        let next = self.servers.iter().filter_map(|server| server.engine.next_event());
-        next.min().unwrap_or(Stamp::NEVER)
-    }
-
-    /// Lets every engine do what is due.
-    fn advance(&mut self, now: Stamp) {
-        for server in &mut self.servers {
-            if server.engine.next_event().is_some_and(|at| at <= now) {
-                let mut events = Vec::new();
-                server.engine.advance(now, &mut |event| events.push(event));
-                server.take(events, &mut self.outcome);
-            }
-        }
-    }
-
-    fn scrape(&self) {
-        for (at, server) in self.servers.iter().enumerate() {
-            let seen = server.engine.signals();
-            self.router.publish(at, |signals| {
-                signals.waiting = f64::from(seen.waiting);
-                signals.running = f64::from(seen.running);
-                signals.kv_usage = seen.kv_usage();
-                signals.block_size = f64::from(BLOCK_TOKENS);
-                signals.n_blocks = f64::from(N_BLOCKS);
-            });
-        }
-    }
-
-    async fn arrive(&mut self, row: &TraceRow, now: Stamp) {
-        let n_tokens = row.input_length as usize;
-        let blocks = PromptBlocks::from_block_ids(&row.hash_ids, BLOCK_TOKENS, n_tokens);
-        let parsed = ParsedRequest {
-            model: Some("m".into()),
-            stream: true,
-            prompts: PromptInput::Blocks(blocks),
-            ..ParsedRequest::default()
-        };
-        let head = RequestHead { received: now, ..head("/v1/chat/completions") };
-        let routed = self.router.begin_parsed(head, parsed).await.unwrap();
-        let target = routed.targets[0].authority().to_owned();
-        let at =
-            (0..N_SERVERS).find(|at| *self.router.endpoint(*at).authority() == target).unwrap();
-        self.outcome.decisions.push(at);
-        let n_full = (row.input_length / BLOCK_TOKENS) as usize;
-        let full = row.hash_ids.iter().take(n_full);
-        let request = EngineRequest {
-            chain: full.map(|id| BlockHash(*id)).collect(),
-            ..EngineRequest::new(row.input_length, row.output_length)
-        };
-        let server = &mut self.servers[at];
-        let mut events = Vec::new();
-        let id = server.engine.submit(now, request, &mut |event| events.push(event)).unwrap();
-        server.exchanges.insert(id, routed.exchange);
-        server.take(events, &mut self.outcome);
-    }
-}
-
-impl Server {
-    fn take(&mut self, events: Vec<Event>, outcome: &mut Outcome) {
-        for event in events {
-            let Some(exchange) = self.exchanges.get_mut(&event.id) else { panic!("{event:?}") };
-            match event.kind {
-                EventKind::FirstToken { .. } => {
-                    let content_type = HeaderValue::from_static("text/event-stream");
-                    let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type)]);
-                    let status = StatusCode::OK;
-                    let head =
-                        ResponseHead { status, headers: &headers, served: None, from_proxy: false };
-                    exchange.on_headers(&head);
-                    exchange.on_chunk("data: {}\n\n".into());
-                }
-                EventKind::Finished(end) => {
-                    exchange.end(EndCause::Natural);
-                    self.exchanges.remove(&event.id);
-                    outcome.prompt_tokens += u64::from(end.prompt_tokens);
-                    outcome.cached_tokens += u64::from(end.cached_tokens);
-                    outcome.total_ttft += end.timings.first_token.since(end.timings.arrived);
-                    outcome.ended = outcome.ended.max(event.at);
-                }
-                kind => panic!("{kind:?} was not asked for"),
-            }
-        }
-    }
-}
-
-fn arrival(row: &TraceRow) -> Stamp {
-    Stamp::ORIGIN + Duration::from_millis(row.timestamp)
-}
-
-/// Plays the trace in a runtime of its own, whose clock jumps from event to event.
-fn play(seed: u64, config: &str, picker: Option<&PluginDef>) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    let outcome = runtime.block_on(async {
-        let replay = Replay::new(seed, config, picker);
-        let router = Arc::clone(&replay.router.router);
-        let metrics = replay.router.metrics.clone();
-        let outcome = replay.run(&trace()).await;
+/// Plays the trace as it was recorded; only ties differ between seeds.
+fn play(seed: u64, configuration: Configuration) -> Outcome {
+    let text = testdata::text(TRACE);
+    let trace = read::read(TRACE, text.as_bytes(), None, usize::MAX).unwrap();
+    assert_eq!(trace.requests.len(), 2_000);
+    let plugins = router_plugins::PLUGINS.iter().chain(policy::PLUGINS).copied();
+    let setup = Setup {
+        trace: Arc::new(trace),
+        pool: Arc::new(Pool::uniform(N_SERVERS)),
+        configuration,
+        registry: Registry::new(plugins),
+        options: Options { jitter: Duration::ZERO, ..Options::default() },
+    };
+    let n_ended = AtomicUsize::new(0);
+    let played = run::play_and_look(&setup, seed, &n_ended, |router, metrics| {
         assert_eq!(router.budget().held(), 0);
-        drop(router);
-        let page = metrics.encode(router_telemetry::metrics::Format::Text);
+        let page = metrics.encode(Format::Text);
         let running = page.lines().find(|line| line.starts_with("llm_d_epp_request_running{"));
         assert!(running.is_some_and(|line| line.ends_with(" 0")), "{running:?}");
-        outcome
     });
-    assert_eq!(outcome.decisions.len(), 2_000);
+    let (outcome, ()) = played.unwrap();
+    assert_eq!(n_ended.into_inner(), 2_000);
+    assert!(outcome.requests.iter().all(|request| request.fate == Fate::Served));
     outcome
+}
+
+fn servers(outcome: &Outcome) -> Vec<usize> {
+    outcome.requests.iter().map(|request| request.server.unwrap() as usize).collect()
 }
 
 #[test]
 fn one_seed_gives_one_course() {
-    let first = play(1, "", None);
-    assert_eq!(first, play(1, "", None), "the same seed");
-    assert_ne!(first.decisions, play(2, "", None).decisions, "another seed");
+    let built_in = || Configuration { name: "built-in".to_owned(), text: None };
+    let first = play(1, built_in());
+    assert_eq!(first, play(1, built_in()), "the same seed");
+    assert_ne!(servers(&first), servers(&play(2, built_in())), "another seed");
 }
 
 #[test]
 fn prefix_reuse_beats_round_robin() {
-    let turns = play(1, "", Some(&ROUND_ROBIN));
-    let in_turn = |(at, decision): (usize, &usize)| at % N_SERVERS == *decision;
-    assert!(turns.decisions.iter().enumerate().all(in_turn));
-    let (preset, in_flight) = (play(1, "", None), play(1, WITH_IN_FLIGHT, None));
-    let told = |outcome: &Outcome| {
-        format!("{:.3} reused, first token after {:?}", outcome.reuse(), outcome.mean_ttft())
+    let turns = play(1, configuration("round-robin"));
+    let in_turn = servers(&turns);
+    assert!(in_turn.windows(2).all(|pair| pair[1] == (pair[0] + 1) % N_SERVERS), "{in_turn:?}");
+    let (preset, in_flight) =
+        (play(1, configuration("go-default")), play(1, configuration("in-flight")));
+    let [turns, preset, in_flight] =
+        [turns, preset, in_flight].map(|outcome| Summary::of(&outcome, Goals::default()));
+    let told = |summary: &Summary| {
+        format!("{:.3} reused, first token after {:.3} s", summary.cached_ratio, summary.ttft.mean)
     };
     let told = format!(
         "preset: {}; with in-flight requests: {}; in turn: {}",
@@ -312,7 +108,124 @@ fn prefix_reuse_beats_round_robin() {
         told(&turns)
     );
     println!("{told}");
-    assert!(preset.reuse() > 2.0 * turns.reuse(), "{told}");
-    assert!(in_flight.reuse() > 2.0 * turns.reuse(), "{told}");
-    assert!(in_flight.mean_ttft() < turns.mean_ttft(), "{told}");
+    assert!(preset.cached_ratio > 2.0 * turns.cached_ratio, "{told}");
+    assert!(in_flight.cached_ratio > 2.0 * turns.cached_ratio, "{told}");
+    assert!(in_flight.ttft.mean < turns.ttft.mean, "{told}");
+}
+
+fn replay(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_llm-d-router")).arg("replay").args(args).output().unwrap()
+}
+
+fn check_fails(args: &[&str], said: &str) {
+    let output = replay(args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+    assert!(stderr.contains(said), "{args:?}: {said:?} is missing in {stderr}");
+}
+
+#[test]
+fn the_command_compares_configurations() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("results.json");
+    let config = folder.path().join("mine.yaml");
+    std::fs::write(&config, WITH_IN_FLIGHT).unwrap();
+    let trace = testdata::path(TRACE);
+    let args = [
+        "--trace",
+        trace.to_str().unwrap(),
+        "--limit=150",
+        "--load=1,4",
+        "--seeds=2",
+        "--servers=4",
+        "--config=round-robin",
+        "--config",
+        config.to_str().unwrap(),
+        "--json",
+        json.to_str().unwrap(),
+    ];
+    let output = replay(&args);
+    let (stdout, stderr) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(stderr, "", "no progress where nobody looks");
+    let rows: Vec<_> = stdout.lines().filter(|line| line.contains('±')).collect();
+    assert_eq!(rows.len(), 6, "four lines and two differences: {stdout}");
+    assert!(stdout.contains("Difference to round-robin, seed by seed:"), "{stdout}");
+
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(report["requests"]["trace"]["n_requests"], 150);
+    assert_eq!(report["seeds"], serde_json::json!([1, 2]));
+    let cells = report["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 4);
+    for cell in cells {
+        assert_eq!(cell["runs"].as_array().unwrap().len(), 2);
+        assert_eq!(cell["runs"][0]["fates"], serde_json::json!({"served": 150}));
+        assert_ne!(cell["runs"][0]["decisions"], cell["runs"][1]["decisions"]);
+        assert_eq!(cell["estimates"]["goodput"]["n"], 2);
+        assert_eq!(cell["differences"].is_null(), cell["configuration"] == "round-robin");
+    }
+
+    // One after the other or at once: the same to the bit.
+    let again = folder.path().join("again.json");
+    let mut args = args;
+    *args.last_mut().unwrap() = again.to_str().unwrap();
+    let output = replay(&[&args[..], &["--jobs=1"]].concat());
+    assert!(output.status.success());
+    assert_eq!(std::fs::read(&json).unwrap(), std::fs::read(&again).unwrap());
+}
+
+#[test]
+fn the_command_plays_workloads_on_pools() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = folder.path().join("pool.yaml");
+    std::fs::write(
+        &pool,
+        "servers:\n- {name: fast, count: 2}\n- {name: slow, profile: {time-factor: 3}}\n\
+         events: [{at: 10s, server: slow, do: restart}]\n",
+    )
+    .unwrap();
+    let output = replay(&[
+        "--workload=shared-prompts",
+        "--duration=20s",
+        "--load=0.3",
+        "--seeds=1",
+        "--no-metrics",
+        "--pool",
+        pool.to_str().unwrap(),
+    ]);
+    let (stdout, stderr) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{stderr}");
+    assert!(stdout.lines().any(|line| line.starts_with("default ")), "{stdout}");
+    assert!(stdout.contains("One seed"), "{stdout}");
+
+    let output = replay(&["--list"]);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.contains("go-default") && stdout.contains("shared-prompts"), "{stdout}");
+}
+
+#[test]
+fn the_command_says_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let trace = testdata::path(TRACE);
+    let trace = trace.to_str().unwrap();
+    check_fails(&[], "--trace <FILE>");
+    check_fails(&["--trace=/nowhere"], "cannot read /nowhere");
+    check_fails(&["--workload=agent"], "did you mean `agents`?");
+    check_fails(&["--trace", trace, "--config=go-defualt"], "did you mean `go-default`?");
+    check_fails(&["--trace", trace, "--load=0"], "must be more than zero");
+    check_fails(&["--trace", trace, "--scrape-interval=1us"], "at least 1ms apart");
+    check_fails(&["--trace", trace, "--jitter=-1s"], "--jitter: must not be negative");
+    let broken = file("broken.jsonl", "{\"timestamp\": 0, \"hash_ids\": 3}\n");
+    check_fails(&["--trace", &broken], "broken.jsonl:1: invalid type");
+    let config = file("config.yaml", "kind: EndpointPickerConfig\nplugin: []\n");
+    check_fails(&["--trace", trace, "--config", &config], "config.yaml:2:1");
+    let pool = file("pool.yaml", "servers:\n- {name: a, cuont: 3}\n");
+    check_fails(&["--trace", trace, "--pool", &pool], "did you mean `count`?");
 }

@@ -1,0 +1,97 @@
+//! Flags of `replay`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use router_framework::document::GoDuration;
+use router_sim::replay::read::Format;
+
+use super::at_least_one;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  llm-d-router replay --trace mooncake.jsonl --config go-default --config config.yaml --load 1 --load 1.3
+  llm-d-router replay --workload agents --config go-default --config sticky --load 0.5,0.8 --seeds 5
+  llm-d-router replay --trace mooncake.jsonl --pool pool.yaml --scrape-interval 5s --json results.json
+  llm-d-router replay --list";
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The trace: Mooncake's JSON lines, Azure's CSV, or JSON lines of our own.
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present_any = ["workload", "list"],
+        conflicts_with = "workload",
+        help_heading = "Requests"
+    )]
+    pub trace: Option<PathBuf>,
+    /// What the trace file is: mooncake, azure or jsonl. Told by its first line if not said.
+    #[arg(long, value_name = "FORMAT", requires = "trace", help_heading = "Requests")]
+    pub format: Option<Format>,
+    /// A made-up workload in place of a trace; --list shows them. Every seed draws it anew.
+    #[arg(long, value_name = "NAME", help_heading = "Requests")]
+    pub workload: Option<String>,
+    /// How long a made-up workload goes on.
+    #[arg(long, value_name = "DURATION", default_value = "15m", help_heading = "Requests")]
+    pub duration: GoDuration,
+    /// Only so many requests, from the start of the trace.
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Requests")]
+    pub limit: Option<usize>,
+    /// Load, several with commas or one by one. Of a trace it is the factor by which requests come faster;
+    /// think times stay. Of a workload it is the share of what the servers can do.
+    #[arg(long, value_name = "X", value_delimiter = ',', default_value = "1", value_parser = load, help_heading = "Requests")]
+    pub load: Vec<f64>,
+    /// By how much a seed delays each arrival of a trace at most.
+    #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = "Requests")]
+    pub jitter: GoDuration,
+    /// A configuration document or the name of a preset (--list shows them), once for each that is to be
+    /// compared; the first is what the others are compared with [default: the built-in configuration].
+    #[arg(long, value_name = "FILE|PRESET", help_heading = "Configurations")]
+    pub config: Vec<String>,
+    /// Accept plugin types that are experiments.
+    #[arg(long, help_heading = "Configurations")]
+    pub allow_experimental_plugins: bool,
+    /// The servers, their kinds and what happens to them; once for each pool that is to be tried.
+    #[arg(long, value_name = "FILE", help_heading = "Servers")]
+    pub pool: Vec<PathBuf>,
+    /// So many servers of the default profile, where there is no --pool.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096), default_value_t = 8, conflicts_with = "pool", help_heading = "Servers")]
+    pub servers: u16,
+    /// How often the router scrapes each server; goes before what a pool file says.
+    #[arg(long, value_name = "DURATION", conflicts_with = "no_metrics", help_heading = "Servers")]
+    pub scrape_interval: Option<GoDuration>,
+    /// How old a scrape is when the router gets it; goes before what a pool file says.
+    #[arg(long, value_name = "DURATION", conflicts_with = "no_metrics", help_heading = "Servers")]
+    pub scrape_delay: Option<GoDuration>,
+    /// The router never scrapes.
+    #[arg(long, help_heading = "Servers")]
+    pub no_metrics: bool,
+    /// Runs of each configuration, each with a seed of its own; results are means with 95 % intervals.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 3, help_heading = "Runs")]
+    pub seeds: u32,
+    /// The first seed; the others follow it.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Runs")]
+    pub seed: u64,
+    /// Runs at once [default: one per core].
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Runs")]
+    pub jobs: Option<usize>,
+    /// Longest time to the first token of a good request.
+    #[arg(long, value_name = "DURATION", default_value = "5s", help_heading = "Results")]
+    pub goal_ttft: GoDuration,
+    /// Longest time per token after the first of a good request.
+    #[arg(long, value_name = "DURATION", default_value = "100ms", help_heading = "Results")]
+    pub goal_tpot: GoDuration,
+    /// Write all results to this file.
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub json: Option<PathBuf>,
+    /// Show the presets and the workloads, and run nothing.
+    #[arg(long, help_heading = "Results")]
+    pub list: bool,
+}
+
+/// A load above zero.
+fn load(text: &str) -> Result<f64, String> {
+    let load: f64 = text.parse().map_err(|_| "expected a number such as 1.3".to_owned())?;
+    if load > 0.0 && load <= 1e6 { Ok(load) } else { Err("must be more than zero".to_owned()) }
+}

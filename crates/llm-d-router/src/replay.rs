@@ -1,0 +1,220 @@
+//! `llm-d-router replay`: a trace against the real router and simulated servers, in virtual time.
+
+use std::{io::BufReader, path::Path, sync::Arc, time::Duration};
+
+use router_framework::{
+    Registry,
+    document::{Diagnostics, GoDuration, Options as DocumentOptions, suggest::nearest},
+};
+use router_sim::replay::{
+    policy,
+    pool::Pool,
+    read,
+    run::{Configuration, Options},
+    summary::Goals,
+    trace::Trace,
+    workload,
+};
+
+use self::grid::{Grid, NamedPool, Requests};
+use crate::{
+    cli::{ReplayArgs, UsageError},
+    config_command::plugin_env,
+    configuration::{self, Source, read_file},
+    process,
+};
+
+mod grid;
+mod json;
+mod progress;
+mod table;
+
+const MAX_POOL_BYTES: u64 = 1 << 20;
+/// What the built-in configuration is called.
+const BUILT_IN: &str = "default";
+
+pub(crate) fn run(args: &ReplayArgs, mut registry: Registry) -> anyhow::Result<()> {
+    if args.list {
+        process::say(list().trim_end());
+        return Ok(());
+    }
+    for def in policy::PLUGINS {
+        if registry.get(def.plugin_type).is_none() {
+            registry.add(**def);
+        }
+    }
+    let grid = grid(args, registry)?;
+    let jobs = args
+        .jobs
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    let json = args.json.clone();
+    process::block_on(async move {
+        let results = grid::play(&grid, jobs).await?;
+        process::say(table::of(&grid, &results).trim_end());
+        if let Some(path) = json {
+            let text = serde_json::to_string_pretty(&json::of(&grid, &results))?;
+            std::fs::write(&path, text + "\n")
+                .map_err(|error| UsageError(format!("cannot write {}: {error}", path.display())))?;
+        }
+        Ok(())
+    })
+}
+
+/// All that is to be played, with every file read and every document checked.
+fn grid(args: &ReplayArgs, registry: Registry) -> anyhow::Result<Grid> {
+    let configurations: Vec<Configuration> = if args.config.is_empty() {
+        vec![Configuration { name: BUILT_IN.to_owned(), text: None }]
+    } else {
+        args.config.iter().map(|name| named_configuration(name)).collect::<Result<_, _>>()?
+    };
+    for configuration in &configurations {
+        check(configuration, &registry, args.allow_experimental_plugins)?;
+    }
+    let pools = pools(args)?;
+    let goals = Goals {
+        ttft: length("--goal-ttft", args.goal_ttft)?,
+        tpot: length("--goal-tpot", args.goal_tpot)?,
+    };
+    let options = Options {
+        speed: 1.0,
+        jitter: length("--jitter", args.jitter)?,
+        allow_experimental: args.allow_experimental_plugins,
+    };
+    let seeds = (0..u64::from(args.seeds)).map(|nth| args.seed.wrapping_add(nth)).collect();
+    Ok(Grid {
+        requests: requests(args)?,
+        configurations,
+        loads: args.load.clone(),
+        pools,
+        seeds,
+        goals,
+        options,
+        registry,
+    })
+}
+
+/// A preset by its name, or a document from a file.
+fn named_configuration(name: &str) -> anyhow::Result<Configuration> {
+    let text = if name == BUILT_IN {
+        None
+    } else if let Some(preset) = policy::preset(name) {
+        Some(preset.document.to_owned())
+    } else {
+        let path = Path::new(name);
+        let is_there = path.try_exists().unwrap_or(true);
+        // Who gives a path means a file.
+        if !is_there && path.components().count() == 1 && path.extension().is_none() {
+            let presets = policy::PRESETS.iter().map(|preset| preset.name).chain([BUILT_IN]);
+            let help = nearest(name, presets).map_or_else(
+                || "--list shows the presets".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
+            let message =
+                format!("--config {name}: there is no such preset and no such file; {help}");
+            return Err(UsageError(message).into());
+        }
+        let bytes = read_file(path, configuration::MAX_DOCUMENT_BYTES)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| UsageError(format!("{name}: the document is not valid UTF-8")))?;
+        Some(text)
+    };
+    Ok(Configuration { name: name.to_owned(), text })
+}
+
+/// Shows everything that is wrong with a document before anything is played.
+fn check(
+    configuration: &Configuration,
+    registry: &Registry,
+    allow_experimental: bool,
+) -> anyhow::Result<()> {
+    let source = Source {
+        name: configuration.name.clone(),
+        text: configuration.text.clone().map(String::into_bytes),
+    };
+    let mut warn = |diagnostics: &Diagnostics| {
+        process::complain(diagnostics.render(configuration::style()).trim_end());
+    };
+    let options = DocumentOptions { allow_experimental };
+    let mut document = configuration::read(&source, registry, options, &mut warn)?;
+    configuration::load(&mut document, registry, &plugin_env(0)?, &mut warn)?;
+    Ok(())
+}
+
+fn requests(args: &ReplayArgs) -> anyhow::Result<Requests> {
+    let limit = args.limit.unwrap_or(usize::MAX);
+    if let Some(name) = &args.workload {
+        if !workload::WORKLOADS.iter().any(|workload| workload.name == name) {
+            let near = nearest(name, workload::WORKLOADS.iter().map(|workload| workload.name));
+            let help = near.map_or_else(
+                || "--list shows them".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
+            let message = format!("--workload {name}: there is no such workload; {help}");
+            return Err(UsageError(message).into());
+        }
+        let duration = length("--duration", args.duration)?;
+        return Ok(Requests::Workload { name: name.clone(), duration, limit });
+    }
+    let path = args.trace.as_deref().unwrap_or(Path::new(""));
+    Ok(Requests::Trace {
+        name: path.display().to_string(),
+        trace: Arc::new(read_trace(path, args.format, limit)?),
+    })
+}
+
+fn read_trace(path: &Path, format: Option<read::Format>, limit: usize) -> anyhow::Result<Trace> {
+    let name = path.display().to_string();
+    let file = std::fs::File::open(path)
+        .map_err(|error| UsageError(format!("cannot read {name}: {error}")))?;
+    Ok(read::read(&name, BufReader::new(file), format, limit).map_err(UsageError::of)?)
+}
+
+fn pools(args: &ReplayArgs) -> anyhow::Result<Vec<NamedPool>> {
+    let mut pools = Vec::new();
+    for path in &args.pool {
+        let name = path.display().to_string();
+        let text = read_file(path, MAX_POOL_BYTES)?;
+        let pool = Pool::parse(&name, &text).map_err(|error| {
+            let shown = error.0.render(configuration::style());
+            configuration::Faulty(format!("the pool cannot be used\n{}", shown.trim_end()))
+        })?;
+        pools.push((name, pool));
+    }
+    if pools.is_empty() {
+        let n_servers = args.servers;
+        pools.push((format!("{n_servers} servers"), Pool::uniform(usize::from(n_servers))));
+    }
+    pools
+        .into_iter()
+        .map(|(name, mut pool)| {
+            if args.no_metrics {
+                pool.scrape.interval = None;
+            }
+            if let Some(interval) = args.scrape_interval {
+                pool.scrape.interval = Some(length("--scrape-interval", interval)?);
+            }
+            if let Some(delay) = args.scrape_delay {
+                pool.scrape.delay = length("--scrape-delay", delay)?;
+            }
+            pool.scrape.check().map_err(UsageError)?;
+            Ok(NamedPool { name, pool: Arc::new(pool) })
+        })
+        .collect()
+}
+
+/// A length of time that a flag names.
+fn length(flag: &str, duration: GoDuration) -> Result<Duration, UsageError> {
+    duration.to_std().ok_or_else(|| UsageError::at(flag, "must not be negative"))
+}
+
+/// What `--list` shows.
+fn list() -> String {
+    let mut text = "Presets, for --config:\n".to_owned();
+    let mut line = |name: &str, about: &str| text += &format!("  {name:<16} {about}\n");
+    line(BUILT_IN, "what runs where no configuration is given");
+    policy::PRESETS.iter().for_each(|preset| line(preset.name, preset.about));
+    text += "\nWorkloads, for --workload:\n";
+    let mut line = |name: &str, about: &str| text += &format!("  {name:<16} {about}\n");
+    workload::WORKLOADS.iter().for_each(|workload| line(workload.name, workload.about));
+    text
+}
