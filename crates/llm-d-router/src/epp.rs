@@ -144,9 +144,7 @@ impl Epp {
             tls::reload(tls, files, tasks, running.follow(Followed::MetricsCertificate))
         });
         let process_tls = plan.tls.process.map(|(tls, watched)| match watched {
-            Some(files) => {
-                tls::reload(tls, files, tasks, running.follow(Followed::Certificate))
-            }
+            Some(files) => tls::reload(tls, files, tasks, running.follow(Followed::Certificate)),
             None => tls,
         });
         let admin = admin::serve(ports.metrics, metrics_tls, running, flags.enable_pprof, servers)?;

@@ -122,9 +122,8 @@ fn start_proxy(
     running: &Arc<Running>,
     (tasks, servers): (&Tasks, &Tasks),
 ) -> anyhow::Result<Server> {
-    let tls = tls.map(|(tls, files)| {
-        tls::reload(tls, files, tasks, running.follow(Followed::Certificate))
-    });
+    let tls = tls
+        .map(|(tls, files)| tls::reload(tls, files, tasks, running.follow(Followed::Certificate)));
     let ready = Arc::clone(running);
     let proxy = Proxy::new(
         Arc::clone(&running.router),

@@ -35,7 +35,9 @@ fn when(code: ErrorCode) -> &'static str {
             "the pool is saturated and the request may be shed, an admitter refused it, or capacity filters left nobody"
         }
         ErrorCode::Internal => "a bug or a plugin's untyped failure; the log says which",
-        ErrorCode::NotImplemented => "`serve`: `CONNECT`, `TRACE`, protocol upgrades and transfer codings other than `chunked`",
+        ErrorCode::NotImplemented => {
+            "`serve`: `CONNECT`, `TRACE`, protocol upgrades and transfer codings other than `chunked`"
+        }
         ErrorCode::ModelServerError => {
             "`serve`: the endpoints that were tried broke off before their response, or sent something else; the message says what"
         }
