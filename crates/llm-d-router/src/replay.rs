@@ -209,12 +209,11 @@ fn length(flag: &str, duration: GoDuration) -> Result<Duration, UsageError> {
 
 /// What `--list` shows.
 fn list() -> String {
+    let line = |name: &str, about: &str| format!("  {name:<16} {about}\n");
     let mut text = "Presets, for --config:\n".to_owned();
-    let mut line = |name: &str, about: &str| text += &format!("  {name:<16} {about}\n");
-    line(BUILT_IN, "what runs where no configuration is given");
-    policy::PRESETS.iter().for_each(|preset| line(preset.name, preset.about));
+    text += &line(BUILT_IN, "what runs where no configuration is given");
+    text.extend(policy::PRESETS.iter().map(|preset| line(preset.name, preset.about)));
     text += "\nWorkloads, for --workload:\n";
-    let mut line = |name: &str, about: &str| text += &format!("  {name:<16} {about}\n");
-    workload::WORKLOADS.iter().for_each(|workload| line(workload.name, workload.about));
+    text.extend(workload::WORKLOADS.iter().map(|workload| line(workload.name, workload.about)));
     text
 }

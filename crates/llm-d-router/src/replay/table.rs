@@ -67,7 +67,10 @@ pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
             let show = |column: &Column| shown(estimates[column.measure], column, true);
             rows.push(row(*cell, COLUMNS.iter().map(show).collect()));
         }
-        text += &format!("\nDifference to {}, seed by seed:\n", grid.configurations[0].name);
+        let base = &grid.configurations[0].name;
+        text += "\nDifference to ";
+        text += base;
+        text += ", seed by seed:\n";
         text += &aligned(&rows, n_text_columns);
     }
     text

@@ -1,6 +1,6 @@
 //! A request of a trace as the router and the engines see it, and what a server's answer looks like.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
@@ -130,17 +130,15 @@ pub(super) fn objectives(trace: &Trace) -> Result<Objectives, RunError> {
     let mut priorities: Vec<i32> = trace.requests.iter().map(|request| request.priority).collect();
     priorities.sort_unstable();
     priorities.dedup();
-    let manifests: String = priorities
-        .into_iter()
-        .filter(|&priority| priority != 0)
-        .map(|priority| {
-            format!(
-                "---\napiVersion: llm-d.ai/v1alpha2\nkind: InferenceObjective\n\
-                 metadata: {{name: {}}}\nspec: {{priority: {priority}}}\n",
-                objective(priority)
-            )
-        })
-        .collect();
+    let mut manifests = String::new();
+    for priority in priorities.into_iter().filter(|&priority| priority != 0) {
+        let name = objective(priority);
+        let _writing_to_a_string_cannot_fail = write!(
+            manifests,
+            "---\napiVersion: llm-d.ai/v1alpha2\nkind: InferenceObjective\n\
+             metadata: {{name: {name}}}\nspec: {{priority: {priority}}}\n"
+        );
+    }
     Objectives::parse([("priorities of the trace", manifests.as_bytes())])
         .map_err(|error| RunError::Trace(error.to_string()))
 }

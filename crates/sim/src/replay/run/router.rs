@@ -13,7 +13,7 @@ use router_telemetry::{BUILD, RouterMetrics};
 use super::RunError;
 
 /// Wall time at which every run begins, so that equal runs are equal: 2026-01-01.
-const UNIX_ORIGIN: Duration = Duration::from_secs(1_767_225_600);
+const UNIX_ORIGIN: Duration = Duration::from_hours(490_896);
 
 /// A configuration document and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
