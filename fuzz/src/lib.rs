@@ -35,6 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("request", router_wire::fuzz::fuzz_request),
     ("response", router_wire::fuzz::fuzz_response),
     ("restore", router_wire::fuzz::fuzz_restore),
+    ("trace", router_sim::replay::read::fuzz_traces),
 ];
 
 /// The target of that name.
