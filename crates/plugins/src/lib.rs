@@ -42,6 +42,7 @@ pub const PLUGINS: &[&PluginDef] = &[
     &filter::prefill::PLUGIN,
     &filter::encode::PLUGIN,
     &filter::header_based_testing::PLUGIN,
+    &filter::prefix_cache_affinity::PLUGIN,
     &scorer::queue::PLUGIN,
     &scorer::running_requests::PLUGIN,
     &scorer::kv_cache_utilization::PLUGIN,

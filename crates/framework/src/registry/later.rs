@@ -43,7 +43,6 @@ const LATER: &[(&str, &str, &[Role])] = &[
     ("multicluster-metrics-data-source", MULTICLUSTER, &[Role::DataSource]),
     ("multicluster-metrics-extractor", MULTICLUSTER, &[Role::Extractor]),
     ("multicluster-file-discovery", MULTICLUSTER, &[Role::Discovery]),
-    ("prefix-cache-affinity-filter", LATENCY, &[Role::Filter]),
     ("slo-headroom-tier-filter", LATENCY, &[Role::Filter]),
     ("latency-scorer", LATENCY, &[Role::Scorer]),
     ("latency-slo-admitter", LATENCY, &[Role::Admitter]),
