@@ -52,6 +52,7 @@ pub const PLUGINS: &[&PluginDef] = &[
     &scorer::active_request::PLUGIN,
     &scorer::token_load::PLUGIN,
     &scorer::no_hit_lru::PLUGIN,
+    &scorer::estimated_ttft::PLUGIN,
     &picker::max_score::PLUGIN,
     &picker::random::PLUGIN,
     &picker::weighted_random::PLUGIN,

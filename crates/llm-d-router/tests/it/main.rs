@@ -7,6 +7,7 @@ mod cli;
 mod configs;
 mod decisions;
 mod envoy;
+mod estimated_ttft;
 mod flags;
 mod metrics_page;
 mod replay;

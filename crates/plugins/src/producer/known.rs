@@ -8,23 +8,23 @@ use router_framework::DUMP_LIMIT;
 
 /// Holds as many entries as there are endpoints in the pool.
 #[derive(Debug, Default)]
-pub(super) struct KnownEndpoints(Mutex<BTreeMap<EndpointIndex, Arc<Endpoint>>>);
+pub(crate) struct KnownEndpoints(Mutex<BTreeMap<EndpointIndex, Arc<Endpoint>>>);
 
 impl KnownEndpoints {
-    pub(super) fn add(&self, endpoint: &Arc<Endpoint>) {
+    pub(crate) fn add(&self, endpoint: &Arc<Endpoint>) {
         self.0.lock().insert(endpoint.index(), Arc::clone(endpoint));
     }
 
-    pub(super) fn remove(&self, endpoint: &Endpoint) {
+    pub(crate) fn remove(&self, endpoint: &Endpoint) {
         self.0.lock().remove(&endpoint.index());
     }
 
-    pub(super) fn id(&self, index: EndpointIndex) -> Option<Arc<str>> {
+    pub(crate) fn id(&self, index: EndpointIndex) -> Option<Arc<str>> {
         self.0.lock().get(&index).map(|endpoint| Arc::clone(endpoint.id()))
     }
 
     /// The first [`DUMP_LIMIT`] endpoints, and how many there are in all.
-    pub(super) fn first(&self) -> (Vec<Arc<Endpoint>>, usize) {
+    pub(crate) fn first(&self) -> (Vec<Arc<Endpoint>>, usize) {
         let known = self.0.lock();
         (known.values().take(DUMP_LIMIT).cloned().collect(), known.len())
     }

@@ -1,0 +1,304 @@
+//! Prefers the endpoint where a request costs the least time, its own and that of the others there. There are no weights to set.
+//!
+//! For every candidate it predicts, in seconds:
+//!
+//! ```text
+//! first token = fixed time + decode step + (prompt tokens leased there and not computed yet + uncached tokens of this prompt) / prefill rate
+//! imposed     = (uncached tokens of this prompt / prefill rate) × (requests that wait + ½ requests that decode)
+//!             + what its answer adds to a decode step × expected tokens of the answer × ¼ requests there
+//! score       = 1 / (1 + first token + imposed)
+//! ```
+//!
+//! A score of 0.5 therefore means one second, 0.25 three.
+//! Costs within 1 % and a millisecond of the lowest get its score: such endpoints share the load.
+//!
+//! **What is counted.** Tokens are leased when the request is sent and given back with the first byte of the response, or with the request's end, whatever ends it.
+//! Tokens count for more after a long context, since they attend to it.
+//! What the oldest prompt must have got done since the last sign of life is taken off.
+//! Answers that are not streamed show no first token: their prompts count as computed as time passes, and when a later one is.
+//!
+//! **What is learned.** Of each endpoint the prefill rate, the fixed time, and the length of a decode step over the tokens that it attends to, from the times of good answers; of the pool the length of answers.
+//! A single outlier moves little, a lasting change is followed within some twenty answers.
+//! A new endpoint begins with what is known of the pool, and one without answers goes back to it: half of the way in five minutes.
+//! How often an expected cache hit is one is learned of the pool, where model servers report cached tokens.
+//! Where the length of an answer is not reported, it is guessed from its time.
+//!
+//! **What scrapes are for.** Nothing of this needs metrics.
+//! Where a scrape is at most a second old, requests that the model server shows beyond those under way from here (of another router, say) are added, and fewer cache hits are expected of an endpoint with over 95 % of its KV cache in use.
+//! Older scrapes are not looked at.
+//!
+//! It reads the prompt's tokens of `token-producer` and the prefix match, by default of `approx-prefix-cache-producer`; both are added where they are missing.
+//!
+//! Use it as the only scorer of a profile: what others add to a time has no unit.
+//! Every profile's target is charged with the whole request, so it is not meant for disaggregated serving yet.
+//!
+//! Metrics: `llm_d_router_estimated_ttft_seconds` (the prediction for the picked endpoint), `llm_d_router_estimated_ttft_error_ratio` (observed over predicted, of streamed answers), `llm_d_router_estimated_prefill_tokens_per_second` and `llm_d_router_estimated_decode_step_seconds` (what was learned, by endpoint).
+//!
+//! # Example
+//!
+//! ```yaml
+//! plugins:
+//! - type: estimated-ttft-scorer
+//! schedulingProfiles:
+//! - name: default
+//!   plugins:
+//!   - pluginRef: estimated-ttft-scorer
+//! ```
+
+use std::sync::Arc;
+
+use router_core::{Column, Endpoint, Position, Rejection, Signals, header::HeadPatch};
+use router_framework::{
+    BuildCx, BuildError, DumpState, EndpointListener, Instance, Lease, Outcome, PluginDef,
+    PreRequest, ProfileRun, Read, RequestCx, Role, Scorer,
+    keys::{PREFIX_MATCH, PrefixMatch, TOKENIZED_PROMPT, TokenizedPrompt},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use self::{
+    account::{Account, MAX_SIGNAL_AGE},
+    cost::{Job, Load, effective_tokens},
+    fit::Line,
+    lease::{EstimateLease, Shared},
+    metrics::EstimateMetrics,
+    speed::{Pool, Speed, Typical},
+};
+use crate::{producer::known::KnownEndpoints, signal::KvUsage};
+
+mod account;
+mod cost;
+mod fit;
+mod lease;
+mod ledger;
+mod metrics;
+mod speed;
+
+pub const PLUGIN: PluginDef = PluginDef::new::<Params>(
+    "estimated-ttft-scorer",
+    &[Role::Scorer, Role::PreRequest],
+    file!(),
+    build,
+)
+.alpha();
+
+/// Costs that differ by less than this share are equal: below that lies noise, and equal endpoints share the
+/// load.
+const TIE_SHARE: f64 = 0.01;
+/// The same for small costs, in seconds.
+const TIE_SECONDS: f64 = 0.001;
+
+/// Where learning begins: the fixed time of a first token, in seconds.
+const FIRST_BASE: f64 = 0.005;
+/// The same for attended tokens that make a decode step twice as long.
+const STEP_TOKENS: f64 = 150_000.0;
+/// Share of KV blocks in use from which cached prompts that nobody uses begin to be dropped.
+const KV_NEARLY_FULL: f64 = 0.95;
+/// Share of the expected hits that is lost where all of them are in use. The rest is in use itself.
+const KV_FULL_LOSS: f64 = 0.5;
+
+/// Parameters of `estimated-ttft-scorer`. All of them only say where learning begins.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Params {
+    /// Prompt tokens that an endpoint computes in a second, until answers have shown it. Above 0.
+    pub prefill_tokens_per_second: f64,
+    /// Seconds that one decode step of a short sequence takes, until answers have shown it. Above 0.
+    pub decode_step_seconds: f64,
+    /// Tokens of an answer, until answers have shown it. Above 0.
+    pub output_tokens: f64,
+    /// Name of the plugin that writes the prefix match. Empty for `approx-prefix-cache-producer`.
+    pub prefix_match_info_producer_name: String,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self {
+            prefill_tokens_per_second: 15_000.0,
+            decode_step_seconds: 0.0075,
+            output_tokens: 256.0,
+            prefix_match_info_producer_name: String::new(),
+        }
+    }
+}
+
+struct EstimatedTtft {
+    tokens: Read<TokenizedPrompt>,
+    matches: Read<Column<PrefixMatch>>,
+    kv_usage: KvUsage,
+    known: KnownEndpoints,
+    shared: Arc<Shared>,
+}
+
+fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
+    let params: Params = cx.params()?;
+    let above_zero = |path: &str, value: f64| {
+        let fits = value.is_finite() && value > 0.0;
+        if fits { Ok(value) } else { Err(BuildError::at(path, "must be above 0")) }
+    };
+    let rate = above_zero("prefillTokensPerSecond", params.prefill_tokens_per_second)?;
+    let step = above_zero("decodeStepSeconds", params.decode_step_seconds)?;
+    let output = above_zero("outputTokens", params.output_tokens)?;
+    let (name, env) = (cx.name().to_owned(), cx.env().clone());
+    let metrics = EstimateMetrics::new(&env.registry, &name)
+        .map_err(|error| BuildError::new(error.to_string()))?;
+    let start = Speed {
+        prefill: Line { base: FIRST_BASE, per_unit: 1.0 / rate },
+        step: Line { base: step, per_unit: step / STEP_TOKENS },
+    };
+    let shared = Shared {
+        accounts: cx.endpoint_state(),
+        pool: Pool::new(start, output),
+        clock: env.clock,
+        metrics,
+    };
+    let scorer = Arc::new(EstimatedTtft {
+        tokens: cx.reads(&TOKENIZED_PROMPT, ""),
+        matches: cx.reads(&PREFIX_MATCH, &params.prefix_match_info_producer_name),
+        kv_usage: KvUsage::new(cx),
+        known: KnownEndpoints::default(),
+        shared: Arc::new(shared),
+    });
+    let instance = Instance::new().scorer(Arc::clone(&scorer)).pre_request(Arc::clone(&scorer));
+    Ok(instance.listener(Arc::clone(&scorer)).dump(scorer))
+}
+
+impl EstimatedTtft {
+    fn job(&self, cx: &RequestCx<'_>) -> Job {
+        let prompt = cx.read(&self.tokens).map_or(0, TokenizedPrompt::n_tokens) as f64;
+        let cap = cx.request.parsed.max_output_tokens.map_or(f64::INFINITY, |cap| cap as f64);
+        Job { prompt, cached: 0.0, output: self.shared.pool.typical().output.min(cap) }
+    }
+
+    /// Corrects the load by what a recent scrape shows, and gives the share of expected cache hits that its
+    /// KV cache still has room for.
+    fn correct(
+        &self,
+        cx: &RequestCx<'_>,
+        position: Position,
+        account: &Account,
+        load: &mut Load,
+        typical: &Typical,
+    ) -> f64 {
+        let recent = |signals: &Signals| cx.now.since(signals.scraped_at) <= MAX_SIGNAL_AGE;
+        let Some(signals) = cx.signals(position).filter(recent) else { return 1.0 };
+        let foreign = account.foreign(cx.now, &signals);
+        if foreign > 0.0 {
+            load.add_foreign(foreign, signals.waiting, typical);
+        }
+        let Some(endpoint) = cx.endpoint(position) else { return 1.0 };
+        let above = self.kv_usage.share(endpoint, &signals) - KV_NEARLY_FULL;
+        // NaN is no opinion.
+        if above > 0.0 {
+            1.0 - KV_FULL_LOSS * (above / (1.0 - KV_NEARLY_FULL)).min(1.0)
+        } else {
+            1.0
+        }
+    }
+
+    /// Prompt tokens that the candidate has, as far as is known.
+    fn cached(&self, cx: &RequestCx<'_>, position: Position) -> f64 {
+        let n_tokens = cx.read(&self.tokens).map_or(0, TokenizedPrompt::n_tokens);
+        let found = cx.column(&self.matches, position);
+        let uncached = found.map_or(n_tokens, |found| found.uncached_tokens(n_tokens));
+        // At least one token is computed: the answer begins with what comes out of it.
+        n_tokens.saturating_sub(uncached.max(1)) as f64
+    }
+}
+
+impl Scorer for EstimatedTtft {
+    fn score(&self, cx: &RequestCx<'_>, positions: &[Position], out: &mut [f64]) {
+        let (job, common) = (self.job(cx), self.shared.pool.speed());
+        let typical = self.shared.pool.typical();
+        let mut best = f64::INFINITY;
+        for (&position, out) in positions.iter().zip(out.iter_mut()) {
+            let account = cx.endpoint_data(&self.shared.accounts, position);
+            let Some(account) = account else { continue };
+            let mut load = account.load(cx.now, &common);
+            let kept = self.correct(cx, position, account, &mut load, &typical);
+            let cached = self.cached(cx, position) * typical.hits * kept;
+            let cost = load.cost(&Job { cached, ..job }).total();
+            *out = if cost.is_finite() { cost.max(0.0) } else { f64::MAX };
+            best = best.min(*out);
+        }
+        let tied = best * (1.0 + TIE_SHARE) + TIE_SECONDS;
+        for out in out.iter_mut().filter(|cost| !cost.is_nan()) {
+            *out = 1.0 / (1.0 + if *out <= tied { best } else { *out });
+        }
+    }
+}
+
+impl PreRequest for EstimatedTtft {
+    fn pre_request(
+        &self,
+        cx: &RequestCx<'_>,
+        outcome: &Outcome,
+        _: &mut HeadPatch,
+    ) -> Result<Option<Box<dyn Lease>>, Rejection> {
+        let (job, streams) = (self.job(cx), cx.request.parsed.stream);
+        let mut lease = EstimateLease::new(Arc::clone(&self.shared), job, streams);
+        for (at, run) in outcome.runs.iter().enumerate() {
+            let Some(target) = run.as_ref().and_then(ProfileRun::target) else { continue };
+            let Some(endpoint) = cx.endpoint(target) else { continue };
+            let cached = self.cached(cx, target);
+            if at == outcome.primary.0 {
+                lease.primary(endpoint, cached, cx.now);
+                let cached = cached * self.shared.pool.typical().hits;
+                self.shared.pool.sent(job.prompt, effective_tokens(job.prompt, cached));
+            } else {
+                lease.other(endpoint, cached, cx.now);
+            }
+        }
+        let ranked = outcome.primary_run().map(|run| run.ranked.iter().copied());
+        for position in ranked.into_iter().flatten().skip(1) {
+            if let Some(endpoint) = cx.endpoint(position) {
+                lease.fallback(endpoint, self.cached(cx, position));
+            }
+        }
+        Ok(Some(Box::new(lease)))
+    }
+}
+
+impl EndpointListener for EstimatedTtft {
+    fn added(&self, endpoint: &Arc<Endpoint>) {
+        self.known.add(endpoint);
+    }
+
+    fn removed(&self, endpoint: &Arc<Endpoint>) {
+        self.known.remove(endpoint);
+        self.shared.metrics.forget(endpoint);
+    }
+}
+
+impl DumpState for EstimatedTtft {
+    fn dump(&self) -> serde_json::Value {
+        let (endpoints, n_endpoints) = self.known.first();
+        let (now, common) = (self.shared.clock.now(), self.shared.pool.speed());
+        let shown = endpoints.iter().filter_map(|endpoint| {
+            let account = endpoint.slot(&self.shared.accounts)?;
+            let load = account.load(now, &common);
+            Some(serde_json::json!({
+                "endpoint": &**endpoint.id(),
+                "leasedTokens": account.leased().round(),
+                "pendingTokens": load.pending.round(),
+                "waiting": load.n_waiting,
+                "decoding": load.n_decoding,
+                "context": load.context.round(),
+                "prefillTokensPerSecond": (1.0 / load.prefill.per_unit).round(),
+                "decodeStepSeconds": load.step(),
+            }))
+        });
+        let typical = self.shared.pool.typical();
+        serde_json::json!({
+            "outputTokens": typical.output,
+            "hitShare": typical.hits,
+            "prefillTokensPerSecond": (1.0 / common.prefill.per_unit).round(),
+            "decodeStepSeconds": common.step.base,
+            "endpoints": n_endpoints,
+            "byEndpoint": shown.collect::<Vec<_>>(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! What a request costs on one endpoint, in seconds.
+
+use super::{fit::Line, speed::Typical};
+
+/// A request as the formula sees it, on one endpoint. Tokens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job {
+    /// The whole prompt.
+    pub(super) prompt: f64,
+    /// Of it, what the endpoint has cached.
+    pub(super) cached: f64,
+    /// Expected answer.
+    pub(super) output: f64,
+}
+
+/// What is known of one endpoint at the moment of the decision.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// Work that is leased there and has not been done yet, in effective tokens.
+    pub(super) pending: f64,
+    /// Requests whose prompt is not computed yet.
+    pub(super) n_waiting: f64,
+    /// Requests whose answer is under way.
+    pub(super) n_decoding: f64,
+    /// Tokens that these attend to.
+    pub(super) context: f64,
+    /// Seconds over effective tokens.
+    pub(super) prefill: Line,
+    /// Seconds of a decode step over attended tokens.
+    pub(super) step: Line,
+}
+
+/// A prediction in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Cost {
+    /// To this request's first token.
+    pub(super) first_token: f64,
+    /// What it adds to all others there.
+    pub(super) imposed: f64,
+}
+
+/// Earlier tokens at which attending to them costs as much as everything else about a token. It follows from
+/// the shape of a model alone and differs little between models: about 30,000 for 8 billion parameters, 53,000
+/// for 70 billion, by arithmetic operations.
+pub(super) const ATTENTION_TOKENS: f64 = 46_000.0;
+
+/// What a decoding sequence costs by itself, as attended tokens.
+pub(super) const SEQUENCE_TOKENS: f64 = 350.0;
+
+/// Prompt tokens that must be computed, each counted by what it attends to.
+pub(super) fn effective_tokens(prompt: f64, cached: f64) -> f64 {
+    let cached = cached.clamp(0.0, prompt);
+    let new = prompt - cached;
+    new * (1.0 + (cached + new / 2.0) / ATTENTION_TOKENS)
+}
+
+/// What a second of delay counts for a request whose answer is under way: it is spread over the answer, while
+/// a request that waits has nothing else yet.
+const DECODING_DELAY: f64 = 0.5;
+
+/// Share of a new answer's steps that those of the others overlap with, on average: they are half done.
+const OVERLAP: f64 = 0.5;
+
+impl Cost {
+    pub(super) fn total(self) -> f64 {
+        self.first_token + self.imposed
+    }
+}
+
+impl Load {
+    /// What it costs to send the request here.
+    ///
+    /// A prompt delays all whose next token comes after it: in full those that wait, at half weight those that
+    /// decode, which get their tokens between its chunks. Its answer then makes every step of theirs longer, as
+    /// long as they overlap.
+    pub(super) fn cost(&self, job: &Job) -> Cost {
+        let work = effective_tokens(job.prompt, job.cached) * self.prefill.per_unit;
+        let wait = self.pending * self.prefill.per_unit;
+        let attended = job.prompt + job.output / 2.0 + SEQUENCE_TOKENS;
+        let longer_steps = job.output * OVERLAP * self.step.per_unit * attended;
+        let by_prompt = work * (self.n_waiting + DECODING_DELAY * self.n_decoding);
+        let by_answer = longer_steps * DECODING_DELAY * (self.n_waiting + self.n_decoding);
+        Cost {
+            first_token: self.prefill.base + self.step() + wait + work,
+            imposed: by_prompt + by_answer,
+        }
+    }
+
+    /// Adds requests that this router did not send, as far as the model server shows them. They are taken to be
+    /// like others.
+    pub(super) fn add_foreign(&mut self, n_requests: f64, n_waiting: f64, typical: &Typical) {
+        let n_waiting = n_waiting.clamp(0.0, n_requests);
+        let n_decoding = n_requests - n_waiting;
+        self.n_waiting += n_waiting;
+        self.pending += n_waiting * typical.uncached;
+        self.n_decoding += n_decoding;
+        self.context += n_decoding * (typical.prompt + typical.output / 2.0);
+    }
+
+    /// Length of a decode step as it is.
+    pub(super) fn step(&self) -> f64 {
+        self.step.at(self.context + SEQUENCE_TOKENS * self.n_decoding)
+    }
+}

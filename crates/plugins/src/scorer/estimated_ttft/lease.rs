@@ -1,0 +1,201 @@
+//! What one request holds on the endpoints that it was sent to, and what its answer teaches.
+
+use std::sync::Arc;
+
+use router_core::{Endpoint, EndpointIndex, EndpointSlot, Stamp};
+use router_framework::{End, EndCause, Lease, MAX_TARGETS};
+use router_rt::Clock;
+
+use smallvec::SmallVec;
+
+use super::{
+    account::{Account, Answer, Arrival, Entry},
+    cost::{Job, effective_tokens},
+    metrics::EstimateMetrics,
+    speed::Pool,
+};
+
+/// State of one instance, which its leases outlive.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) accounts: EndpointSlot<Account>,
+    pub(super) pool: Pool,
+    pub(super) clock: Clock,
+    pub(super) metrics: EstimateMetrics,
+}
+
+/// One request's entry in the account of one endpoint. Dropped, it takes itself out.
+#[derive(Debug)]
+struct Hold {
+    shared: Arc<Shared>,
+    endpoint: Arc<Endpoint>,
+    entry: Option<Entry>,
+}
+
+/// All entries of one request.
+#[derive(Debug)]
+pub(super) struct EstimateLease {
+    shared: Arc<Shared>,
+    job: Job,
+    streams: bool,
+    primary: Option<Hold>,
+    others: SmallVec<[Hold; 1]>,
+    /// Cached tokens expected on the primary target.
+    cached: f64,
+    /// The same on the endpoints that the request may move to.
+    fallbacks: SmallVec<[(EndpointIndex, f64); MAX_TARGETS]>,
+    /// Of the primary target: when it was sent there, and the predicted seconds to the first byte.
+    predicted: (Stamp, f64),
+    first_byte: Option<Stamp>,
+}
+
+impl Hold {
+    /// Enters the request; also gives the predicted seconds to its first token.
+    fn take(
+        shared: &Arc<Shared>,
+        endpoint: &Arc<Endpoint>,
+        now: Stamp,
+        job: &Job,
+        streams: bool,
+    ) -> (Self, f64) {
+        let account = endpoint.slot(&shared.accounts);
+        let taken = account.map(|account| {
+            let load = account.load(now, &shared.pool.speed());
+            let arrival = Arrival {
+                now,
+                tokens: effective_tokens(job.prompt, job.cached),
+                context: job.prompt + job.output / 2.0,
+                shows: streams,
+            };
+            (account.take(arrival, &load), load.cost(job).first_token)
+        });
+        let (entry, predicted) = taken.unzip();
+        let (shared, endpoint) = (Arc::clone(shared), Arc::clone(endpoint));
+        (Self { shared, endpoint, entry }, predicted.unwrap_or(f64::NAN))
+    }
+
+    fn first_byte(&mut self, now: Stamp) {
+        if let Some((account, entry)) =
+            self.endpoint.slot(&self.shared.accounts).zip(self.entry.as_mut())
+        {
+            account.first_byte(now, entry);
+        }
+    }
+
+    fn end(&mut self, now: Stamp, answer: Option<Answer>) {
+        let Some(entry) = self.entry.take() else { return };
+        let Some(account) = self.endpoint.slot(&self.shared.accounts) else { return };
+        if let Some(speed) = account.end(now, &entry, answer, &self.shared.pool) {
+            self.shared.metrics.learned(&self.endpoint, &speed);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.entry.is_some() {
+            self.end(self.shared.clock.now(), None);
+        }
+    }
+}
+
+impl EstimateLease {
+    pub(super) fn new(shared: Arc<Shared>, job: Job, streams: bool) -> Self {
+        Self {
+            shared,
+            job,
+            streams,
+            primary: None,
+            others: SmallVec::new(),
+            cached: 0.0,
+            fallbacks: SmallVec::new(),
+            predicted: (Stamp::ORIGIN, f64::NAN),
+            first_byte: None,
+        }
+    }
+
+    /// The request where so many tokens are expected in the cache.
+    fn believed(&self, cached: f64) -> Job {
+        Job { cached: cached * self.shared.pool.typical().hits, ..self.job }
+    }
+
+    /// Enters the request at its primary target.
+    pub(super) fn primary(&mut self, endpoint: &Arc<Endpoint>, cached: f64, now: Stamp) {
+        let job = self.believed(cached);
+        // Where it comes late, nothing can be seen of its first token.
+        let shows = self.streams && self.first_byte.is_none();
+        let (hold, predicted) = Hold::take(&self.shared, endpoint, now, &job, shows);
+        self.primary = Some(hold);
+        self.cached = cached;
+        self.predicted = (now, predicted);
+        self.shared.metrics.predicted.observe(predicted);
+    }
+
+    /// Enters the request at the target of another profile.
+    pub(super) fn other(&mut self, endpoint: &Arc<Endpoint>, cached: f64, now: Stamp) {
+        let job = self.believed(cached);
+        self.others.push(Hold::take(&self.shared, endpoint, now, &job, self.streams).0);
+    }
+
+    /// An endpoint that the request may move to.
+    pub(super) fn fallback(&mut self, endpoint: &Endpoint, cached: f64) {
+        self.fallbacks.push((endpoint.index(), cached));
+    }
+
+    fn answer(&self, end: &End) -> Answer {
+        let found = end.usage.and_then(|usage| usage.cached_tokens);
+        Answer {
+            n_tokens: end.usage.map(|usage| usage.completion_tokens),
+            hits: found.map(|found| (self.cached, found as f64)),
+        }
+    }
+
+    /// Compares what was predicted with what came.
+    fn observe(&self) {
+        let (sent, predicted) = self.predicted;
+        let Some(first_byte) = self.first_byte.filter(|_| self.streams) else { return };
+        let seconds = first_byte.since(sent).as_secs_f64();
+        if predicted > 0.0 {
+            self.shared.metrics.error_ratio.observe(seconds / predicted);
+        }
+    }
+}
+
+impl Lease for EstimateLease {
+    fn moved(&mut self, endpoint: &Arc<Endpoint>) {
+        // What it had there is given back before it counts anew.
+        if self.primary.take().is_none() {
+            return;
+        }
+        let known = self.fallbacks.iter().find(|(index, _)| *index == endpoint.index());
+        let cached = known.map_or(0.0, |(_, cached)| *cached);
+        let now = self.shared.clock.now();
+        self.primary(endpoint, cached, now);
+        if self.first_byte.is_some()
+            && let Some(primary) = &mut self.primary
+        {
+            primary.first_byte(now);
+        }
+    }
+
+    fn first_byte(&mut self) {
+        let now = self.shared.clock.now();
+        self.first_byte = Some(now);
+        self.others.clear();
+        if let Some(primary) = &mut self.primary {
+            primary.first_byte(now);
+        }
+    }
+
+    fn end(&mut self, end: &End) {
+        self.others.clear();
+        let Some(mut primary) = self.primary.take() else { return };
+        let is_good =
+            end.cause == EndCause::Natural && end.status.is_some_and(|status| status.is_success());
+        let answer = is_good.then(|| self.answer(end));
+        if is_good {
+            self.observe();
+        }
+        primary.end(end.at, answer);
+    }
+}

@@ -1,0 +1,223 @@
+//! How fast endpoints are, learned from the answers that go by.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use super::fit::{Fit, Line};
+
+/// How fast an endpoint computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Speed {
+    /// Seconds to a first token over effective tokens that are computed until then.
+    pub(super) prefill: Line,
+    /// Seconds of one decode step over tokens that are attended to.
+    pub(super) step: Line,
+}
+
+/// What one answer showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Sample {
+    /// Effective tokens that had to be computed, and the seconds that passed without those of a decode step.
+    pub(super) prefill: Option<(f64, f64)>,
+    /// Tokens attended to per step, and the seconds of a step.
+    pub(super) step: Option<(f64, f64)>,
+    /// Tokens of the answer.
+    pub(super) output: Option<f64>,
+    /// Prompt tokens that were expected in the cache, and those of them that were there.
+    pub(super) hits: Option<(f64, f64)>,
+}
+
+/// One speed that is being learned.
+#[derive(Clone, Debug)]
+pub(super) struct Learner {
+    prefill: Fit,
+    step: Fit,
+}
+
+/// What all endpoints have in common: where one begins of which nothing is known yet.
+#[derive(Debug)]
+pub(super) struct Pool {
+    learned: Mutex<Common>,
+    /// Copies for decisions: both lines, the mean answer, prompt and uncached part.
+    shown: [AtomicU64; N_SHOWN],
+}
+
+#[derive(Debug)]
+struct Common {
+    learner: Learner,
+    output: Mean,
+    prompt: Mean,
+    uncached: Mean,
+    hits: Hits,
+}
+
+/// Tokens that were expected in caches and that were found, both forgetting.
+#[derive(Clone, Copy, Debug)]
+struct Hits {
+    expected: f64,
+    found: f64,
+}
+
+/// Means over requests. Tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Typical {
+    pub(super) output: f64,
+    pub(super) prompt: f64,
+    /// Effective tokens that a prompt makes an endpoint compute.
+    pub(super) uncached: f64,
+    /// Share of the expected cache hits that were hits. 1 where model servers do not tell.
+    pub(super) hits: f64,
+}
+
+/// A mean that forgets: about the last hundred values count.
+#[derive(Clone, Copy, Debug)]
+struct Mean {
+    value: f64,
+    n: u32,
+}
+
+const N_SHOWN: usize = 8;
+/// Expected hits that the prior of [`Hits`] weighs as much as. Tokens.
+const HITS_PRIOR: f64 = 50_000.0;
+/// Share of the past that is left in [`Hits`] after one more request.
+const HITS_KEEP: f64 = 0.99;
+/// What a request made new where nothing is known of requests. Tokens.
+const FIRST_PROMPT: f64 = 1_000.0;
+/// Share of a new value in a [`Mean`], once there are many.
+const MEAN_STEP: f64 = 0.01;
+/// Values that the prior of a mean weighs as much as.
+const MEAN_PRIOR: f64 = 8.0;
+/// A value counts for at most this many times the mean.
+const MEAN_CLIP: f64 = 16.0;
+
+impl Speed {
+    /// The speed that lies the given share of the way from `self` to `other`.
+    pub(super) fn towards(&self, other: &Self, share: f64) -> Self {
+        Self {
+            prefill: self.prefill.towards(other.prefill, share),
+            step: self.step.towards(other.step, share),
+        }
+    }
+}
+
+impl Mean {
+    fn add(&mut self, value: f64) {
+        if !(value.is_finite() && value >= 0.0) {
+            return;
+        }
+        self.n = self.n.saturating_add(1);
+        let step = (1.0 / (f64::from(self.n) + MEAN_PRIOR)).max(MEAN_STEP);
+        self.value += step * (value.min(MEAN_CLIP * self.value.max(1.0)) - self.value);
+    }
+}
+
+impl Hits {
+    fn add(&mut self, expected: f64, found: f64) {
+        if expected > 0.0 && expected.is_finite() {
+            self.expected = HITS_KEEP * self.expected + expected;
+            self.found = HITS_KEEP * self.found + found.clamp(0.0, expected);
+        }
+    }
+
+    fn share(self) -> f64 {
+        self.found / self.expected
+    }
+}
+
+impl Learner {
+    pub(super) fn new(start: Speed) -> Self {
+        Self { prefill: Fit::new(start.prefill), step: Fit::new(start.step) }
+    }
+
+    pub(super) fn observe(&mut self, sample: &Sample, pool: &Speed) {
+        if let Some((work, seconds)) = sample.prefill {
+            self.prefill.start_at(pool.prefill);
+            self.prefill.observe(work, seconds);
+        }
+        if let Some((work, seconds)) = sample.step {
+            self.step.start_at(pool.step);
+            self.step.observe(work, seconds);
+        }
+    }
+
+    /// What was learned; the pool's where nothing was.
+    pub(super) fn speed(&self, pool: &Speed) -> Speed {
+        let of = |fit: &Fit, pool: Line| if fit.n_observed() == 0 { pool } else { fit.line() };
+        Speed { prefill: of(&self.prefill, pool.prefill), step: of(&self.step, pool.step) }
+    }
+}
+
+impl Pool {
+    pub(super) fn new(start: Speed, output: f64) -> Self {
+        let mean = |value| Mean { value, n: 0 };
+        let learned = Common {
+            learner: Learner::new(start),
+            output: mean(output),
+            prompt: mean(FIRST_PROMPT),
+            uncached: mean(FIRST_PROMPT),
+            hits: Hits { expected: HITS_PRIOR, found: HITS_PRIOR },
+        };
+        let (prompt, uncached) = (FIRST_PROMPT, FIRST_PROMPT);
+        let pool = Self { learned: Mutex::new(learned), shown: Default::default() };
+        pool.show(start, Typical { output, prompt, uncached, hits: 1.0 });
+        pool
+    }
+
+    pub(super) fn speed(&self) -> Speed {
+        let [base, per_unit, step_base, step_per_unit, ..] = self.words();
+        Speed {
+            prefill: Line { base, per_unit },
+            step: Line { base: step_base, per_unit: step_per_unit },
+        }
+    }
+
+    pub(super) fn typical(&self) -> Typical {
+        let [.., output, prompt, uncached, hits] = self.words();
+        Typical { output, prompt, uncached, hits }
+    }
+
+    /// A request was sent somewhere.
+    pub(super) fn sent(&self, prompt: f64, uncached: f64) {
+        let mut learned = self.learned.lock();
+        learned.prompt.add(prompt);
+        learned.uncached.add(uncached);
+        self.publish(&learned);
+    }
+
+    pub(super) fn observe(&self, sample: &Sample) {
+        let mut learned = self.learned.lock();
+        let speed = learned.learner.speed(&self.speed());
+        learned.learner.observe(sample, &speed);
+        if let Some(output) = sample.output {
+            learned.output.add(output);
+        }
+        if let Some((expected, found)) = sample.hits {
+            learned.hits.add(expected, found);
+        }
+        self.publish(&learned);
+    }
+
+    fn publish(&self, learned: &Common) {
+        let typical = Typical {
+            output: learned.output.value,
+            prompt: learned.prompt.value,
+            uncached: learned.uncached.value,
+            hits: learned.hits.share(),
+        };
+        self.show(learned.learner.speed(&self.speed()), typical);
+    }
+
+    fn words(&self) -> [f64; N_SHOWN] {
+        self.shown.each_ref().map(|word| f64::from_bits(word.load(Relaxed)))
+    }
+
+    fn show(&self, Speed { prefill, step }: Speed, typical: Typical) {
+        let Typical { output, prompt, uncached, hits } = typical;
+        let Line { base, per_unit } = prefill;
+        let words = [base, per_unit, step.base, step.per_unit, output, prompt, uncached, hits];
+        for (word, value) in self.shown.iter().zip(words) {
+            word.store(value.to_bits(), Relaxed);
+        }
+    }
+}

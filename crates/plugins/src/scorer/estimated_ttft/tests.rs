@@ -1,0 +1,401 @@
+use std::time::Duration;
+
+use http::StatusCode;
+use router_core::Stamp;
+use router_framework::{
+    Request,
+    keys::{PromptBlocks, PromptTokens, TokenContent},
+};
+use router_rt::Rng;
+use router_telemetry::metrics::{Format, Registry};
+use router_testkit::{
+    pipeline::{Pipeline, PipelineBuilder, Turn, completion, endpoints},
+    scheduling::{EndpointFixture, SceneBuilder},
+};
+
+use super::{
+    account::{Answer, Arrival},
+    speed::Sample,
+    *,
+};
+use crate::producer::{approx_prefix_cache, token};
+
+/// The plugin behind a token producer and a prefix index, on a pool of three endpoints.
+struct Bench {
+    pipeline: Pipeline,
+    plugin: Instance,
+    registry: Arc<Registry>,
+}
+
+/// Requests whose prompt is not computed, effective tokens of these, requests whose answer is under way.
+type State = (u64, u64, u64);
+
+const NONE: State = (0, 0, 0);
+
+fn bench(n_endpoints: u8) -> Bench {
+    let mut builder = PipelineBuilder::new();
+    builder.plugin(&token::PLUGIN, "");
+    builder.plugin(&approx_prefix_cache::PLUGIN, "");
+    let plugin = builder.plugin(&PLUGIN, "");
+    let registry = builder.env().registry;
+    let mut pipeline = builder.build();
+    // Not later than the clock by which leases go.
+    pipeline.now = Stamp::ORIGIN;
+    pipeline.replace(endpoints(n_endpoints));
+    Bench { pipeline, plugin, registry }
+}
+
+/// A streamed request with a prompt of so many blocks of 64 tokens.
+fn streamed(n_blocks: usize) -> Request {
+    let mut asked = completion("m", &"x".repeat(n_blocks * 256));
+    asked.parsed.stream = true;
+    asked
+}
+
+impl Bench {
+    async fn begin(&mut self, n_blocks: usize) -> Turn {
+        self.pipeline.begin(streamed(n_blocks)).await
+    }
+
+    fn state(&self) -> Vec<State> {
+        let dump = self.plugin.dump.as_ref().unwrap().dump();
+        let number = |value: &serde_json::Value| value.as_f64().unwrap() as u64;
+        let all = dump["byEndpoint"].as_array().unwrap().iter();
+        all.map(|one| {
+            (number(&one["waiting"]), number(&one["leasedTokens"]), number(&one["decoding"]))
+        })
+        .collect()
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_released_with_the_first_byte_and_the_request_at_its_end() {
+    let mut bench = bench(3);
+    let mut leases = bench.begin(2).await.pick(&[("default", &[1])]);
+    assert_eq!(bench.state(), [NONE, (1, 128, 0), NONE]);
+    leases.first_byte();
+    assert_eq!(bench.state(), [NONE, (0, 0, 1), NONE]);
+    leases.served();
+    assert_eq!(bench.state(), [NONE; 3]);
+}
+
+#[tokio::test]
+async fn whatever_ends_a_request_everything_is_released_once() {
+    let mut bench = bench(3);
+    for status in [None, Some(StatusCode::OK), Some(StatusCode::BAD_GATEWAY)] {
+        for first_byte in [false, true] {
+            let turn = bench.begin(2).await;
+            let mut leases = turn.pick(&[("decode", &[0, 1]), ("prefill", &[1])]);
+            if first_byte {
+                leases.first_byte();
+            }
+            leases.end(status);
+            assert_eq!(bench.state(), [NONE; 3], "{status:?} {first_byte}");
+        }
+    }
+    let leases = bench.begin(2).await.pick(&[("default", &[0])]);
+    drop(leases);
+    assert_eq!(bench.state(), [NONE; 3], "also what was never ended");
+}
+
+#[tokio::test]
+async fn other_profiles_end_with_the_first_byte() {
+    let mut bench = bench(3);
+    let mut leases = bench.begin(2).await.pick(&[("generate", &[0]), ("prompts", &[2])]);
+    assert_eq!(bench.state(), [(1, 128, 0), NONE, (1, 128, 0)]);
+    leases.first_byte();
+    assert_eq!(bench.state(), [(0, 0, 1), NONE, NONE]);
+    leases.served();
+    assert_eq!(bench.state(), [NONE; 3]);
+}
+
+#[tokio::test]
+async fn a_request_that_moves_counts_where_it_went() {
+    let mut bench = bench(3);
+    bench.begin(3).await.pick(&[("default", &[1])]).served();
+    let turn = bench.begin(4).await;
+    let mut leases = turn.pick(&[("default", &[0, 1])]);
+    // Tokens count by what they attend to: 256 of them a little more than 256.
+    assert_eq!(bench.state(), [(1, 257, 0), NONE, NONE]);
+    leases.moved(&bench.pipeline.endpoint(1));
+    assert_eq!(bench.state(), [NONE, (1, 64, 0), NONE], "three of four blocks are cached there");
+    leases.moved(&bench.pipeline.endpoint(2));
+    assert_eq!(bench.state(), [NONE, NONE, (1, 257, 0)], "nobody ranked this one");
+    leases.first_byte();
+    leases.moved(&bench.pipeline.endpoint(1));
+    assert_eq!(bench.state(), [NONE, (0, 0, 1), NONE], "what was released stays released");
+    leases.served();
+    assert_eq!(bench.state(), [NONE; 3]);
+}
+
+#[tokio::test]
+async fn answers_that_do_not_stream_are_done_with_their_prompts_when_later_ones_are() {
+    let mut bench = bench(1);
+    let mut whole = streamed(2);
+    whole.parsed.stream = false;
+    let whole = bench.pipeline.begin(whole).await.pick(&[("default", &[0])]);
+    let mut later = bench.begin(1).await.pick(&[("default", &[0])]);
+    assert_eq!(bench.state()[0].0, 2);
+    later.first_byte();
+    assert_eq!(bench.state(), [(0, 0, 2)]);
+    whole.served();
+    assert_eq!(bench.state(), [(0, 0, 1)]);
+    later.served();
+    assert_eq!(bench.state(), [NONE]);
+}
+
+#[tokio::test]
+async fn equal_endpoints_tie_exactly() {
+    let mut bench = bench(9);
+    let scores = bench.begin(50).await.scores(&bench.plugin);
+    assert!(scores.iter().all(|score| *score == scores[0] && *score > 0.0), "{scores:?}");
+}
+
+#[tokio::test]
+async fn a_cached_prefix_attracts_and_work_repels() {
+    let mut bench = bench(3);
+    bench.begin(100).await.pick(&[("default", &[1])]).served();
+    let scores = bench.begin(100).await.scores(&bench.plugin);
+    assert!(scores[1] > scores[0] && scores[0] == scores[2], "{scores:?}");
+    let mut leases = Vec::new();
+    for _ in 0..20 {
+        let other = "y".repeat(100 * 256);
+        let turn = bench.pipeline.begin(completion("m", &other)).await;
+        leases.push(turn.pick(&[("default", &[1])]));
+    }
+    let scores = bench.begin(100).await.scores(&bench.plugin);
+    assert!(scores[1] < scores[0], "{scores:?}");
+}
+
+/// A prompt of which only the length is known.
+fn prompt_of(n_tokens: usize) -> TokenizedPrompt {
+    let blocks = PromptBlocks { block_tokens: 64, hashes: Vec::new(), n_tokens };
+    let content = TokenContent::Blocks(blocks);
+    let prompt = PromptTokens { n_tokens: n_tokens as u64, content, media: Vec::new() };
+    TokenizedPrompt { prompts: vec![prompt], cache_salt: None }
+}
+
+#[test]
+fn hostile_values_neither_panic_nor_leave_the_range() {
+    let mut builder = SceneBuilder::new();
+    let plugin = builder.plugin(&PLUGIN, "");
+    let absurd =
+        |value| EndpointFixture::new().waiting(value).running(value).kv(value).blocks(value, value);
+    let endpoints = vec![
+        EndpointFixture::new(),
+        absurd(f64::NAN),
+        absurd(f64::INFINITY),
+        absurd(-1.0),
+        absurd(1e300),
+        absurd(0.0).stale(),
+        EndpointFixture::new().prefix(u32::MAX, u32::MAX, u32::MAX),
+        EndpointFixture::new().prefix(u32::MAX, 0, 0),
+    ];
+    let mut scene = builder.scene(endpoints);
+    for n_tokens in [0, 1, usize::MAX] {
+        for cap in [None, Some(0), Some(u64::MAX)] {
+            scene.request.parsed.max_output_tokens = cap;
+            scene.tokens(prompt_of(n_tokens));
+            let scores = scene.scores(&plugin);
+            let sane = |score: &f64| (0.0..=1.0).contains(score);
+            assert!(scores.iter().all(sane), "{n_tokens} {cap:?}: {scores:?}");
+        }
+    }
+}
+
+#[test]
+fn parameters_must_be_above_zero() {
+    let check = |params: &str, refusal: &str| {
+        assert_eq!(SceneBuilder::refusal(&PLUGIN, params), refusal);
+    };
+    check("{prefillTokensPerSecond: 0}", "prefillTokensPerSecond: must be above 0");
+    check("{decodeStepSeconds: -1}", "decodeStepSeconds: must be above 0");
+    check("{outputTokens: 0}", "outputTokens: must be above 0");
+}
+
+/// How fast the endpoints of these tests are: prefill ten times slower than where learning begins.
+const TRUTH: Speed = Speed {
+    prefill: Line { base: 0.02, per_unit: 1.0 / 1_500.0 },
+    step: Line { base: 0.03, per_unit: 1e-7 },
+};
+const START: Speed = Speed {
+    prefill: Line { base: FIRST_BASE, per_unit: 1.0 / 15_000.0 },
+    step: Line { base: 0.0075, per_unit: 0.0075 / STEP_TOKENS },
+};
+
+/// One request after the other, each with the times of `truth`; a share of them takes ten times as long.
+fn serve(
+    account: &Account,
+    pool: &Pool,
+    truth: Speed,
+    from: Stamp,
+    outliers: f64,
+    n_requests: usize,
+) -> Stamp {
+    let (mut now, mut rng) = (from, Rng::seeded(7));
+    for _ in 0..n_requests {
+        let tokens = 200.0 + 4_000.0 * rng.f64();
+        let arrival = Arrival { now, tokens, context: tokens + 50.0, shows: true };
+        let mut entry = account.take(arrival, &account.load(now, &pool.speed()));
+        let factor = if rng.chance(outliers) { 10.0 } else { 1.0 };
+        now = now + Duration::from_secs_f64(factor * (truth.prefill.at(tokens) + truth.step.base));
+        account.first_byte(now, &mut entry);
+        let step = truth.step.at(tokens + 50.0 + cost::SEQUENCE_TOKENS);
+        now = now + Duration::from_secs_f64(factor * step * 99.0);
+        account.end(now, &entry, Some(Answer { n_tokens: Some(100), hits: None }), pool);
+    }
+    now
+}
+
+#[track_caller]
+fn assert_near(found: Speed, truth: Speed) {
+    let pairs = [
+        (found.prefill.at(2_000.0), truth.prefill.at(2_000.0)),
+        (found.prefill.at(4_000.0), truth.prefill.at(4_000.0)),
+        (found.step.at(2_000.0), truth.step.at(2_000.0)),
+    ];
+    let near = |(a, b): (f64, f64)| (a / b - 1.0).abs() < 0.25;
+    assert!(pairs.into_iter().all(near), "{found:?} is not {truth:?}: {pairs:?}");
+}
+
+fn speed(account: &Account, pool: &Pool, now: Stamp) -> Speed {
+    let load = account.load(now, &pool.speed());
+    Speed { prefill: load.prefill, step: load.step }
+}
+
+#[test]
+fn the_true_rates_are_learned_under_outliers_and_a_slow_down_is_followed() {
+    let (account, pool) = (Account::default(), Pool::new(START, 256.0));
+    let now = serve(&account, &pool, TRUTH, Stamp::from_nanos(1), 0.2, 150);
+    assert_near(speed(&account, &pool, now), TRUTH);
+    let slower = Speed {
+        prefill: Line { per_unit: 3.0 * TRUTH.prefill.per_unit, ..TRUTH.prefill },
+        step: Line { base: 3.0 * TRUTH.step.base, ..TRUTH.step },
+    };
+    let now = serve(&account, &pool, slower, now, 0.2, 80);
+    assert_near(speed(&account, &pool, now), slower);
+    assert!((pool.typical().output - 100.0).abs() < 20.0, "{:?}", pool.typical());
+}
+
+#[test]
+fn a_new_endpoint_begins_with_the_pools_speed_and_an_old_one_goes_back_to_it() {
+    let (taught, pool) = (Account::default(), Pool::new(START, 256.0));
+    let now = serve(&taught, &pool, TRUTH, Stamp::from_nanos(1), 0.0, 200);
+    let new = Account::default();
+    assert_near(speed(&new, &pool, now), TRUTH);
+    let slow = Speed {
+        prefill: Line { per_unit: 8.0 * TRUTH.prefill.per_unit, ..TRUTH.prefill },
+        ..TRUTH
+    };
+    let apart = Pool::new(TRUTH, 256.0);
+    let now = serve(&new, &apart, slow, now, 0.0, 100);
+    let at = |minutes| {
+        let later = now + Duration::from_mins(minutes);
+        new.load(later, &pool.speed()).prefill.at(2_000.0)
+    };
+    assert!(at(0) > 6.0 * TRUTH.prefill.at(2_000.0), "{}", at(0));
+    assert!(at(5) < 0.7 * at(0) && at(5) > 0.3 * at(0), "half of the way: {} {}", at(0), at(5));
+    assert!(at(600) < 1.5 * TRUTH.prefill.at(2_000.0), "{}", at(600));
+}
+
+#[test]
+fn a_clock_that_stands_still_teaches_nothing_absurd() {
+    let (account, pool) = (Account::default(), Pool::new(START, 256.0));
+    let now = Stamp::from_nanos(5);
+    for _ in 0..10_000 {
+        let arrival = Arrival { now, tokens: 1_000.0, context: 1_000.0, shows: true };
+        let mut entry = account.take(arrival, &account.load(now, &pool.speed()));
+        account.first_byte(now, &mut entry);
+        let answer = Answer { n_tokens: Some(100), hits: Some((0.0, 5.0)) };
+        account.end(now, &entry, Some(answer), &pool);
+    }
+    let load = account.load(now, &pool.speed());
+    let cost = load.cost(&Job { prompt: 1e6, cached: 0.0, output: 1e4 });
+    assert!(cost.total().is_finite() && cost.first_token > 0.0, "{cost:?}");
+}
+
+#[test]
+fn hits_that_are_none_are_expected_less() {
+    let pool = Pool::new(START, 256.0);
+    for _ in 0..500 {
+        pool.observe(&Sample { hits: Some((2_000.0, 500.0)), ..Sample::default() });
+    }
+    let share = pool.typical().hits;
+    assert!((share - 0.25).abs() < 0.02, "{share}");
+    pool.observe(&Sample { hits: Some((0.0, 1e9)), ..Sample::default() });
+    pool.observe(&Sample { hits: Some((f64::NAN, f64::NAN)), ..Sample::default() });
+    assert!((pool.typical().hits - share).abs() < 0.01);
+}
+
+#[test]
+fn recent_scrapes_show_the_load_of_others_and_old_ones_are_not_looked_at() {
+    let mut builder = SceneBuilder::new();
+    let plugin = builder.plugin(&PLUGIN, "");
+    let busy = || EndpointFixture::new().waiting(8.0).running(12.0);
+    let none = || EndpointFixture::new().waiting(0.0).running(0.0);
+    let mut scene = builder.scene(vec![EndpointFixture::new(), none(), busy(), busy().stale()]);
+    let scores = scene.scores(&plugin);
+    assert!(
+        scores[2] < scores[0] && scores[1] == scores[0] && scores[3] == scores[0],
+        "{scores:?}"
+    );
+    scene.advance(Duration::from_secs(2));
+    let scores = scene.scores(&plugin);
+    assert!(scores.iter().all(|score| *score == scores[0]), "{scores:?}");
+}
+
+#[test]
+fn requests_from_here_are_no_load_of_others() {
+    let account = Account::default();
+    let now = Stamp::from_nanos(10_000_000_000);
+    let signals = Signals { waiting: 1.0, running: 2.0, scraped_at: now, ..Signals::default() };
+    let pool = Pool::new(START, 256.0);
+    let check = |now, foreign| assert_eq!(account.foreign(now, &signals), foreign, "{now:?}");
+    check(now, 3.0);
+    let arrival = Arrival { now, tokens: 100.0, context: 100.0, shows: true };
+    let entries = [0; 3].map(|_| account.take(arrival, &account.load(now, &pool.speed())));
+    check(now, 0.0);
+    let later = now + Duration::from_millis(600);
+    for entry in &entries {
+        assert_eq!(account.end(later, entry, None, &pool), None);
+    }
+    check(later, 0.0);
+    check(now + Duration::from_secs(1), 0.0);
+    check(now + Duration::from_millis(1_100), 0.0);
+}
+
+#[test]
+fn a_full_cache_holds_less_of_a_prompt() {
+    let check = |kv: f64, is_less: bool| {
+        let mut builder = SceneBuilder::new();
+        let plugin = builder.plugin(&PLUGIN, "");
+        let holds =
+            |kv| EndpointFixture::new().waiting(0.0).running(0.0).kv(kv).prefix(90, 100, 64);
+        let mut scene = builder.scene(vec![holds(0.5), holds(kv)]);
+        scene.tokens(prompt_of(6_400));
+        let scores = scene.scores(&plugin);
+        assert_eq!(scores[1] < scores[0], is_less, "{kv}: {scores:?}");
+    };
+    check(0.9, false);
+    check(0.97, true);
+    check(1.0, true);
+    check(f64::NAN, false);
+}
+
+#[tokio::test]
+async fn predictions_and_their_errors_are_metrics() {
+    let mut bench = bench(2);
+    let mut leases = bench.begin(10).await.pick(&[("default", &[1])]);
+    leases.first_byte();
+    leases.served();
+    let page = bench.registry.encode(Format::Text);
+    let has =
+        |line: &str| assert!(page.lines().any(|have| have.starts_with(line)), "{line} in {page}");
+    has("llm_d_router_estimated_ttft_seconds_count{plugin_name=\"estimated-ttft-scorer\"} 1");
+    has("llm_d_router_estimated_ttft_error_ratio_count{plugin_name=\"estimated-ttft-scorer\"} 1");
+    has("llm_d_router_estimated_prefill_tokens_per_second{endpoint_name=\"e1\"");
+    has("llm_d_router_estimated_decode_step_seconds{endpoint_name=\"e1\"");
+    bench.pipeline.replace(endpoints(1));
+    let page = bench.registry.encode(Format::Text);
+    assert!(!page.contains("endpoint_name=\"e1\""), "{page}");
+}
