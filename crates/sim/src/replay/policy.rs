@@ -70,7 +70,7 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "go-default",
-        about: "queue 2, KV cache 2, prefix 3: the default of llm-d's endpoint picker in Go",
+        about: "queue 2, KV cache 2, prefix 3 (the default of llm-d's endpoint picker in Go)",
         document: include_str!("policy/presets/go-default.yaml"),
     },
     Preset {

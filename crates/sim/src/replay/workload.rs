@@ -14,8 +14,9 @@
 //! `diurnal` exceed it at times.
 //!
 //! Conversations that would have begun before the trace take part with the turns that are left of them, so that
-//! the load is there from the first second; none begins a turn after the trace's end, as far as that can be told
-//! without knowing the servers.
+//! the load is there from the first second; what they said before is left out, because no cache has it, so that
+//! contexts grow to their full length within the trace. None begins a turn after the trace's end, as far as that
+//! can be told without knowing the servers.
 //!
 //! ```
 //! use std::time::Duration;

@@ -9,12 +9,15 @@ use super::{
     BLOCK_TOKENS, Spec, Volume, WorkloadError,
     arrivals::{self, Arrival, Window},
     draw::{OwnBlocks, Text},
-    work::{self, PerfectCache, Server},
+    work::{PerfectCache, Server},
 };
 use crate::replay::trace::{MAX_REQUESTS, Start, Trace, TraceRequest};
 
-/// Requests from which the mean work of a conversation is taken, after as many that warm the cache.
-const CALIBRATION_REQUESTS: usize = 2_000;
+/// Conversations that warm the cache before the mean work of one is taken.
+const N_WARMING: usize = 300;
+/// Conversations and requests from which it is taken, at least.
+const MIN_CONVERSATIONS: f64 = 500.0;
+const MIN_REQUESTS: usize = 3_000;
 /// The seed of the calibration: one load is one rate, whatever the seed of the trace.
 const CALIBRATION_SEED: u64 = 0x10ad;
 /// From sending a request to its first token, and then per token, where a trace must guess how long a turn
@@ -112,37 +115,34 @@ fn family(seed: u64, source: &str, what: &str) -> Seeds {
 fn calibrate<S: Source>(source: &S, world: &S::World, spec: &Spec) -> Calibration {
     let conversations = family(CALIBRATION_SEED, S::NAME, "conversations");
     // One conversation a second: a trace of the kinds in their proportion.
-    let window = Window { from_s: 0.0, until_s: 2.0 * CALIBRATION_REQUESTS as f64 };
+    let window = Window { from_s: 0.0, until_s: (N_WARMING + MIN_REQUESTS) as f64 };
     let mut rng = family(CALIBRATION_SEED, S::NAME, "arrivals").rng(0);
     let arrivals = source.arrivals(1.0, window, &mut rng);
     let mut cache = PerfectCache::default();
     source.texts(world).into_iter().for_each(|text| cache.hold(&text.blocks));
     let (mut writer, mut longest_s) = (Writer::new(), 0.0f64);
-    let (mut n_warming, mut n_conversations) = (None, 0.0f64);
+    let (mut shapes, mut n_conversations) = (Vec::new(), 0.0f64);
     for (arrival, number) in arrivals.iter().zip(0..) {
-        let n_written = writer.trace.requests.len();
-        if n_written >= 2 * CALIBRATION_REQUESTS {
-            break;
-        }
-        if n_written >= CALIBRATION_REQUESTS {
-            n_warming.get_or_insert(n_written);
-            n_conversations += 1.0;
-        }
         let mut rng = conversations.rng(number);
         let conversation = source.conversation(world, arrival.is_of_burst, &mut rng);
         longest_s = longest_s.max(conversation.turns.iter().map(Turn::seconds).sum());
         writer.write(0.0, &conversation);
+        let requests = writer.trace.requests.drain(..);
+        let now = requests.map(|request| cache.shape_of(&request, BLOCK_TOKENS));
+        if (number as usize) < N_WARMING {
+            now.for_each(drop);
+            continue;
+        }
+        shapes.extend(now);
+        n_conversations += 1.0;
+        if n_conversations >= MIN_CONVERSATIONS && shapes.len() >= MIN_REQUESTS {
+            break;
+        }
     }
-    let requests = writer.trace.requests;
-    let (warming, measured) = requests.split_at(n_warming.unwrap_or_default());
-    warming.iter().for_each(|request| cache.hold(&request.chain));
-    let server = Server::of(&spec.profile, measured);
-    let work_of = |request| work::of_request(request, BLOCK_TOKENS, &server, &mut cache).total_s();
-    let work_s: f64 = measured.iter().map(work_of).sum();
     let n_conversations = n_conversations.max(1.0);
     Calibration {
-        n_requests: measured.len() as f64 / n_conversations,
-        work_s: work_s / n_conversations,
+        n_requests: shapes.len() as f64 / n_conversations,
+        work_s: Server::of(&spec.profile, &shapes).work_of(&shapes).total_s() / n_conversations,
         longest_s,
     }
 }

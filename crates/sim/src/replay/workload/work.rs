@@ -29,15 +29,19 @@ impl Work {
 /// The work of all requests of a trace, in their order. Over the trace's duration and the number of servers it
 /// is the load.
 pub fn of_trace(trace: &Trace, profile: &Profile) -> Work {
-    let server = Server::of(profile, &trace.requests);
     let mut cache = PerfectCache::default();
-    let mut sum = Work::default();
-    for request in &trace.requests {
-        let work = of_request(request, trace.block_tokens, &server, &mut cache);
-        sum.prefill_s += work.prefill_s;
-        sum.decode_s += work.decode_s;
-    }
-    sum
+    let requests = trace.requests.iter();
+    let shapes: Vec<Shape> =
+        requests.map(|request| cache.shape_of(request, trace.block_tokens)).collect();
+    Server::of(profile, &shapes).work_of(&shapes)
+}
+
+/// What a request is to a server that has all that was computed before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    new_tokens: f64,
+    cached_tokens: f64,
+    output_tokens: f64,
 }
 
 /// Costs of one server, in seconds.
@@ -52,14 +56,12 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn of(profile: &Profile, requests: &[TraceRequest]) -> Self {
-        let held = |request: &TraceRequest| {
-            f64::from(request.prompt_tokens) + f64::from(request.output_tokens) / 2.0
-        };
+    /// A server of this profile whose batch is made of such requests.
+    pub(super) fn of(profile: &Profile, shapes: &[Shape]) -> Self {
         // A long answer is in the batch for longer.
-        let weight = |request: &TraceRequest| f64::from(request.output_tokens.max(1));
-        let sum: f64 = requests.iter().map(|request| held(request) * weight(request)).sum();
-        let weights: f64 = requests.iter().map(weight).sum();
+        let weight = |shape: &Shape| shape.output_tokens.max(1.0);
+        let sum: f64 = shapes.iter().map(|shape| shape.mean_context() * weight(shape)).sum();
+        let weights: f64 = shapes.iter().map(weight).sum();
         let room = f64::from(profile.kv_cache_size) * f64::from(profile.block_size);
         let batch =
             (room * weights / sum.max(1.0)).clamp(1.0, f64::from(profile.max_num_seqs.max(1)));
@@ -72,6 +74,19 @@ impl Server {
             decode_context_token_s: seconds(profile.decode_context_token_us),
         }
     }
+
+    pub(super) fn work_of(&self, shapes: &[Shape]) -> Work {
+        let mut sum = Work::default();
+        for shape in shapes {
+            let n_pairs = shape.new_tokens * (shape.cached_tokens + shape.new_tokens / 2.0);
+            sum.prefill_s += self.prefill_base_s
+                + shape.new_tokens * self.prefill_token_s
+                + n_pairs * self.prefill_pair_s;
+            let token_s = self.decode_token_s + shape.mean_context() * self.decode_context_token_s;
+            sum.decode_s += shape.output_tokens * token_s;
+        }
+        sum
+    }
 }
 
 /// Every block that was computed anywhere before.
@@ -83,31 +98,24 @@ impl PerfectCache {
         self.0.extend(blocks.iter().copied());
     }
 
-    fn n_leading(&self, blocks: &[u64]) -> usize {
-        blocks.iter().take_while(|block| self.0.contains(*block)).count()
+    /// What the request is now; it is cached from then on.
+    pub(super) fn shape_of(&mut self, request: &TraceRequest, block_tokens: u32) -> Shape {
+        let n_cached = request.chain.iter().take_while(|block| self.0.contains(*block)).count();
+        if let Some(rest) = request.chain.get(n_cached..) {
+            self.hold(rest);
+        }
+        let prompt = f64::from(request.prompt_tokens);
+        // The last token of a prompt is always computed.
+        let cached_tokens = (n_cached as f64 * f64::from(block_tokens)).min(prompt - 1.0).max(0.0);
+        let output_tokens = f64::from(request.output_tokens);
+        Shape { new_tokens: prompt - cached_tokens, cached_tokens, output_tokens }
     }
 }
 
-/// The work of one request, which is cached from then on.
-pub(super) fn of_request(
-    request: &TraceRequest,
-    block_tokens: u32,
-    server: &Server,
-    cache: &mut PerfectCache,
-) -> Work {
-    let prompt = f64::from(request.prompt_tokens);
-    let n_cached = cache.n_leading(&request.chain) as f64 * f64::from(block_tokens);
-    // The last token of a prompt is always computed.
-    let n_cached = n_cached.min(prompt - 1.0).max(0.0);
-    cache.hold(&request.chain);
-    let n_new = prompt - n_cached;
-    let output = f64::from(request.output_tokens);
-    let mean_context = prompt + output / 2.0;
-    Work {
-        prefill_s: server.prefill_base_s
-            + n_new * server.prefill_token_s
-            + n_new * (n_cached + n_new / 2.0) * server.prefill_pair_s,
-        decode_s: output * (server.decode_token_s + mean_context * server.decode_context_token_s),
+impl Shape {
+    /// Tokens that a token of the answer attends to.
+    fn mean_context(&self) -> f64 {
+        self.new_tokens + self.cached_tokens + self.output_tokens / 2.0
     }
 }
 
