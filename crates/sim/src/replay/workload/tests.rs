@@ -52,7 +52,7 @@ fn every_workload_is_a_trace_that_can_be_played() {
             assert!(request.output_tokens > 0, "{name}");
             match request.start {
                 Start::At(start) => {
-                    assert!((last..Stamp::ORIGIN + Duration::from_secs(60)).contains(&start));
+                    assert!((last..Stamp::ORIGIN + Duration::from_mins(1)).contains(&start));
                     last = start;
                 }
                 Start::After { request: before, .. } => {

@@ -36,30 +36,30 @@ pub fn of_trace(trace: &Trace, profile: &Profile) -> Work {
     Server::of(profile, &shapes).work_of(&shapes)
 }
 
-/// What a request is to a server that has all that was computed before.
+/// What a request is to a server that has all that was computed before, in tokens.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    new_tokens: f64,
-    cached_tokens: f64,
-    output_tokens: f64,
+    new: f64,
+    cached: f64,
+    output: f64,
 }
 
 /// Costs of one server, in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Server {
-    prefill_base_s: f64,
-    prefill_token_s: f64,
-    prefill_pair_s: f64,
+    prefill_base: f64,
+    prefill_token: f64,
+    prefill_pair: f64,
     /// Per token of an answer: its own cost and its share in the step.
-    decode_token_s: f64,
-    decode_context_token_s: f64,
+    decode_token: f64,
+    decode_context_token: f64,
 }
 
 impl Server {
     /// A server of this profile whose batch is made of such requests.
     pub(super) fn of(profile: &Profile, shapes: &[Shape]) -> Self {
         // A long answer is in the batch for longer.
-        let weight = |shape: &Shape| shape.output_tokens.max(1.0);
+        let weight = |shape: &Shape| shape.output.max(1.0);
         let sum: f64 = shapes.iter().map(|shape| shape.mean_context() * weight(shape)).sum();
         let weights: f64 = shapes.iter().map(weight).sum();
         let room = f64::from(profile.kv_cache_size) * f64::from(profile.block_size);
@@ -67,23 +67,22 @@ impl Server {
             (room * weights / sum.max(1.0)).clamp(1.0, f64::from(profile.max_num_seqs.max(1)));
         let seconds = |micros: f64| micros * profile.time_factor / 1e6;
         Self {
-            prefill_base_s: seconds(profile.prefill_base_us),
-            prefill_token_s: seconds(profile.prefill_token_us),
-            prefill_pair_s: seconds(profile.prefill_context_token_us),
-            decode_token_s: seconds(profile.decode_seq_us + profile.step_base_us / batch),
-            decode_context_token_s: seconds(profile.decode_context_token_us),
+            prefill_base: seconds(profile.prefill_base_us),
+            prefill_token: seconds(profile.prefill_token_us),
+            prefill_pair: seconds(profile.prefill_context_token_us),
+            decode_token: seconds(profile.decode_seq_us + profile.step_base_us / batch),
+            decode_context_token: seconds(profile.decode_context_token_us),
         }
     }
 
     pub(super) fn work_of(&self, shapes: &[Shape]) -> Work {
         let mut sum = Work::default();
         for shape in shapes {
-            let n_pairs = shape.new_tokens * (shape.cached_tokens + shape.new_tokens / 2.0);
-            sum.prefill_s += self.prefill_base_s
-                + shape.new_tokens * self.prefill_token_s
-                + n_pairs * self.prefill_pair_s;
-            let token_s = self.decode_token_s + shape.mean_context() * self.decode_context_token_s;
-            sum.decode_s += shape.output_tokens * token_s;
+            let n_pairs = shape.new * (shape.cached + shape.new / 2.0);
+            sum.prefill_s +=
+                self.prefill_base + shape.new * self.prefill_token + n_pairs * self.prefill_pair;
+            let token = self.decode_token + shape.mean_context() * self.decode_context_token;
+            sum.decode_s += shape.output * token;
         }
         sum
     }
@@ -106,16 +105,16 @@ impl PerfectCache {
         }
         let prompt = f64::from(request.prompt_tokens);
         // The last token of a prompt is always computed.
-        let cached_tokens = (n_cached as f64 * f64::from(block_tokens)).min(prompt - 1.0).max(0.0);
-        let output_tokens = f64::from(request.output_tokens);
-        Shape { new_tokens: prompt - cached_tokens, cached_tokens, output_tokens }
+        let cached = (n_cached as f64 * f64::from(block_tokens)).min(prompt - 1.0).max(0.0);
+        let output = f64::from(request.output_tokens);
+        Shape { new: prompt - cached, cached, output }
     }
 }
 
 impl Shape {
     /// Tokens that a token of the answer attends to.
     fn mean_context(&self) -> f64 {
-        self.new_tokens + self.cached_tokens + self.output_tokens / 2.0
+        self.new + self.cached + self.output / 2.0
     }
 }
 
