@@ -5,7 +5,8 @@
 //! replay alone: they exist to be measured against, and no configuration in production should use them.
 //!
 //! All of them see what our own policies see: the approximate prefix match, the load that this router counts,
-//! the scraped signals with their age.
+//! the scraped signals with their age. Documents that need uncached tokens and nothing else of the prefix match
+//! name its producer: without one, all tokens count as uncached.
 
 use router_framework::PluginDef;
 

@@ -1,8 +1,12 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use router_core::{Position, header::HeadPatch};
 use router_framework::{
-    Instance, Lease, Outcome, PluginDef, ProfileIndex, ProfileRun, PromptInput,
+    Instance, Lease, Outcome, PluginDef, ProfileIndex, ProfileRun, PromptInput, Registry,
     keys::{PromptBlocks, PromptTokens, TokenContent, TokenizedPrompt},
 };
 use router_testkit::{
@@ -11,6 +15,13 @@ use router_testkit::{
 };
 
 use super::*;
+use crate::replay::{
+    outcome::Fate,
+    pool::Pool,
+    run::{Configuration, Options, Setup, play},
+    summary::{Goals, Summary},
+    workload::{SharedPrompts, Spec, Volume},
+};
 
 fn scene(def: &PluginDef, params: &str, endpoints: Vec<EndpointFixture>) -> (Instance, Scene) {
     let mut builder = SceneBuilder::new();
@@ -74,6 +85,40 @@ fn every_preset_loads_and_has_a_source() {
     assert_eq!(names.len(), PRESETS.len());
     assert_eq!(preset("sticky").map(|preset| preset.name), Some("sticky"));
     assert_eq!(preset("slippery"), None);
+}
+
+/// Share of prompt tokens that were cached, by preset, for a few prompts that many ask with.
+#[test]
+fn every_preset_serves_all_and_those_that_see_caches_use_them() {
+    let workload = SharedPrompts {
+        n_prompts: 12,
+        prompt_tokens: (2_000, 4_000),
+        answer_tokens: 60,
+        ..SharedPrompts::default()
+    };
+    let spec =
+        Spec { duration: Duration::from_secs(20), volume: Volume::Rate(15.0), ..Spec::default() };
+    let trace = Arc::new(workload.generate(&spec).unwrap());
+    let cached_ratio = |preset: &Preset| {
+        let text = Some(preset.document.to_owned());
+        let setup = Setup {
+            trace: Arc::clone(&trace),
+            pool: Arc::new(Pool::uniform(4)),
+            configuration: Configuration { name: preset.name.to_owned(), text },
+            registry: Registry::new(router_plugins::PLUGINS.iter().chain(PLUGINS).copied()),
+            options: Options::default(),
+        };
+        let outcome = play(&setup, 1, &AtomicUsize::new(0)).unwrap();
+        let is_served = outcome.requests.iter().all(|request| request.fate == Fate::Served);
+        assert!(is_served, "{}", preset.name);
+        Summary::of(&outcome, Goals::default()).cached_ratio
+    };
+    let ratios: BTreeMap<_, _> =
+        PRESETS.iter().map(|preset| (preset.name, cached_ratio(preset))).collect();
+    // With a request or two on each server, bounded loads leave no room for affinity.
+    for name in ["least-tokens", "go-default", "sticky", "lmetric", "preble", "dynamo", "smg"] {
+        assert!(ratios[name] > ratios["round-robin"] + 0.02, "{name}: {ratios:?}");
+    }
 }
 
 #[test]
