@@ -79,8 +79,7 @@ pub const PLUGIN: PluginDef = PluginDef::new::<Params>(
     &[Role::Scorer, Role::PreRequest],
     file!(),
     build,
-)
-.alpha();
+);
 
 /// Costs that differ by less than this share are equal: below that lies noise, and equal endpoints share the
 /// load.

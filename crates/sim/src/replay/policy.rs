@@ -70,6 +70,11 @@ pub const PRESETS: &[Preset] = &[
         document: include_str!("policy/presets/least-tokens.yaml"),
     },
     Preset {
+        name: "estimated-ttft",
+        about: "the fewest predicted seconds, its own and those it costs others; no weights (ours)",
+        document: include_str!("policy/presets/estimated-ttft.yaml"),
+    },
+    Preset {
         name: "go-default",
         about: "queue 2, KV cache 2, prefix 3 (the default of llm-d's endpoint picker in Go)",
         document: include_str!("policy/presets/go-default.yaml"),
