@@ -142,6 +142,8 @@ struct Replay<'a> {
     /// Requests that the router has not decided yet.
     deciding: FuturesUnordered<BoxFuture<'static, Decided>>,
     outcomes: Vec<RequestOutcome>,
+    /// When waiting for decisions ends, if nothing else happens.
+    patient_until: Stamp,
     /// Requests that have not ended.
     n_open: usize,
     decisions: Xxh64,
@@ -201,6 +203,7 @@ impl<'a> Replay<'a> {
             agenda: Agenda::default(),
             deciding: FuturesUnordered::new(),
             outcomes: Vec::with_capacity(trace.requests.len()),
+            patient_until: Stamp::ORIGIN + PATIENCE,
             n_open: trace.requests.len(),
             decisions: Xxh64::new(0),
             ended: Stamp::ORIGIN,
@@ -239,10 +242,15 @@ impl<'a> Replay<'a> {
 
     async fn run(&mut self) -> Result<(), RunError> {
         while self.n_open > 0 {
-            if self.deciding.is_empty() {
-                let Some((at, due)) = self.agenda.take() else { break };
+            if !self.deciding.is_empty() {
+                if !self.wait_or_decide().await? {
+                    break;
+                }
+            } else if !self.agenda.is_idle()
+                && let Some((at, due)) = self.agenda.take()
+            {
                 self.happen(at, due).await?;
-            } else if !self.wait_or_decide().await? {
+            } else {
                 break;
             }
         }
@@ -260,18 +268,28 @@ impl<'a> Replay<'a> {
 
     /// Takes whatever comes first: a decision, or what is due next. False when nothing will come any more.
     async fn wait_or_decide(&mut self) -> Result<bool, RunError> {
+        let now = self.clock.now();
+        if !self.agenda.is_idle() {
+            self.patient_until = now + PATIENCE;
+        }
         let next = self.agenda.next();
-        let until = next.unwrap_or_else(|| self.clock.now() + PATIENCE);
+        let until = next.unwrap_or(self.patient_until);
         tokio::select! {
             biased;
             Some((request, decided)) = self.deciding.next() => {
-                self.dispatch(request, decided, self.clock.now());
+                let now = self.clock.now();
+                self.patient_until = now + PATIENCE;
+                self.dispatch(request, decided, now);
                 return Ok(true);
             }
             () = virtual_time::pass(self.clock, until) => {}
         }
-        let Some((at, due)) = next.and_then(|_| self.agenda.take()) else { return Ok(false) };
-        self.happen(at, due).await?;
+        if until >= self.patient_until {
+            return Ok(false);
+        }
+        if let Some((at, due)) = self.agenda.take() {
+            self.happen(at, due).await?;
+        }
         Ok(true)
     }
 

@@ -22,20 +22,38 @@ pub(super) enum Due {
 
 /// Everything that is due, soonest first.
 #[derive(Debug, Default)]
-pub(super) struct Agenda(BinaryHeap<Reverse<(Stamp, Due)>>);
+pub(super) struct Agenda {
+    heap: BinaryHeap<Reverse<(Stamp, Due)>>,
+    /// How much of it is more than scraping, which goes on for ever.
+    n_events: usize,
+}
+
+impl Due {
+    fn is_scraping(self) -> bool {
+        matches!(self, Self::Scrape(_) | Self::Publish(_))
+    }
+}
 
 impl Agenda {
     pub(super) fn add(&mut self, at: Stamp, due: Due) {
-        self.0.push(Reverse((at, due)));
+        self.n_events += usize::from(!due.is_scraping());
+        self.heap.push(Reverse((at, due)));
     }
 
     /// When the next thing is due.
     pub(super) fn next(&self) -> Option<Stamp> {
-        self.0.peek().map(|Reverse((at, _))| *at)
+        self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
     pub(super) fn take(&mut self) -> Option<(Stamp, Due)> {
-        self.0.pop().map(|Reverse(next)| next)
+        let Reverse((at, due)) = self.heap.pop()?;
+        self.n_events -= usize::from(!due.is_scraping());
+        Some((at, due))
+    }
+
+    /// Whether nothing will happen but scrapes.
+    pub(super) fn is_idle(&self) -> bool {
+        self.n_events == 0
     }
 }
 
@@ -55,10 +73,12 @@ mod tests {
             (late, Due::Engine(1)),
         ];
         all.into_iter().for_each(|(at, due)| agenda.add(at, due));
-        assert_eq!(agenda.next(), Some(early));
+        assert_eq!((agenda.next(), agenda.is_idle()), (Some(early), false));
         let order: Vec<_> = std::iter::from_fn(|| agenda.take()).map(|(_, due)| due).collect();
         let expected =
             [Due::Arrival(7), Due::Engine(1), Due::Engine(3), Due::Scrape(9), Due::Arrival(0)];
         assert_eq!(order, expected);
+        agenda.add(late, Due::Publish(1));
+        assert!(agenda.is_idle());
     }
 }

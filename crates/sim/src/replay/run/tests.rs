@@ -1,6 +1,10 @@
 use std::sync::atomic::AtomicUsize;
 
-use router_core::endpoint::Labels;
+use router_core::{Column, Position, endpoint::Labels};
+use router_framework::{
+    DataKey, DataProducer, Instance, NoParams, Outputs, PluginDef, Produced, PromptInput, Read,
+    RequestCx, Role, Scorer, Write,
+};
 
 use super::*;
 use crate::{
@@ -359,4 +363,90 @@ fn what_cannot_run_says_why() {
         profile.block_size = 1 << 12;
     });
     fails(huge, "server server-0 cannot run: `kv-cache-size`");
+}
+
+const SLOW: DataKey<Column<f64>> = DataKey::new("Slow", "slow-producer");
+const SLOW_PRODUCER: PluginDef =
+    PluginDef::new::<NoParams>("slow-producer", &[Role::DataProducer], file!(), |cx| {
+        Ok(Instance::new().producer(Arc::new(Slow { write: cx.writes(&SLOW) })))
+    });
+const SLOW_READER: PluginDef =
+    PluginDef::new::<NoParams>("slow-reader", &[Role::Scorer], file!(), |cx| {
+        Ok(Instance::new().scorer(Arc::new(SlowReader(cx.reads(&SLOW, "")))))
+    });
+
+/// Prefers the last endpoint, after 10 ms and for some requests a little more. A prompt of 7 tokens it never
+/// comes to an end with.
+struct Slow {
+    write: Write<Column<f64>>,
+}
+
+impl DataProducer for Slow {
+    fn produce<'a>(&'a self, cx: &RequestCx<'a>) -> Produced<'a> {
+        let column: Column<f64> =
+            cx.candidates.positions().map(|p| f64::from(p.0) / 10.0).collect();
+        let mut time = Duration::from_millis(10 + cx.request.id % 3);
+        if matches!(&cx.request.parsed.prompts, PromptInput::Blocks(blocks) if blocks.n_tokens == 7)
+        {
+            time = Duration::from_hours(24 * 365);
+        }
+        Produced::Later(Box::pin(async move {
+            tokio::time::sleep(time).await;
+            Ok(Outputs::of(&self.write, column))
+        }))
+    }
+
+    fn deadline(&self) -> Duration {
+        Duration::from_hours(24 * 366)
+    }
+}
+
+struct SlowReader(Read<Column<f64>>);
+
+impl Scorer for SlowReader {
+    fn score(&self, cx: &RequestCx<'_>, positions: &[Position], out: &mut [f64]) {
+        for (out, position) in out.iter_mut().zip(positions) {
+            *out = cx.column(&self.0, *position).copied().unwrap_or(f64::NAN);
+        }
+    }
+}
+
+fn with_slow_decisions(requests: Vec<TraceRequest>) -> Scene {
+    let mut scene = Scene::new(requests, 3).scorer("slow-reader");
+    scene.setup.registry.add(SLOW_PRODUCER);
+    scene.setup.registry.add(SLOW_READER);
+    scene
+}
+
+#[test]
+fn decisions_that_take_time_overlap_and_everything_else_goes_on() {
+    let scene = with_slow_decisions(alone(60, 4, 16, 3));
+    let outcome = scene.run(1);
+    assert_eq!(outcome, scene.run(1));
+    assert_eq!(n_on(&outcome, 2), 60, "what was produced late decides");
+    let ttfts: Vec<_> = outcome.requests.iter().filter_map(RequestOutcome::ttft).collect();
+    let (least, most) = (ttfts.iter().min().unwrap(), ttfts.iter().max().unwrap());
+    // A step of the engine takes 8 to 9 ms, and a request may wait for the one under way.
+    let millis = Duration::from_millis;
+    assert!(*least >= millis(18) && *most < millis(32), "{least:?} {most:?}");
+    let arrivals: Vec<_> = outcome.requests.iter().map(|r| r.arrived.as_nanos()).collect();
+    assert!(
+        arrivals.iter().enumerate().all(|(n, at)| *at == n as u64 * 4_000_000),
+        "to the nanosecond"
+    );
+}
+
+#[test]
+fn a_decision_that_never_comes_does_not_hold_up_the_rest_for_ever() {
+    let mut requests = alone(3, 1_000, 16, 2);
+    requests.insert(0, request(at(0), &[], 7, 2));
+    // Waits for the one above.
+    requests.push(request(Start::After { request: 0, think: SECOND }, &[], 16, 2));
+    // Comes long after patience would have ended.
+    requests.push(request(at(3 * 3_600_000), &[], 16, 2));
+    let scene = with_slow_decisions(requests);
+    let outcome = play(&scene.setup, 1, &AtomicUsize::new(0)).unwrap();
+    let expected =
+        [Fate::Undecided, Fate::Served, Fate::Served, Fate::Served, Fate::Undecided, Fate::Served];
+    assert_eq!(fates(&outcome), expected);
 }
