@@ -56,6 +56,7 @@ pub(crate) fn run(args: ServeArgs, registry: Registry) -> anyhow::Result<()> {
         let plan = Plan::of(&args)?;
         let mut signals = Signals::listen()?;
         let (tasks, servers) = (Tasks::new(), Tasks::new());
+        servers.spawn_cancellable("access log", telemetry.gather_lines());
         let flag = |port| ListenFlag { port, address: "--listen" };
         let listener = listen_address(&args.listen).await?;
         let listener = process::listen(listener, flag("--listen")).await?;

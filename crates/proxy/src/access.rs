@@ -12,6 +12,7 @@ use http::{Method, StatusCode};
 use router_core::{Endpoint, Stamp};
 use router_framework::Request;
 use router_rt::Clock;
+use router_telemetry::logs::ACCESS;
 
 /// What is noted about a request until it ends. Written once: by [`AccessEntry::end`], or when it is
 /// dropped because the client went away.
@@ -140,7 +141,7 @@ impl AccessEntry {
         let request = self.request.as_deref();
         let milliseconds = |time: Duration| (time.as_micros() as f64) / 1e3;
         tracing::info!(
-            target: "router_proxy::access",
+            target: ACCESS,
             request_id = request.map_or("", |request| &request.external_id),
             method = self.method.as_str(),
             path = self.path(),

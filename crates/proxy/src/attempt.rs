@@ -216,7 +216,9 @@ fn judge(endpoint: &Endpoint, error: &UpstreamError) -> Outcome {
     }
     tracing::warn!(?endpoint, %error, "an attempt failed");
     let failure = match error {
-        UpstreamError::HeadTimeout { .. } => AttemptFailure::Timeout,
+        UpstreamError::HeadTimeout { .. } | UpstreamError::Stalled { .. } => {
+            AttemptFailure::Timeout
+        }
         _ => AttemptFailure::Unreachable,
     };
     Outcome::Failed { failure, sent: broke(error) }
@@ -225,7 +227,7 @@ fn judge(endpoint: &Endpoint, error: &UpstreamError) -> Outcome {
 /// How far a request came that broke off; `None` when nothing of it was sent.
 fn broke(error: &UpstreamError) -> Option<Broke> {
     match error {
-        UpstreamError::HeadTimeout { .. } => Some(Broke::Late),
+        UpstreamError::HeadTimeout { .. } | UpstreamError::Stalled { .. } => Some(Broke::Late),
         UpstreamError::BadResponse { source, .. } if source.is_parse_too_large() => {
             Some(Broke::HeadTooLarge)
         }

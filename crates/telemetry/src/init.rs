@@ -1,21 +1,26 @@
 //! Installing logs and traces for the whole process: the executable does it once, at its start.
 
-use std::{io, time::Duration};
+use std::{
+    future::Future,
+    io::{self, Stderr},
+    time::Duration,
+};
 
 use thiserror::Error;
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     build::BuildInfo,
-    logs::{self, LogOptions},
+    logs::{self, Lines, LogOptions},
     traces::{TraceError, TraceOptions, Traces},
 };
 
-/// Keeps traces going out; [`Telemetry::shutdown`] sends the last of them.
+/// Keeps logs and traces going out; [`Telemetry::shutdown`] sends the last of them.
 #[derive(Debug)]
 #[must_use = "traces are lost when this is dropped at once"]
 pub struct Telemetry {
     traces: Option<Traces>,
+    lines: Lines<Stderr>,
 }
 
 /// Why logs or traces could not be set up.
@@ -42,19 +47,31 @@ pub fn init(
             (Some(traces), Some(layer))
         }
     };
+    let lines = Lines::new(io::stderr());
     tracing_subscriber::registry()
         .with(layer)
-        .with(logs::layer(logs, io::stderr))
+        .with(logs::layer(logs, lines.clone()))
         .try_init()
         .map_err(|_| InitError::Twice)?;
-    Ok(Telemetry { traces })
+    Ok(Telemetry { traces, lines })
 }
 
 impl Telemetry {
+    /// While this is polled, lines of the access log are gathered for at most a tenth of a second.
+    pub fn gather_lines(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.lines.clone().follow()
+    }
+
     /// Sends what is left, for at most `limit`. Blocks.
-    pub fn shutdown(self, limit: Duration) {
-        if let Some(traces) = self.traces {
+    pub fn shutdown(mut self, limit: Duration) {
+        if let Some(traces) = self.traces.take() {
             traces.shutdown(limit);
         }
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        self.lines.flush();
     }
 }

@@ -24,8 +24,11 @@ use tracing_subscriber::{
 };
 
 mod fields;
+mod gather;
 
 use fields::Fields;
+pub use gather::ACCESS;
+pub(crate) use gather::Lines;
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -54,14 +54,20 @@ pub(super) async fn latency(
         format!("--concurrency={RATE_CONCURRENCY}"),
         format!("--body-size={}", scenario.body),
     ];
-    let direct = bench.direct(&pool)?;
-    let mut contenders = [Contender::new("router", router), Contender::new("direct", direct)];
+    let mut contenders = [
+        Contender::new("router", router),
+        Contender::new("hyper", bench.proxy_floor(&pool).await?),
+        Contender::new("direct", bench.direct(&pool)?),
+    ];
     interleave(bench, "http-load", &args, &mut contenders).await?;
-    let [router, direct] = &contenders;
-    let added = |of: fn(&Contender) -> f64| of(router) - of(direct);
+    let [router, hyper, direct] = &contenders;
+    let p50 = |contender: &Contender| contender.p50_us("total") - direct.p50_us("total");
+    let p99 = |contender: &Contender| contender.p99_us("total") - direct.p99_us("total");
     Ok(vec![
-        Figure::new("added_p50_us", added(|contender| contender.p50_us("total"))),
-        Figure::new("added_p99_us", added(|contender| contender.p99_us("total"))),
+        Figure::new("added_p50_us", p50(router)),
+        Figure::new("added_p99_us", p99(router)),
+        Figure::new("hyper_added_p50_us", p50(hyper)),
+        Figure::new("hyper_added_p99_us", p99(hyper)),
         Figure::new("direct_p50_us", direct.p50_us("total")),
         Figure::new("direct_p99_us", direct.p99_us("total")),
     ])
