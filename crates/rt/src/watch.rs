@@ -7,6 +7,7 @@
 use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -79,6 +80,8 @@ struct Mark {
     modified: Option<SystemTime>,
     /// Seconds and nanoseconds; a rename over the file moves it even if the mtime is kept.
     changed: (i64, i64),
+    /// Neither a file nor a directory.
+    is_special: bool,
 }
 
 type Look = Result<Option<Vec<WatchedFile>>, FileError>;
@@ -194,6 +197,7 @@ impl Mark {
             len: metadata.len(),
             modified: metadata.modified().ok(),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
+            is_special: !metadata.is_file() && !metadata.is_dir(),
         })
     }
 
@@ -234,6 +238,13 @@ fn read_if_changed(
     let known = matches!(before.seen, Seen::Contents { .. }) && marks == before.marks;
     if known && marks.iter().all(|mark| mark.settled(now)) {
         return Ok(None);
+    }
+    // At first a pipe is as good as a file: a shell puts `<(command)` there. Later it would keep the watch
+    // waiting for a writer, and from every change that comes after.
+    let has_begun = before.seen != Seen::Nothing;
+    if let Some(mark) = marks.iter().find(|mark| has_begun && mark.is_special) {
+        let source = io::Error::other("a pipe or a device cannot be followed");
+        return Err(FileError::from_io(&mark.path, source));
     }
     let mut files = Vec::with_capacity(paths.len());
     for path in paths {

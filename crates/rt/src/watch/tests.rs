@@ -160,3 +160,37 @@ async fn changed_polls_at_the_interval() {
     assert_eq!(texts(news.unwrap()), ["two"]);
     assert_eq!(started.elapsed(), Duration::from_secs(15));
 }
+
+#[test]
+fn a_pipe_in_place_of_a_file_does_not_hold_the_watch() {
+    let dir = dir();
+    let path = dir.path().join("a");
+    fs::write(&path, "one").unwrap();
+    let mut watch = FileWatch::file(&path, WatchOptions::default());
+    check(&mut watch, Some(&["one"]));
+    fs::remove_file(&path).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    // Whoever reads the pipe lets this go on.
+    let pipe = path.clone();
+    let writer = std::thread::spawn(move || fs::write(pipe, "from a pipe"));
+    let error = watch.poll().unwrap_err();
+    assert!(error.to_string().ends_with("a pipe or a device cannot be followed"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"from a pipe");
+    writer.join().unwrap().unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "two").unwrap();
+    check(&mut watch, Some(&["two"]));
+}
+
+#[test]
+fn a_pipe_is_read_at_first() {
+    let dir = dir();
+    let path = dir.path().join("a");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let pipe = path.clone();
+    let writer = std::thread::spawn(move || fs::write(pipe, "from a pipe"));
+    let read = FileWatch::file(&path, WatchOptions::default()).load().unwrap();
+    assert_eq!(texts(read), ["from a pipe"]);
+    writer.join().unwrap().unwrap();
+}
