@@ -90,6 +90,9 @@ fn start<H: Handler>(
 ) -> Result<Server, ServerError> {
     let mut net = NetOptions { protocols: Protocols::Http2Only, ..NetOptions::named(name) };
     net.limits.max_concurrent_streams = options.max_streams_per_connection;
+    // A proxy resets a stream for each of its clients that leaves, and many may leave at once. To close its
+    // connection for that would fail the requests of all others.
+    net.limits.max_pending_resets = options.max_streams_per_connection as usize;
     net.limits.max_connections = options.max_connections;
     let handler = move |request: Request<Incoming>| services.clone().call(request);
     Ok(Server::start(listener, tls, net, tasks, handler)?)

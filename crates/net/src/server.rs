@@ -69,6 +69,9 @@ pub struct Limits {
     pub max_headers: usize,
     /// Open HTTP/2 streams per connection.
     pub max_concurrent_streams: u32,
+    /// HTTP/2 streams that a client may have opened and reset before they are looked at. The connection of one
+    /// that has more is closed with all its streams, so that resetting costs it more than us.
+    pub max_pending_resets: usize,
     /// Time for the TLS handshake, and then from a request's first byte to the end of its head.
     pub header_timeout: Duration,
     /// How long a connection without a request stays open.
@@ -199,6 +202,7 @@ impl Default for Limits {
             max_header_bytes: 64 << 10,
             max_headers: 128,
             max_concurrent_streams: 1_024,
+            max_pending_resets: 20,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(2),
             stall_timeout: DEFAULT_STALL_TIMEOUT,

@@ -165,6 +165,7 @@ fn http2_builder<H>(context: &Context<H>) -> http2::Builder<Streams> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_concurrent_streams)
+        .max_pending_accept_reset_streams(limits.max_pending_resets)
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
         .initial_stream_window_size(options.h2_stream_window)
         .initial_connection_window_size(options.h2_connection_window)

@@ -3,7 +3,7 @@
 use router_extproc::ServerOptions;
 use router_proto::ext_proc::ProcessingRequest;
 
-use super::client::{Picker, Remote, processor, read, stream};
+use super::client::{Picker, Remote, processor, read, soon, stream};
 use crate::{
     call::World,
     messages::{
@@ -91,5 +91,47 @@ async fn thousands_of_silent_streams_cost_little_and_leave_nothing() {
     let mut call = stream(processor(picker.connect().await)).await;
     play(&mut call, script().len()).await;
     drop((calls, call));
+    picker.assert_idle().await;
+}
+
+/// Envoy resets a stream for each of its clients that leaves; the others' streams are on the same connection.
+#[tokio::test]
+async fn many_resets_at_once_do_not_end_the_connection() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let mut frame = vec![0, 0, payload.len() as u8, kind, flags];
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(payload);
+        frame
+    };
+    let picker = Picker::start(World::new(), ServerOptions::default(), false).await;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    for number in 0..1_000 {
+        let stream = 2 * number + 1;
+        // POST http /, then CANCEL.
+        bytes.extend(frame(1, 4, stream, &[0x83, 0x86, 0x84]));
+        bytes.extend(frame(3, 0, stream, &8_u32.to_be_bytes()));
+    }
+    bytes.extend(frame(PING, 0, 0, b"all well"));
+    let mut socket = tokio::net::TcpStream::connect(picker.addr()).await.unwrap();
+    socket.write_all(&bytes).await.unwrap();
+    let answered = soon(async {
+        loop {
+            let mut head = [0; 9];
+            socket.read_exact(&mut head).await.unwrap();
+            let [_, high, low, kind, flags, ..] = head;
+            let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+            socket.read_exact(&mut payload).await.unwrap();
+            assert_ne!(kind, GOAWAY, "{}", String::from_utf8_lossy(&payload));
+            if kind == PING && flags == 1 {
+                return payload;
+            }
+        }
+    });
+    assert_eq!(answered.await, b"all well");
     picker.assert_idle().await;
 }
