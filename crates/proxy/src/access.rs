@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, StatusCode};
-use router_core::{Endpoint, Stamp};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use router_core::{Endpoint, Stamp, header::REQUEST_ID};
 use router_framework::Request;
 use router_rt::Clock;
 use router_telemetry::logs::ACCESS;
@@ -21,6 +21,8 @@ pub(crate) struct AccessEntry {
     received: Stamp,
     method: Method,
     path_and_query: Arc<str>,
+    /// The client's id of it, where it is text.
+    sent_id: Option<HeaderValue>,
     /// What the engine made of it, once it is routed.
     request: Option<Arc<Request>>,
     endpoint: Option<Arc<Endpoint>>,
@@ -92,6 +94,7 @@ impl AccessEntry {
             received,
             method,
             path_and_query,
+            sent_id: None,
             request: None,
             endpoint: None,
             status: None,
@@ -107,6 +110,19 @@ impl AccessEntry {
     /// Whether there was room for this request.
     pub(crate) fn has_place(&self) -> bool {
         self.place.is_some()
+    }
+
+    /// Notes the id that the client gave it, by which it is known even if it is refused.
+    pub(crate) fn sent(&mut self, headers: &HeaderMap) {
+        self.sent_id = headers.get(REQUEST_ID).filter(|id| is_text(id)).cloned();
+    }
+
+    /// The id for a response; a request that was refused has one only if its client gave it.
+    pub(crate) fn id(&self) -> Option<HeaderValue> {
+        match &self.request {
+            Some(request) => HeaderValue::from_str(&request.external_id).ok(),
+            None => self.sent_id.clone(),
+        }
     }
 
     pub(crate) fn routed(&mut self, request: &Arc<Request>) {
@@ -139,10 +155,11 @@ impl AccessEntry {
             return;
         }
         let request = self.request.as_deref();
+        let sent_id = self.sent_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
         let milliseconds = |time: Duration| (time.as_micros() as f64) / 1e3;
         tracing::info!(
             target: ACCESS,
-            request_id = request.map_or("", |request| &request.external_id),
+            request_id = request.map_or(sent_id, |request| &request.external_id),
             method = self.method.as_str(),
             path = self.path(),
             status = self.status.map_or(0, |status| status.as_u16()),
@@ -170,4 +187,8 @@ impl Drop for AccessEntry {
     fn drop(&mut self) {
         self.end(Cause::ClientDisconnect);
     }
+}
+
+fn is_text(id: &HeaderValue) -> bool {
+    id.to_str().is_ok_and(|id| !id.trim().is_empty())
 }

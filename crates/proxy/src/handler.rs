@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use http::{Method, Request, Response, StatusCode, uri::PathAndQuery};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use router_core::{ErrorCode, Rejection};
+use router_core::{ErrorCode, Rejection, header::REQUEST_ID};
 use router_engine::{Routed, Router};
 use router_net::{Handler, Upstream};
 use router_rt::Tasks;
@@ -124,7 +124,7 @@ impl Shared {
         let received = router.clock().now();
         let (mut parts, body) = request.into_parts();
         let path = request::path_and_query(&parts);
-        let access = AccessEntry::new(
+        let mut access = AccessEntry::new(
             *router.clock(),
             received,
             parts.method.clone(),
@@ -132,6 +132,7 @@ impl Shared {
             self.options.access_log,
             Place::take(&self.taken, self.options.max_requests),
         );
+        access.sent(&parts.headers);
         let opening = Opening { router, access, hop: Hop::of(&parts) };
         let room = opening.access.has_place().then_some(()).ok_or_else(|| {
             let message = "too many requests are being served, try again later";
@@ -256,7 +257,10 @@ fn finish(access: &mut AccessEntry, rejection: &Rejection, cause: Cause) -> Resp
     if rejection.detail.is_some() {
         tracing::warn!(%rejection, "a request could not be served");
     }
-    let answer = errors::refusal(rejection);
+    let mut answer = errors::refusal(rejection);
+    if let Some(id) = access.id() {
+        answer.headers_mut().insert(REQUEST_ID, id);
+    }
     access.answered(answer.status());
     if let Some(n_bytes) = answer.body().size_hint().exact() {
         access.add_bytes_out(n_bytes as usize);

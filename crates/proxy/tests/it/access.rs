@@ -85,6 +85,24 @@ async fn every_request_has_its_line() {
 }
 
 #[tokio::test]
+async fn requests_that_are_not_served_keep_their_clients_id() {
+    let lines = Lines::default();
+    let _guard = lines.capture();
+    let world = World::new(&[nobody().await]).await;
+    let refused = header(post(CHAT, "{"), "x-request-id", "r-1");
+    let unserved = header(chat(), "x-request-id", "r-2");
+    for (request, id, status) in [(refused, "r-1", 400), (unserved, "r-2", 503)] {
+        let answer = world.ask(request).await;
+        assert_eq!((answer.status, answer.headers["x-request-id"].to_str().unwrap()), (status, id));
+        assert_eq!(lines.access().last().unwrap()["request_id"], id);
+    }
+    // Nothing to know it by, and nothing made up.
+    let anonymous = world.ask(post(CHAT, "{")).await;
+    assert!(!anonymous.headers.contains_key("x-request-id"));
+    assert_eq!(lines.access().last().unwrap()["request_id"], "");
+}
+
+#[tokio::test]
 async fn clients_that_went_away_and_servers_that_failed_are_told_apart() {
     let lines = Lines::default();
     let _guard = lines.capture();
