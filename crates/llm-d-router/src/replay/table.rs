@@ -144,8 +144,8 @@ mod tests {
             let column = column("goodput %", "goodput", 100.0, 1);
             assert_eq!(shown(estimate, &column, is_difference), expected);
         };
-        check(0.8765, Some(0.0123), false, "87.7 ±1.2");
-        check(0.8765, None, false, "87.7");
+        check(0.8767, Some(0.0123), false, "87.7 ±1.2");
+        check(0.8767, None, false, "87.7");
         check(0.01, Some(0.02), true, "+1.0 ±2.0");
         check(-0.01, None, true, "-1.0");
     }
