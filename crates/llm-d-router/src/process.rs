@@ -9,6 +9,7 @@ use std::{
 use anyhow::Context;
 use router_net::tls;
 use router_telemetry::{LogFormat, LogOptions, Telemetry, TraceOptions};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -41,8 +42,17 @@ pub(crate) fn is_terminal() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
 
+/// Allows as many open files as the system lets this process have: every connection is one, and the limit
+/// that a shell hands down is often a thousand.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Otherwise it works with what it has, and says so when a connection cannot be accepted.
+    let _raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 /// Runs a future on a multi-threaded runtime.
 pub(crate) fn block_on<F: Future<Output = anyhow::Result<()>>>(future: F) -> anyhow::Result<()> {
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

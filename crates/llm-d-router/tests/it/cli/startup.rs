@@ -1,6 +1,6 @@
 //! Starts that cannot be: one clear line, the right exit code, nothing left behind.
 
-use std::os::unix::fs::symlink;
+use std::{fs, os::unix::fs::symlink};
 
 use anyhow::ensure;
 use router_testkit::process::{Launch, ReservedPort, run_to_end};
@@ -173,5 +173,18 @@ async fn help_and_version() -> Outcome {
         version.starts_with(&format!("llm-d-router {}", env!("CARGO_PKG_VERSION"))),
         "{version}"
     );
+    Ok(())
+}
+
+/// A shell's limit on open files is often a thousand, and every connection is one.
+#[tokio::test]
+async fn as_many_files_may_be_open_as_the_system_allows() -> Outcome {
+    let script = "ulimit -Sn 64; exec \"$0\" \"$@\"";
+    let launch = Launch::new("sh").args(["-c", script, executable()]);
+    let router = Program::launch(launch, &[&SERVE[..], &["--demo=1"]].concat(), "serving").await?;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", router.process.pid()))?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files"));
+    let values: Vec<_> = line.unwrap_or_default().split_whitespace().skip(3).collect();
+    ensure!(values.len() >= 2 && values[0] == values[1], "{limits}");
     Ok(())
 }
