@@ -41,6 +41,7 @@ fn trace(n_requests: u64, gap: Duration, n_shared: u64, n_own: u64, output_token
             tenant: None,
             priority: 0,
             lora: None,
+            observed: None,
         }
     };
     Trace { block_tokens: BLOCK_TOKENS, requests: (0..n_requests).map(request).collect() }

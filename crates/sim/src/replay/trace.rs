@@ -33,6 +33,23 @@ pub struct TraceRequest {
     pub priority: i32,
     /// LoRA adapter that it asks for by name.
     pub lora: Option<Arc<str>>,
+    /// What became of it where it was recorded; synthetic and public traces do not know.
+    pub observed: Option<Box<Observed>>,
+}
+
+/// What a live run showed of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// `namespace/name` of the endpoint that served it, or was the last to be tried.
+    pub endpoint: Arc<str>,
+    /// From its arrival to the first piece of its answer's body; `None` when there was none.
+    pub ttft: Option<Duration>,
+    /// From its arrival to its end.
+    pub e2e: Duration,
+    /// Prompt tokens that the endpoint had cached, where it says so.
+    pub cached_tokens: Option<u32>,
+    /// HTTP status of the answer.
+    pub status: u16,
 }
 
 /// When a request is sent.

@@ -42,6 +42,7 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
             tenant: None,
             priority: 0,
             lora: None,
+            observed: None,
         })?;
     }
     rows.sort();

@@ -20,6 +20,10 @@ pub fn fuzz_traces(data: &[u8]) {
             assert!(request.prompt_tokens <= MAX_TOKENS && request.output_tokens <= MAX_TOKENS);
             let n_tokens = request.prompt_tokens + request.output_tokens;
             assert!(request.chain.len() as u32 <= n_tokens / trace.block_tokens);
+            if let Some(observed) = &request.observed {
+                assert!(observed.ttft.is_none_or(|ttft| ttft <= observed.e2e));
+                assert!(observed.cached_tokens.is_none_or(|n| n <= request.prompt_tokens));
+            }
             if let Start::At(at) = request.start {
                 assert!(latest <= Some(at), "times in order");
                 latest = Some(at);

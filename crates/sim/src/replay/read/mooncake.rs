@@ -39,6 +39,7 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
             tenant: None,
             priority: 0,
             lora: None,
+            observed: None,
         })?;
         if !lines.next()? {
             break;

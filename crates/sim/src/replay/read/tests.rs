@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::replay::trace::Observed;
 
 fn read_text(text: &str) -> Result<Trace, String> {
     read("t.x", text.as_bytes(), None, usize::MAX).map_err(|error| error.to_string())
@@ -64,6 +65,29 @@ fn own_lines() {
     assert_eq!((first.session == third.session, first.session == second.session), (true, false));
     assert!(Arc::ptr_eq(first.tenant.as_ref().unwrap(), second.tenant.as_ref().unwrap()));
     assert_eq!(third.start, Start::After { request: 0, think: Duration::from_millis(4500) });
+}
+
+#[test]
+fn what_a_live_run_showed() {
+    let trace = read_text(
+        "{\"llm-d-router-trace\": 1, \"block_tokens\": 64}\n\
+         {\"at\": 0, \"prompt_tokens\": 1200, \"observed\": {\"endpoint\": \"ns/a\", \"ttft\": 0.31, \"e2e\": 4.2, \"cached_tokens\": 1000, \"status\": 200}}\n\
+         {\"at\": 1, \"prompt_tokens\": 9, \"observed\": {\"endpoint\": \"ns/a\", \"e2e\": 0.5, \"status\": 503}}\n",
+    )
+    .unwrap();
+    let endpoint: Arc<str> = "ns/a".into();
+    let whole = Observed {
+        endpoint: Arc::clone(&endpoint),
+        ttft: Some(Duration::from_millis(310)),
+        e2e: Duration::from_millis(4200),
+        cached_tokens: Some(1000),
+        status: 200,
+    };
+    let e2e = Duration::from_millis(500);
+    let failed = Observed { endpoint, ttft: None, e2e, cached_tokens: None, status: 503 };
+    let [first, second] = &trace.requests[..] else { panic!("{trace:?}") };
+    assert_eq!(first.observed.as_deref(), Some(&whole));
+    assert_eq!(second.observed.as_deref(), Some(&failed));
 }
 
 #[test]
@@ -140,6 +164,22 @@ fn faults_of_own_lines() {
         "tenant is \"\"; it must be a name",
     );
     check("{\"at\": 0, \"prompt_tokens\": 1, \"lora\": \"a\\nb\"}", "lora is \"a\\nb\"");
+    let observed = |fields: &str, said: &str| {
+        check(&format!("{{\"at\": 0, \"prompt_tokens\": 9, \"observed\": {{{fields}}}}}"), said);
+    };
+    observed("\"endpoint\": \"a\", \"status\": 200", "missing field `e2e`");
+    observed("\"endpoint\": \"a\", \"e2e\": -1, \"status\": 200", "`e2e` is -1; it must be");
+    observed("\"endpoint\": \"\", \"e2e\": 1, \"status\": 200", "`endpoint` is \"\"");
+    observed("\"endpoint\": \"a\", \"e2e\": 1, \"status\": 20", "`status` is 20; it must be");
+    observed(
+        "\"endpoint\": \"a\", \"e2e\": 1, \"ttft\": 2, \"status\": 200",
+        "`ttft` is longer than `e2e`",
+    );
+    observed(
+        "\"endpoint\": \"a\", \"e2e\": 1, \"cached_tokens\": 10, \"status\": 200",
+        "`cached_tokens` is 10; it must be from 0 to 9",
+    );
+    observed("\"endpoint\": \"a\", \"e2e\": 1, \"status\": 200, \"x\": 1", "unknown field `x`");
     check_fault(
         "{\"llm-d-router-trace\": 2, \"block_tokens\": 16}\n",
         "t.x:1: `llm-d-router-trace` is 2; it must be from 1 to 1",

@@ -60,6 +60,7 @@ mod tests {
             tenant: None,
             priority: 0,
             lora: None,
+            observed: None,
         }
     }
 

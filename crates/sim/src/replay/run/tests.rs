@@ -24,6 +24,7 @@ fn request(start: Start, chain: &[u64], prompt_tokens: u32, output_tokens: u32) 
         tenant: None,
         priority: 0,
         lora: None,
+        observed: None,
     }
 }
 

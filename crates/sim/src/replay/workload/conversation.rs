@@ -212,6 +212,7 @@ impl Writer {
                 tenant: conversation.tenant.clone(),
                 priority: 0,
                 lora: None,
+                observed: None,
             });
         }
         self.n_conversations += 1;
