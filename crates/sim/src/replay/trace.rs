@@ -46,9 +46,12 @@ pub struct Observed {
     pub ttft: Option<Duration>,
     /// From its arrival to its end.
     pub e2e: Duration,
-    /// Prompt tokens that the endpoint had cached, where it says so.
+    /// Tokens of the prompt as the endpoint counted them, where it says so. The request's own count is the
+    /// router's, which may be an estimate.
+    pub prompt_tokens: Option<u32>,
+    /// Those of them that the endpoint had cached, where it says so.
     pub cached_tokens: Option<u32>,
-    /// HTTP status of the answer.
+    /// HTTP status of the answer; 499 where the client left before its end, 502 where it broke.
     pub status: u16,
 }
 

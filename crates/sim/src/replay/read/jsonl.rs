@@ -19,14 +19,14 @@
 //! | `tenant` | who asks, for fairness |
 //! | `priority` | larger is more important, negative may be shed; 0 if not said |
 //! | `lora` | the adapter that it asks for |
-//! | `observed` | what became of it where it was recorded, with times in seconds from its arrival: `{"endpoint": "ns/name", "ttft": 0.31, "e2e": 4.2, "cached_tokens": 1000, "status": 200}`; `ttft` and `cached_tokens` may be missing |
+//! | `observed` | what became of it where it was recorded, with times in seconds from its arrival: `{"endpoint": "ns/name", "ttft": 0.31, "e2e": 4.2, "prompt_tokens": 1210, "cached_tokens": 1000, "status": 200}`; `ttft` and the tokens, which are those that the endpoint counted, may be missing |
 
 use std::{io::BufRead, sync::Arc, time::Duration};
 
 use router_core::Stamp;
 use serde::Deserialize;
 
-use super::{Fault, Lines, MAX_BLOCK_TOKENS, Rows, nanos, within};
+use super::{Fault, Lines, MAX_BLOCK_TOKENS, MAX_TOKENS, Rows, nanos, within};
 use crate::replay::trace::{Observed, Start, TraceRequest};
 
 /// What the first line has and no other format's.
@@ -66,6 +66,7 @@ struct ObservedRow {
     endpoint: String,
     ttft: Option<f64>,
     e2e: f64,
+    prompt_tokens: Option<u32>,
     cached_tokens: Option<u32>,
     status: u16,
 }
@@ -94,8 +95,7 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
             name.map(|name| rows.name(what, &name)).transpose()
         };
         let (tenant, lora) = (name("tenant", row.tenant)?, name("lora", row.lora)?);
-        let prompt_tokens = row.prompt_tokens;
-        let observed = row.observed.map(|seen| observed(seen, prompt_tokens, rows)).transpose()?;
+        let observed = row.observed.map(|seen| observed(seen, rows)).transpose()?;
         rows.push(TraceRequest {
             start,
             chain: row.blocks.into(),
@@ -111,18 +111,20 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
     Ok(())
 }
 
-fn observed(row: ObservedRow, prompt_tokens: u32, rows: &mut Rows) -> Result<Observed, Fault> {
-    let endpoint = rows.name("`endpoint`", &row.endpoint)?;
-    let e2e = Duration::from_nanos(nanos("`e2e`", row.e2e)?);
-    let ttft = row.ttft.map(|ttft| nanos("`ttft`", ttft)).transpose()?.map(Duration::from_nanos);
+fn observed(row: ObservedRow, rows: &mut Rows) -> Result<Observed, Fault> {
+    let ObservedRow { endpoint, ttft, e2e, prompt_tokens, cached_tokens, status } = row;
+    let endpoint = rows.name("`endpoint`", &endpoint)?;
+    let e2e = Duration::from_nanos(nanos("`e2e`", e2e)?);
+    let ttft = ttft.map(|ttft| nanos("`ttft`", ttft)).transpose()?.map(Duration::from_nanos);
     if ttft.is_some_and(|ttft| ttft > e2e) {
         return Err(Fault::Syntax("`ttft` is longer than `e2e`".to_owned()));
     }
-    if let Some(cached) = row.cached_tokens {
-        within("`cached_tokens`", u64::from(cached), 0..=u64::from(prompt_tokens))?;
+    let most = prompt_tokens.map_or(MAX_TOKENS, |n_tokens| n_tokens.min(MAX_TOKENS));
+    for tokens in [prompt_tokens, cached_tokens].into_iter().flatten() {
+        within("the number of tokens in `observed`", u64::from(tokens), 0..=u64::from(most))?;
     }
-    within("`status`", u64::from(row.status), 100..=599)?;
-    Ok(Observed { endpoint, ttft, e2e, cached_tokens: row.cached_tokens, status: row.status })
+    within("`status`", u64::from(status), 100..=599)?;
+    Ok(Observed { endpoint, ttft, e2e, prompt_tokens, cached_tokens, status })
 }
 
 fn start(row: &Row, n_before: usize) -> Result<Start, Fault> {

@@ -71,7 +71,7 @@ fn own_lines() {
 fn what_a_live_run_showed() {
     let trace = read_text(
         "{\"llm-d-router-trace\": 1, \"block_tokens\": 64}\n\
-         {\"at\": 0, \"prompt_tokens\": 1200, \"observed\": {\"endpoint\": \"ns/a\", \"ttft\": 0.31, \"e2e\": 4.2, \"cached_tokens\": 1000, \"status\": 200}}\n\
+         {\"at\": 0, \"prompt_tokens\": 1200, \"observed\": {\"endpoint\": \"ns/a\", \"ttft\": 0.31, \"e2e\": 4.2, \"prompt_tokens\": 1000, \"cached_tokens\": 1000, \"status\": 200}}\n\
          {\"at\": 1, \"prompt_tokens\": 9, \"observed\": {\"endpoint\": \"ns/a\", \"e2e\": 0.5, \"status\": 503}}\n",
     )
     .unwrap();
@@ -80,11 +80,19 @@ fn what_a_live_run_showed() {
         endpoint: Arc::clone(&endpoint),
         ttft: Some(Duration::from_millis(310)),
         e2e: Duration::from_millis(4200),
+        prompt_tokens: Some(1000),
         cached_tokens: Some(1000),
         status: 200,
     };
     let e2e = Duration::from_millis(500);
-    let failed = Observed { endpoint, ttft: None, e2e, cached_tokens: None, status: 503 };
+    let failed = Observed {
+        endpoint,
+        ttft: None,
+        e2e,
+        prompt_tokens: None,
+        cached_tokens: None,
+        status: 503,
+    };
     let [first, second] = &trace.requests[..] else { panic!("{trace:?}") };
     assert_eq!(first.observed.as_deref(), Some(&whole));
     assert_eq!(second.observed.as_deref(), Some(&failed));
@@ -176,8 +184,8 @@ fn faults_of_own_lines() {
         "`ttft` is longer than `e2e`",
     );
     observed(
-        "\"endpoint\": \"a\", \"e2e\": 1, \"cached_tokens\": 10, \"status\": 200",
-        "`cached_tokens` is 10; it must be from 0 to 9",
+        "\"endpoint\": \"a\", \"e2e\": 1, \"prompt_tokens\": 9, \"cached_tokens\": 10, \"status\": 200",
+        "the number of tokens in `observed` is 10; it must be from 0 to 9",
     );
     observed("\"endpoint\": \"a\", \"e2e\": 1, \"status\": 200, \"x\": 1", "unknown field `x`");
     check_fault(
