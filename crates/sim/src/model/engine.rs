@@ -168,6 +168,16 @@ impl Engine {
         }
     }
 
+    /// Leading blocks of `chain` that are cached, of its first `limit`. Nothing counts as used by that.
+    pub fn n_cached(&self, chain: &[BlockHash], limit: u32) -> u32 {
+        self.pool.find(chain, limit).n_blocks
+    }
+
+    /// Whether a block is cached.
+    pub fn has_block(&self, hash: BlockHash) -> bool {
+        self.pool.contains(hash)
+    }
+
     /// Switches prefix caching, as putting a server to sleep and waking it does; off forgets what was cached.
     pub fn set_prefix_caching(&mut self, now: Stamp, caching: bool, sink: &mut Sink<'_>) {
         self.catch_up(now, sink);

@@ -23,8 +23,12 @@ pub struct RequestOutcome {
     pub fate: Fate,
     /// The server that had it last.
     pub server: Option<u32>,
+    /// How the server that it was sent to first stood among all.
+    pub choice: Option<Choice>,
     /// When the router got it.
     pub arrived: Stamp,
+    /// When that server got it.
+    pub sent: Option<Stamp>,
     /// When its first token came; for one that generates none, when its prompt was computed.
     pub first_token: Option<Stamp>,
     pub ended: Stamp,
@@ -54,6 +58,53 @@ pub enum Fate {
     Undecided,
 }
 
+/// How the server that the router chose stood among all members that listened, by what was true at that moment
+/// and not by what the router knew. The prefix is what a cache held of the prompt or was just computing, in whole
+/// blocks; the load is the number of requests there. A server that shares the first place has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Choice {
+    /// It had the longest prefix, and no server had fewer requests.
+    Both,
+    /// It had the longest prefix; another one had fewer requests.
+    LongestPrefix,
+    /// No server had fewer requests; another one had more of the prompt.
+    LeastLoaded,
+    /// Another one had more of the prompt, and one had fewer requests.
+    Neither,
+    /// No server had anything of the prompt, and none had fewer requests.
+    ColdLeastLoaded,
+    /// No server had anything of the prompt; another one had fewer requests.
+    ColdBusier,
+    /// There was no other.
+    Only,
+}
+
+impl Choice {
+    /// In the order of results.
+    pub const ALL: [Self; 7] = [
+        Self::Both,
+        Self::LongestPrefix,
+        Self::LeastLoaded,
+        Self::Neither,
+        Self::ColdLeastLoaded,
+        Self::ColdBusier,
+        Self::Only,
+    ];
+
+    /// What results call it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Both => "longest_prefix_and_least_loaded",
+            Self::LongestPrefix => "longest_prefix",
+            Self::LeastLoaded => "least_loaded",
+            Self::Neither => "neither",
+            Self::ColdLeastLoaded => "cold_least_loaded",
+            Self::ColdBusier => "cold_busier",
+            Self::Only => "only_candidate",
+        }
+    }
+}
+
 impl Fate {
     /// What results call it.
     pub fn label(self) -> &'static str {
@@ -74,7 +125,9 @@ impl RequestOutcome {
         Self {
             fate: Fate::Undecided,
             server: None,
+            choice: None,
             arrived,
+            sent: None,
             first_token: None,
             ended: arrived,
             prompt_tokens,

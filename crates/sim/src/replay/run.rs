@@ -40,6 +40,7 @@ use crate::model::{Event, EventKind, Finished, ProfileError, Refusal};
 
 mod agenda;
 mod arrivals;
+mod choice;
 mod members;
 mod request;
 mod router;
@@ -361,6 +362,7 @@ impl<'a> Replay<'a> {
             self.note_decision(request, u64::from(at), now);
             let outcome = self.outcome(request);
             outcome.server = Some(at);
+            outcome.sent = Some(now);
             outcome.n_attempts += 1;
             let failure = match self.submit(at, request, now) {
                 Ok(id) => {
@@ -395,6 +397,9 @@ impl<'a> Replay<'a> {
         now: Stamp,
     ) -> Result<crate::model::RequestId, Option<Refusal>> {
         let engine_request = self.requests.engine_request(self.request(request));
+        if self.outcome(request).n_attempts == 1 {
+            self.outcome(request).choice = Some(self.choice(at, &engine_request, now));
+        }
         let mut events = std::mem::take(&mut self.events);
         let server = self.server(at);
         let submitted = if server.is_down(now) {

@@ -4,11 +4,17 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
-use super::outcome::{Fate, Outcome, RequestOutcome};
+use super::outcome::{Choice, Fate, Outcome, RequestOutcome};
 
+mod course;
+mod distribution;
 mod estimate;
 
-pub use estimate::Estimate;
+pub use self::{
+    course::{Course, MAX_ROWS, MAX_STEPS},
+    distribution::{Distribution, SHARES, Spread},
+    estimate::Estimate,
+};
 
 /// What a request must reach to count as good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +37,14 @@ pub struct Summary {
     pub n_requests: usize,
     /// Requests by their fate, as [`Fate::label`] calls it.
     pub fates: BTreeMap<&'static str, usize>,
+    /// Requests that were sent to a server by how it stood among all, as [`Choice::label`] calls it.
+    pub choices: BTreeMap<&'static str, usize>,
     pub ttft: Spread,
     pub tpot: Spread,
+    /// The values at [`SHARES`].
+    pub ttft_curve: Distribution,
+    /// The values at [`SHARES`].
+    pub tpot_curve: Distribution,
     /// Share of requests that reached the goals. One that was not served did not.
     pub goodput: f64,
     /// Such requests per second, from the first arrival to the last.
@@ -44,17 +56,9 @@ pub struct Summary {
     /// From the first arrival to the last end, in seconds.
     pub duration: f64,
     pub servers: Vec<ServerLoad>,
+    pub course: Course,
     /// Hash of all decisions, in hexadecimal.
     pub decisions: String,
-}
-
-/// How values are spread.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Spread {
-    pub mean: f64,
-    pub p50: f64,
-    pub p90: f64,
-    pub p99: f64,
 }
 
 /// What one server did.
@@ -136,6 +140,12 @@ impl Summary {
         for request in requests {
             *fates.entry(request.fate.label()).or_default() += 1;
         }
+        let mut choices = BTreeMap::new();
+        for choice in requests.iter().filter_map(|request| request.choice) {
+            *choices.entry(Choice::label(choice)).or_default() += 1;
+        }
+        let ttft = distribution::sorted(requests.iter().filter_map(RequestOutcome::ttft));
+        let tpot = distribution::sorted(requests.iter().filter_map(RequestOutcome::tpot));
         let arrivals = requests.iter().map(|request| request.arrived);
         let first = arrivals.clone().min().unwrap_or_default();
         let last = arrivals.max().unwrap_or_default();
@@ -146,14 +156,18 @@ impl Summary {
         Self {
             n_requests: requests.len(),
             fates,
-            ttft: Spread::of(requests.iter().filter_map(RequestOutcome::ttft)),
-            tpot: Spread::of(requests.iter().filter_map(RequestOutcome::tpot)),
+            choices,
+            ttft: Spread::of(&ttft),
+            tpot: Spread::of(&tpot),
+            ttft_curve: Distribution::of(&ttft),
+            tpot_curve: Distribution::of(&tpot),
             goodput: ratio(n_good as f64, requests.len() as f64),
             good_per_second: ratio(n_good as f64, last.since(first).as_secs_f64()),
             cached_ratio: ratio(sum(|r| r.cached_tokens) as f64, sum(|r| r.prompt_tokens) as f64),
             imbalance: imbalance(&servers),
             duration: outcome.ended.since(first).as_secs_f64(),
             servers,
+            course: Course::of(outcome),
             decisions: format!("{:016x}", outcome.decisions),
         }
     }
@@ -197,26 +211,6 @@ fn imbalance(servers: &[ServerLoad]) -> f64 {
 /// 0 where there is nothing to divide by.
 fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
-}
-
-// === impl Spread ===
-
-impl Spread {
-    fn of(values: impl Iterator<Item = Duration>) -> Self {
-        let mut values: Vec<f64> = values.map(|value| value.as_secs_f64()).collect();
-        values.sort_by(f64::total_cmp);
-        let mean = ratio(values.iter().sum(), values.len() as f64);
-        let at = |share| quantile(&values, share);
-        Self { mean, p50: at(0.5), p90: at(0.9), p99: at(0.99) }
-    }
-}
-
-/// The value below which a share of the sorted values lies, between two of them in proportion; 0 for none.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let rank = share * sorted.len().saturating_sub(1) as f64;
-    let (low, high) = (rank.floor() as usize, rank.ceil() as usize);
-    let at = |rank: usize| sorted.get(rank).copied().unwrap_or_default();
-    at(low) + (at(high) - at(low)) * rank.fract()
 }
 
 #[cfg(test)]

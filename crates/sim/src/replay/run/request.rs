@@ -49,6 +49,10 @@ impl Requests {
         }
     }
 
+    pub(super) fn block_tokens(&self) -> u32 {
+        self.block_tokens
+    }
+
     /// Names of the adapters, by number.
     pub(super) fn adapter_names(&self) -> Vec<Arc<str>> {
         let mut names: Vec<_> = self.adapters.iter().map(|(name, id)| (*id, name)).collect();

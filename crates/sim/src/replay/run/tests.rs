@@ -1,4 +1,4 @@
-use std::sync::atomic::AtomicUsize;
+use std::{collections::BTreeSet, sync::atomic::AtomicUsize};
 
 use router_core::{Column, Position, endpoint::Labels};
 use router_framework::{
@@ -9,7 +9,10 @@ use router_framework::{
 use super::*;
 use crate::{
     model::Profile,
-    replay::pool::{Change, PoolEvent, Scrape, ServerKind},
+    replay::{
+        outcome::Choice,
+        pool::{Change, PoolEvent, Scrape, ServerKind},
+    },
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -450,4 +453,27 @@ fn a_decision_that_never_comes_does_not_hold_up_the_rest_for_ever() {
     let expected =
         [Fate::Undecided, Fate::Served, Fate::Served, Fate::Served, Fate::Undecided, Fate::Served];
     assert_eq!(fates(&outcome), expected);
+}
+
+#[test]
+fn a_choice_is_judged_by_what_was_true_of_all_servers() {
+    use Choice::{Both, ColdBusier, ColdLeastLoaded, LeastLoaded, LongestPrefix, Only};
+    let ids: Vec<u64> = (0..40).collect();
+    let long = |start| request(start, &ids, 650, 400);
+    let check = |scorer, n_servers, starts: &[u64], expected: &[Choice]| {
+        let requests = starts.iter().map(|&start| long(at(start))).collect();
+        let outcome = Scene::new(requests, n_servers).scorer(scorer).run(1);
+        let choices: Vec<_> = outcome.requests.iter().filter_map(|r| r.choice).collect();
+        assert_eq!(choices, expected, "{scorer}");
+    };
+    // An answer takes three seconds and a bit.
+    check("prefix-cache-scorer", 2, &[0, 10_000, 10_100], &[ColdLeastLoaded, Both, LongestPrefix]);
+    // What is being computed counts.
+    check("prefix-cache-scorer", 2, &[0, 0], &[ColdLeastLoaded, LongestPrefix]);
+    check("active-request-scorer", 2, &[0, 1_000], &[ColdLeastLoaded, LeastLoaded]);
+    check("prefix-cache-scorer", 1, &[0, 1_000], &[Only, Only]);
+    // Nothing tells these apart, so they are spread by chance.
+    let outcome = Scene::new(alone(30, 0, 160, 100), 4).scorer("prefix-cache-scorer").run(1);
+    let choices: BTreeSet<_> = outcome.requests.iter().filter_map(|r| r.choice).collect();
+    assert_eq!(choices.into_iter().collect::<Vec<_>>(), [ColdLeastLoaded, ColdBusier]);
 }
