@@ -121,7 +121,7 @@ impl Fate {
 
 impl RequestOutcome {
     /// A request that the router has just got.
-    pub(crate) fn arriving(arrived: Stamp, prompt_tokens: u32) -> Self {
+    pub fn arriving(arrived: Stamp, prompt_tokens: u32) -> Self {
         Self {
             fate: Fate::Undecided,
             server: None,
