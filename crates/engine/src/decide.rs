@@ -138,16 +138,17 @@ async fn route(
     mut record: Option<&mut DecisionRecord>,
 ) -> Result<Routed, Rejection> {
     let orchestration = trace::orchestration(root, request);
-    let candidates = candidates(router, request, rng, record.as_deref_mut())?;
+    // One time for all that happens at once: what was decided can be decided again from a record of it.
+    let now = router.clock().now();
+    let candidates = candidates(router, request, now, rng, record.as_deref_mut())?;
     let mut data = RequestData::new(router.n_request_slots);
-    produce(router, request, &candidates, &mut data, record.as_deref_mut()).await;
+    let now = produce(router, request, &candidates, &mut data, now, record.as_deref_mut()).await;
     if let Some(record) = record.as_deref_mut() {
         let tokens = data.read(&router.tokenized_prompt);
         record.n_prompt_tokens = tokens.map(TokenizedPrompt::n_tokens);
     }
     // From here to the leases nothing waits, so that decisions of one thread see each other's load.
     let _inside = orchestration.enter();
-    let now = router.clock().now();
     let cx = RequestCx {
         request,
         candidates: &candidates,
@@ -174,10 +175,10 @@ async fn route(
 fn candidates(
     router: &Router,
     request: &Arc<Request>,
+    now: Stamp,
     rng: &mut Rng,
     mut record: Option<&mut DecisionRecord>,
 ) -> Result<Candidates, Rejection> {
-    let now = router.clock().now();
     let snapshot = router.datastore.snapshot();
     let n_endpoints = snapshot.len();
     let mut candidates = if router.settings().disable_subset_filter {
@@ -240,16 +241,17 @@ fn screen(
 }
 
 /// Runs the producers in the order of their data. One that fails or is late costs only its own values
-/// (defect A-8 of `spec/scheduling.md`).
+/// (defect A-8 of `spec/scheduling.md`). Gives the time at its end, which is `now` unless a producer waited.
 async fn produce(
     router: &Router,
     request: &Request,
     candidates: &Candidates,
     data: &mut RequestData,
+    mut now: Stamp,
     mut record: Option<&mut DecisionRecord>,
-) {
+) -> Stamp {
     for producer in &router.producers {
-        let now = router.clock().now();
+        let started = router.clock().now();
         let cx = RequestCx { request, candidates, data, now, freshness: router.freshness };
         let (metrics, ident) = (&*router.env.metrics, producer.ident());
         let made = match isolated(metrics, ident, Point::DataProducer.as_str(), || {
@@ -258,13 +260,15 @@ async fn produce(
             None => Err("it panicked".to_owned()),
             Some((Produced::Ready(made), _)) => made.map_err(|error| error.to_string()),
             Some((Produced::Later(made), limit)) => {
-                wait_for(made, limit).await.unwrap_or_else(|panic| {
+                let made = wait_for(made, limit).await.unwrap_or_else(|panic| {
                     note_panic(metrics, ident, Point::DataProducer.as_str(), &*panic);
                     Err("it panicked".to_owned())
-                })
+                });
+                now = router.clock().now();
+                made
             }
         };
-        producer.observe(Point::DataProducer, router.clock().now().since(now));
+        producer.observe(Point::DataProducer, router.clock().now().since(started));
         match made {
             Ok(outputs) => data.accept(outputs),
             Err(cause) => {
@@ -281,6 +285,7 @@ async fn produce(
             }
         }
     }
+    now
 }
 
 /// What a producer makes later, or why there is nothing; the error is its panic.
@@ -300,9 +305,10 @@ fn schedule(
     rng: &mut Rng,
     record: Option<&mut DecisionRecord>,
 ) -> Result<Outcome, Rejection> {
+    let started = router.clock().now();
     let outcome = router.scheduler.schedule(cx, rng, record.map(|record| &mut record.profiles));
     let metrics = &router.env.metrics.scheduler;
-    metrics.e2e_duration.observe_duration(router.clock().now().since(cx.now));
+    metrics.e2e_duration.observe_duration(router.clock().now().since(started));
     // A successful attempt is counted with its request, whose model may not be known yet.
     if outcome.as_ref().ok().and_then(|outcome| outcome.target(cx)).is_none() {
         count_attempt(router, &series(router, cx.request), None);
@@ -413,6 +419,7 @@ fn routed(
         leases,
         restores,
         root,
+        cx.now,
     );
     Routed { targets, destination, head_patch, body_plan, scores, exchange }
 }

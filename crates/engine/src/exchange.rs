@@ -105,6 +105,7 @@ impl Exchange {
         leases: Vec<Held>,
         restores: bool,
         span: Span,
+        now: Stamp,
     ) -> Self {
         let series = router.env.metrics.request(
             &request.model,
@@ -114,7 +115,7 @@ impl Exchange {
         );
         let running = series.start_running();
         if let Some(first) = targets.first() {
-            router.health.picked(first, router.clock().now());
+            router.health.picked(first, now);
         }
         let mut exchange = Self {
             router,
@@ -219,16 +220,16 @@ impl Exchange {
                 self.targets.get(at).is_some_and(|e| self.router.health.out(e, now).is_none())
             })
             .or_else(|| (tried + 1 < self.targets.len()).then_some(tried + 1))?;
-        self.move_to(next);
+        self.move_to(next, now);
         self.targets.get(next).cloned()
     }
 
-    fn move_to(&mut self, at: usize) {
+    fn move_to(&mut self, at: usize, now: Stamp) {
         self.at = at;
         let Some(endpoint) = self.targets.get(at).cloned() else { return };
-        self.router.health.picked(&endpoint, self.router.clock().now());
+        self.router.health.picked(&endpoint, now);
         for lease in &mut self.leases {
-            lease.call(&self.router, Point::PreRequest, |lease| lease.moved(&endpoint));
+            lease.call(&self.router, Point::PreRequest, |lease| lease.moved(&endpoint, now));
         }
     }
 
@@ -236,7 +237,7 @@ impl Exchange {
     pub fn on_headers(&mut self, head: &ResponseHead<'_>) -> HeadPatch {
         let started = self.router.clock().now();
         self.count_by(head);
-        self.note_served(head);
+        self.note_served(head, started);
         if let Some(endpoint) = self.endpoint() {
             if head.from_proxy {
                 self.router.health.unreachable(endpoint, started);
@@ -271,7 +272,7 @@ impl Exchange {
             handled: std::time::Duration::ZERO,
         };
         self.response = Some(response);
-        self.run_header_hooks(&mut patch);
+        self.run_header_hooks(&mut patch, started);
         if let Some(response) = &mut self.response {
             response.handled = self.router.clock().now().since(started);
         }
@@ -282,11 +283,11 @@ impl Exchange {
         !self.router.response_headers.is_empty() || !self.router.response_bodies.is_empty()
     }
 
-    fn run_header_hooks(&mut self, patch: &mut HeadPatch) {
+    fn run_header_hooks(&mut self, patch: &mut HeadPatch, now: Stamp) {
         let Some((response, endpoint)) = self.response.as_ref().zip(self.endpoint()) else {
             return;
         };
-        let cx = response.cx(&self.request, endpoint, self.router.clock().now());
+        let cx = response.cx(&self.request, endpoint, now);
         for hook in &self.router.response_headers {
             hook.call(Point::ResponseReceived, |hook| hook.on_response_headers(&cx, patch));
         }
@@ -294,20 +295,20 @@ impl Exchange {
 
     /// Corrects the accounting when the proxy says that another endpoint served than the one expected
     /// (defects A.1#13 and A.3#27).
-    fn note_served(&mut self, head: &ResponseHead<'_>) {
+    fn note_served(&mut self, head: &ResponseHead<'_>, now: Stamp) {
         let Some(served) = head.served else { return };
         if self.endpoint().is_some_and(|endpoint| endpoint.authority() == served) {
             return;
         }
         if let Some(at) = self.targets.iter().position(|endpoint| endpoint.authority() == served) {
-            return self.move_to(at);
+            return self.move_to(at, now);
         }
         let snapshot = self.router.datastore.snapshot();
         if let Some(endpoint) =
             snapshot.endpoints().iter().find(|endpoint| endpoint.authority() == served)
         {
             self.targets.push(Arc::clone(endpoint));
-            self.move_to(self.targets.len() - 1);
+            self.move_to(self.targets.len() - 1, now);
         }
     }
 
@@ -324,7 +325,8 @@ impl Exchange {
                     .ttft(response.streaming)
                     .observe_duration(now.since(self.request.head.received));
                 for lease in &mut self.leases {
-                    lease.call(&self.router, Point::ResponseStreaming, |lease| lease.first_byte());
+                    let point = Point::ResponseStreaming;
+                    lease.call(&self.router, point, |lease| lease.first_byte(now));
                 }
             }
         } else if response.streaming && !chunk.is_empty() {

@@ -42,13 +42,16 @@ pub trait PreRequest: Send + Sync {
 
 /// What a request holds on an endpoint until it ends: in-flight counts, index entries.
 ///
-/// The exchange that owns it calls [`end`](Self::end) exactly once, whatever ends the request.
+/// The exchange that owns it calls [`end`](Self::end) exactly once, whatever ends the request. Time is handed
+/// in: a lease that reads no clock of its own does the same when a recording is played again.
 pub trait Lease: Send {
     /// The request moves from its primary target to `endpoint`, because the former could not be reached.
-    fn moved(&mut self, endpoint: &Arc<Endpoint>);
+    fn moved(&mut self, endpoint: &Arc<Endpoint>, now: Stamp);
 
     /// The first byte of the response body came: the prompt has been computed.
-    fn first_byte(&mut self) {}
+    fn first_byte(&mut self, now: Stamp) {
+        let _ = now;
+    }
 
     /// Releases everything that is still held.
     fn end(&mut self, end: &End);

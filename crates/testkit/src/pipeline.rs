@@ -22,7 +22,7 @@ use router_framework::{
     PluginEnv, Produced, ProfileIndex, ProfileRun, PromptInput, Read, Request, RequestCx,
     RequestData, RequestHead, SubsetHint, Workbench, request::DEFAULT_PATH,
 };
-use router_rt::Offload;
+use router_rt::{Clock, Offload};
 use router_wire::{
     request::{Piece, Prompt},
     text::RawText,
@@ -38,6 +38,8 @@ pub struct PipelineBuilder {
 pub struct Pipeline {
     /// The time of the next request.
     pub now: Stamp,
+    /// What tells leases the time.
+    clock: Clock,
     pool: Pool,
     plugins: Vec<Instance>,
     n_request_slots: usize,
@@ -49,11 +51,15 @@ pub struct Turn {
     candidates: Candidates,
     data: RequestData,
     now: Stamp,
+    clock: Clock,
     plugins: Vec<Instance>,
 }
 
 /// What the hooks took for one request.
-pub struct Leases(Vec<Box<dyn Lease>>);
+pub struct Leases {
+    held: Vec<Box<dyn Lease>>,
+    clock: Clock,
+}
 
 // === impl PipelineBuilder ===
 
@@ -103,6 +109,7 @@ impl PipelineBuilder {
         let slots = self.bench.resolve().unwrap_or_else(|error| panic!("{error}"));
         Pipeline {
             now: Stamp::ORIGIN + Duration::from_hours(1),
+            clock: self.bench.env().clock,
             pool: Pool::new(slots.n_endpoint),
             plugins: self.plugins,
             n_request_slots: slots.n_request,
@@ -135,6 +142,7 @@ impl Pipeline {
             candidates: Candidates::all(self.pool.snapshot()),
             data: RequestData::new(self.n_request_slots),
             now: self.now,
+            clock: self.clock,
             plugins: self.plugins.clone(),
         };
         for producer in self.plugins.iter().filter_map(|plugin| plugin.producer.as_ref()) {
@@ -193,7 +201,7 @@ impl Turn {
                 Err(rejection) => panic!("a hook refuses: {rejection}"),
             }
         }
-        Leases(leases)
+        Leases { held: leases, clock: self.clock }
     }
 }
 
@@ -201,11 +209,13 @@ impl Turn {
 
 impl Leases {
     pub fn moved(&mut self, endpoint: &Arc<Endpoint>) {
-        self.0.iter_mut().for_each(|lease| lease.moved(endpoint));
+        let now = self.clock.now();
+        self.held.iter_mut().for_each(|lease| lease.moved(endpoint, now));
     }
 
     pub fn first_byte(&mut self) {
-        self.0.iter_mut().for_each(|lease| lease.first_byte());
+        let now = self.clock.now();
+        self.held.iter_mut().for_each(|lease| lease.first_byte(now));
     }
 
     /// A model server answered well.
@@ -217,7 +227,7 @@ impl Leases {
     pub fn end(mut self, status: Option<StatusCode>) {
         let cause = if status.is_some() { EndCause::Natural } else { EndCause::Error };
         let end = End { cause, status, usage: None, at: Stamp::ORIGIN };
-        self.0.iter_mut().for_each(|lease| lease.end(&end));
+        self.held.iter_mut().for_each(|lease| lease.end(&end));
     }
 }
 

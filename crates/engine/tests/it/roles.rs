@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use parking_lot::Mutex;
-use router_core::{Endpoint, Position, Rejection, header::HeadPatch};
+use router_core::{Endpoint, Position, Rejection, Stamp, header::HeadPatch};
 use router_engine::{Exchange, ResponseHead};
 use router_framework::{
     Admitter, BodyParser, Cycle, DataProducer, DumpState, End, EndpointListener, Filter,
@@ -362,11 +362,11 @@ impl Entry {
 }
 
 impl Lease for Entry {
-    fn moved(&mut self, endpoint: &Arc<Endpoint>) {
+    fn moved(&mut self, endpoint: &Arc<Endpoint>, _: Stamp) {
         self.write(format!("moved {}", endpoint.name()));
     }
 
-    fn first_byte(&mut self) {
+    fn first_byte(&mut self, _: Stamp) {
         self.write("first byte".to_owned());
     }
 
@@ -391,11 +391,11 @@ impl PreRequest for BadLease {
 }
 
 impl Lease for BadLease {
-    fn moved(&mut self, _: &Arc<Endpoint>) {
+    fn moved(&mut self, _: &Arc<Endpoint>, _: Stamp) {
         panic!("lease, moved");
     }
 
-    fn first_byte(&mut self) {
+    fn first_byte(&mut self, _: Stamp) {
         panic!("lease, first byte");
     }
 

@@ -17,7 +17,7 @@ use http::{HeaderMap, Request, Response, request::Parts};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use router_core::{Endpoint, EndpointSpec, Position, Rejection, header::HeadPatch};
+use router_core::{Endpoint, EndpointSpec, Position, Rejection, Stamp, header::HeadPatch};
 use router_engine::Settings;
 use router_framework::{
     End, EndCause, Lease, Outcome, Picker, PreRequest, RequestCx, schedule::MAX_TARGETS,
@@ -399,7 +399,7 @@ impl Books {
 }
 
 impl Lease for Entry {
-    fn moved(&mut self, endpoint: &Arc<Endpoint>) {
+    fn moved(&mut self, endpoint: &Arc<Endpoint>, _: Stamp) {
         let to = endpoint.name().to_owned();
         self.books.send_modify(|books| {
             books.give_back(&self.endpoint);

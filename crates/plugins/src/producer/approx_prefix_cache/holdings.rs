@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use router_core::{Endpoint, EndpointIndex, EndpointSlot};
+use router_core::{Endpoint, EndpointIndex, EndpointSlot, Stamp};
 use router_framework::{End, Lease};
 use router_kvcache::{Inserted, PrefixIndex};
 use smallvec::SmallVec;
@@ -123,7 +123,7 @@ impl IndexLease {
 }
 
 impl Lease for IndexLease {
-    fn moved(&mut self, endpoint: &Arc<Endpoint>) {
+    fn moved(&mut self, endpoint: &Arc<Endpoint>, _: Stamp) {
         if let Some(held) = self.primary.take() {
             self.holdings.undo(held, &self.hashed);
         }

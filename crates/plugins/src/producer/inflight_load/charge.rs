@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use router_core::{Endpoint, EndpointIndex, EndpointSlot};
+use router_core::{Endpoint, EndpointIndex, EndpointSlot, Stamp};
 use router_framework::{End, Lease, MAX_TARGETS, keys::InFlightLoad};
 use router_telemetry::{
     metrics::Gauge,
@@ -112,7 +112,7 @@ pub(super) struct LoadLease {
 }
 
 impl Lease for LoadLease {
-    fn moved(&mut self, endpoint: &Arc<Endpoint>) {
+    fn moved(&mut self, endpoint: &Arc<Endpoint>, _: Stamp) {
         let Some(old) = self.primary.take() else { return };
         let known = self.fallbacks.iter().find(|(index, _)| *index == endpoint.index());
         // What has been released stays released.
@@ -126,7 +126,7 @@ impl Lease for LoadLease {
         self.primary = Some(Charge::take(Arc::clone(endpoint), load, gauges, tokens));
     }
 
-    fn first_byte(&mut self) {
+    fn first_byte(&mut self, _: Stamp) {
         self.others.clear();
         self.fallbacks = SmallVec::new();
         if let Some(primary) = self.primary.as_mut().filter(|_| !self.counts_output) {

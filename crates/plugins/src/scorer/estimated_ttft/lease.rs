@@ -142,6 +142,10 @@ impl EstimateLease {
         self.fallbacks.push((endpoint.index(), cached));
     }
 
+    fn end_others(&mut self, now: Stamp) {
+        self.others.drain(..).for_each(|mut other| other.end(now, None));
+    }
+
     fn answer(&self, end: &End) -> Answer {
         let found = end.usage.and_then(|usage| usage.cached_tokens);
         Answer {
@@ -162,14 +166,12 @@ impl EstimateLease {
 }
 
 impl Lease for EstimateLease {
-    fn moved(&mut self, endpoint: &Arc<Endpoint>) {
+    fn moved(&mut self, endpoint: &Arc<Endpoint>, now: Stamp) {
         // What it had there is given back before it counts anew.
-        if self.primary.take().is_none() {
-            return;
-        }
+        let Some(mut before) = self.primary.take() else { return };
+        before.end(now, None);
         let known = self.fallbacks.iter().find(|(index, _)| *index == endpoint.index());
         let cached = known.map_or(0.0, |(_, cached)| *cached);
-        let now = self.shared.clock.now();
         self.primary(endpoint, cached, now);
         if self.first_byte.is_some()
             && let Some(primary) = &mut self.primary
@@ -178,17 +180,16 @@ impl Lease for EstimateLease {
         }
     }
 
-    fn first_byte(&mut self) {
-        let now = self.shared.clock.now();
+    fn first_byte(&mut self, now: Stamp) {
         self.first_byte = Some(now);
-        self.others.clear();
+        self.end_others(now);
         if let Some(primary) = &mut self.primary {
             primary.first_byte(now);
         }
     }
 
     fn end(&mut self, end: &End) {
-        self.others.clear();
+        self.end_others(end.at);
         let Some(mut primary) = self.primary.take() else { return };
         let is_good =
             end.cause == EndCause::Natural && end.status.is_some_and(|status| status.is_success());

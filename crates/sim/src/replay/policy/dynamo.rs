@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use router_core::{Column, Endpoint, EndpointSlot, Position, Rejection, header::HeadPatch};
+use router_core::{Column, Endpoint, EndpointSlot, Position, Rejection, Stamp, header::HeadPatch};
 use router_framework::{
     BuildCx, BuildError, End, Instance, Lease, Outcome, PluginDef, PreRequest, Read, RequestCx,
     Role, Scorer,
@@ -129,7 +129,7 @@ impl PreRequest for Dynamo {
         };
         let hashes = prompt.hashes.iter().map(|hash| hash.0).collect();
         let mut lease = Blocks { on: None, active: self.active.clone(), hashes };
-        lease.moved(target);
+        lease.moved(target, cx.now);
         Ok(Some(Box::new(lease)))
     }
 }
@@ -152,7 +152,7 @@ impl Blocks {
 }
 
 impl Lease for Blocks {
-    fn moved(&mut self, endpoint: &Arc<Endpoint>) {
+    fn moved(&mut self, endpoint: &Arc<Endpoint>, _: Stamp) {
         self.release();
         if let Some(active) = endpoint.slot(&self.active) {
             active.add(&self.hashes);

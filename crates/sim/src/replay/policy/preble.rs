@@ -262,7 +262,7 @@ impl PreRequest for Preble {
 struct AnswerLength(Arc<MeanAnswer>);
 
 impl Lease for AnswerLength {
-    fn moved(&mut self, _: &Arc<Endpoint>) {}
+    fn moved(&mut self, _: &Arc<Endpoint>, _: Stamp) {}
 
     fn end(&mut self, end: &End) {
         if let Some(usage) = end.usage {

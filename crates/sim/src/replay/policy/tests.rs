@@ -249,7 +249,7 @@ fn dynamos_active_blocks_count_once_and_go_with_their_requests() {
     drop(twice.1);
     scene.assert_scores(&plugin, &[0.0, 1.0]);
     let mut other = other.unwrap();
-    other.moved(scene.cx().endpoint(Position(1)).unwrap());
+    other.moved(scene.cx().endpoint(Position(1)).unwrap(), scene.cx().now);
     scene.assert_scores(&plugin, &[1.0, 0.0]);
     drop(other);
     scene.assert_scores(&plugin, &[1.0, 1.0]);
