@@ -110,8 +110,9 @@ impl Manifests {
             notes.take(objectives.is_ok());
             match objectives {
                 Ok(objectives) => {
-                    tracing::info!(n_objectives = objectives.len(), "objectives reloaded");
+                    let n_objectives = objectives.len();
                     running.set_objectives(objectives);
+                    tracing::info!(n_objectives, "objectives reloaded");
                 }
                 Err(error) => tracing::error!(error, "going on with the last good objectives"),
             }
