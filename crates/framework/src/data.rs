@@ -58,6 +58,11 @@ impl<T> Read<T> {
     pub(crate) fn binding(&self) -> Arc<OnceLock<usize>> {
         Arc::clone(&self.slot)
     }
+
+    /// Whether somebody writes the value.
+    pub fn is_bound(&self) -> bool {
+        self.slot.get().is_some()
+    }
 }
 
 impl<T> Clone for Read<T> {

@@ -15,6 +15,10 @@ use crate::data::{DataKey, EndpointDataKey};
 pub const TOKENIZED_PROMPT: DataKey<TokenizedPrompt> =
     DataKey::new("TokenizedPrompt", "token-producer");
 
+/// The prompts cut into blocks and hashed, as they stand in the prefix index.
+pub const PROMPT_BLOCKS: DataKey<Arc<HashedPrompts>> =
+    DataKey::new("ApproximatePrefixBlocks", "approx-prefix-cache-producer");
+
 /// How much of the prompt each candidate has cached.
 pub const PREFIX_MATCH: DataKey<Column<PrefixMatch>> =
     DataKey::new("PrefixCacheMatchInfoDataKey", "approx-prefix-cache-producer");
@@ -50,6 +54,26 @@ impl Scalar {
 
     pub fn set(&self, value: f64) {
         self.0.store(value.to_bits(), Ordering::Relaxed);
+    }
+}
+
+/// The hashed prompts of one request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HashedPrompts {
+    /// In the order of the request; nearly always one.
+    pub prompts: Vec<PromptBlocks>,
+}
+
+impl HashedPrompts {
+    /// Blocks over all prompts.
+    pub fn n_blocks(&self) -> u32 {
+        let n_blocks: usize = self.prompts.iter().map(|prompt| prompt.hashes.len()).sum();
+        u32::try_from(n_blocks).unwrap_or(u32::MAX)
+    }
+
+    /// Tokens per block; those of a trace bring their own.
+    pub fn block_tokens(&self) -> u32 {
+        self.prompts.first().map_or(0, |prompt| prompt.block_tokens)
     }
 }
 

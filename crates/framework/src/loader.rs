@@ -9,7 +9,7 @@ use crate::{
     datalayer::{DataSource, Discovery, Extractor},
     flow::SaturationDetector,
     hooks::{PreRequest, RequestHeaderHook, ResponseBodyHook, ResponseHeaderHook},
-    keys::{PrefixMatch, TokenizedPrompt},
+    keys::{HashedPrompts, PrefixMatch, TokenizedPrompt},
     parser::Parser,
     plugin::{EndpointListener, Instance},
     producer::DataProducer,
@@ -85,6 +85,8 @@ pub struct Loaded {
     pub prefix_match: Read<Column<PrefixMatch>>,
     /// What the engine itself reads: the length of the prompt, for the record of the decision.
     pub tokenized_prompt: Read<TokenizedPrompt>,
+    /// What the engine itself reads: the prompt's blocks, for a recording.
+    pub prompt_blocks: Read<Arc<HashedPrompts>>,
     /// Slots of data on each request.
     pub n_request_slots: usize,
     /// Slots of plugin state on each endpoint.

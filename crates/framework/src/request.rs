@@ -97,6 +97,8 @@ pub enum PromptInput {
     Prompts(Vec<Prompt>),
     /// Hashed blocks of a trace without text.
     Blocks(PromptBlocks),
+    /// The same of several prompts in one request.
+    Batch(Vec<PromptBlocks>),
 }
 
 /// A request on its way through the pipeline. Plugins only read it.

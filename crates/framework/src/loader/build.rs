@@ -11,7 +11,7 @@ use crate::{
     data::{DataKey, Read},
     document::{Diagnostics, Document, PluginRef, Span, model::Profile},
     graph::{GraphError, Lifetime, Resolved},
-    keys::{PREFIX_MATCH, TOKENIZED_PROMPT},
+    keys::{PREFIX_MATCH, PROMPT_BLOCKS, TOKENIZED_PROMPT},
     plugin::Instance,
     registry::Registry,
 };
@@ -31,6 +31,7 @@ pub fn load(
     let mut instances = instantiate(document, registry, env, diagnostics);
     let prefix_match = read_if_unique(&mut instances, &PREFIX_MATCH);
     let tokenized_prompt = read_if_unique(&mut instances, &TOKENIZED_PROMPT);
+    let prompt_blocks = read_if_unique(&mut instances, &PROMPT_BLOCKS);
     let resolved = match instances.flow.resolve() {
         Ok(resolved) => resolved,
         Err(errors) => {
@@ -72,6 +73,7 @@ pub fn load(
         listeners: wiring.all(|instance| instance.listener.clone()),
         prefix_match,
         tokenized_prompt,
+        prompt_blocks,
         n_request_slots: resolved.n_request_slots,
         n_endpoint_slots: resolved.n_endpoint_slots,
     };

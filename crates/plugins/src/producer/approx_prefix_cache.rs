@@ -20,7 +20,7 @@
 //! Hashing more than 256 KiB of a prompt is done away from the threads that serve requests.
 //!
 //! It reads the prompt's tokens, by default of `token-producer`, which is added where it is missing.
-//! It writes the prefix match of every candidate under its own name.
+//! It writes the prefix match of every candidate and the hashed blocks under its own name.
 //! It is added where something needs the prefix match and nobody else writes it.
 //!
 //! # Example
@@ -44,10 +44,11 @@ use std::sync::Arc;
 
 use router_core::{Column, Endpoint, Rejection, header::HeadPatch};
 use router_framework::{
-    BuildCx, BuildError, DUMP_LIMIT, DataKey, DataProducer, DumpState, EndpointListener, Instance,
-    Lease, Outcome, Outputs, PluginDef, PreRequest, ProduceError, Produced, Read, RequestCx, Role,
-    Write,
-    keys::{PREFIX_MATCH, PrefixMatch, TOKENIZED_PROMPT, TokenizedPrompt},
+    BuildCx, BuildError, DUMP_LIMIT, DataProducer, DumpState, EndpointListener, Instance, Lease,
+    Outcome, Outputs, PluginDef, PreRequest, ProduceError, Produced, Read, RequestCx, Role, Write,
+    keys::{
+        HashedPrompts, PREFIX_MATCH, PROMPT_BLOCKS, PrefixMatch, TOKENIZED_PROMPT, TokenizedPrompt,
+    },
 };
 use router_kvcache::{BYTES_PER_TOKEN, IndexConfig, MatchCounts, PrefixIndex};
 use router_rt::Offload;
@@ -57,7 +58,7 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     block_size::BlockSize,
-    hashing::{HashedPrompts, MaxBlocks},
+    hashing::MaxBlocks,
     holdings::{Holdings, IndexLease},
 };
 
@@ -77,9 +78,6 @@ const DEFAULT_CAPACITY: i64 = 31_250;
 
 /// More bytes than this are hashed away from the runtime's threads.
 const MAX_INLINE_BYTES: usize = 256 * 1024;
-
-/// The blocks of a request, from the producer to the hook of one instance.
-const HASHED: DataKey<Arc<HashedPrompts>> = DataKey::new("ApproximatePrefixBlocks", "");
 
 /// Parameters of `approx-prefix-cache-producer`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -151,11 +149,11 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
         env.registry.on_scrape(move || gauge.set(index.len() as f64))
     };
     let matches = cx.writes(&PREFIX_MATCH);
-    let hashed = cx.writes(&HASHED);
+    let hashed = cx.writes(&PROMPT_BLOCKS);
     let producer = Arc::new(ApproxPrefixCache {
         tokens: cx.reads(&TOKENIZED_PROMPT, ""),
         own_matches: cx.reads_optional(&PREFIX_MATCH, &name),
-        own_hashed: cx.reads_optional(&HASHED, &name),
+        own_hashed: cx.reads_optional(&PROMPT_BLOCKS, &name),
         matches,
         hashed,
         block_size: BlockSize::new(block_tokens(&params), params.auto_tune),

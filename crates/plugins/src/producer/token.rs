@@ -42,7 +42,8 @@ use router_framework::{
     BuildCx, BuildError, DataProducer, Instance, Outputs, PluginDef, Produced, PromptInput,
     RequestCx, Role, Write,
     keys::{
-        MediaFeature, PackedPiece, PromptTokens, TOKENIZED_PROMPT, TokenContent, TokenizedPrompt,
+        MediaFeature, PackedPiece, PromptBlocks, PromptTokens, TOKENIZED_PROMPT, TokenContent,
+        TokenizedPrompt,
     },
 };
 use router_wire::request::{Feature, Piece, Prompt};
@@ -91,11 +92,8 @@ impl DataProducer for TokenProducer {
                 };
                 prompts.iter().map(|prompt| estimate.prompt(prompt, &parsed.features)).collect()
             }
-            PromptInput::Blocks(blocks) => vec![PromptTokens {
-                n_tokens: blocks.n_tokens as u64,
-                content: TokenContent::Blocks(blocks.clone()),
-                media: Vec::new(),
-            }],
+            PromptInput::Blocks(blocks) => vec![hashed(blocks)],
+            PromptInput::Batch(prompts) => prompts.iter().map(hashed).collect(),
         };
         let tokens = TokenizedPrompt { prompts, cache_salt: parsed.cache_salt.clone() };
         if tokens.n_tokens() == 0 {
@@ -156,6 +154,12 @@ impl Estimate<'_> {
         let n_tokens = n_bytes.div_ceil(BYTES_PER_TOKEN);
         PromptTokens { n_tokens, content: TokenContent::Packed(packed), media }
     }
+}
+
+/// A prompt of which nothing but its blocks is known.
+fn hashed(blocks: &PromptBlocks) -> PromptTokens {
+    let content = TokenContent::Blocks(blocks.clone());
+    PromptTokens { n_tokens: blocks.n_tokens as u64, content, media: Vec::new() }
 }
 
 /// A medium that the client placed among token ids.

@@ -1,30 +1,13 @@
 //! The prompts of a request as chains of block hashes.
 
-use router_framework::keys::{PackedPiece, PromptTokens, TokenContent, TokenizedPrompt};
+use router_framework::keys::{
+    HashedPrompts, PackedPiece, PromptTokens, TokenContent, TokenizedPrompt,
+};
 use router_kvcache::{BYTES_PER_TOKEN, BlockHasher, PromptBlocks};
 use router_wire::request::TokenIds;
 
 /// Token ids that are hashed at once.
 const TOKENS_AT_ONCE: usize = 64;
-
-/// The hashed prompts of one request.
-#[derive(Debug, Default)]
-pub(super) struct HashedPrompts {
-    pub(super) prompts: Vec<PromptBlocks>,
-}
-
-impl HashedPrompts {
-    /// Blocks over all prompts.
-    pub(super) fn n_blocks(&self) -> u32 {
-        let n_blocks: usize = self.prompts.iter().map(|prompt| prompt.hashes.len()).sum();
-        u32::try_from(n_blocks).unwrap_or(u32::MAX)
-    }
-
-    /// Tokens per block; those of a trace bring their own.
-    pub(super) fn block_tokens(&self) -> u32 {
-        self.prompts.first().map_or(0, |prompt| prompt.block_tokens)
-    }
-}
 
 /// How much of a prompt is looked at.
 #[derive(Clone, Copy, Debug)]

@@ -6,11 +6,10 @@ use std::sync::{
 };
 
 use router_core::{Endpoint, EndpointIndex, EndpointSlot, Stamp};
-use router_framework::{End, Lease};
+use router_framework::{End, Lease, keys::HashedPrompts};
 use router_kvcache::{Inserted, PrefixIndex};
 use smallvec::SmallVec;
 
-use super::hashing::HashedPrompts;
 use crate::producer::known::KnownEndpoints;
 
 /// Blocks remembered per endpoint at most, whatever it reports: 64 Mi tokens with blocks of 64.

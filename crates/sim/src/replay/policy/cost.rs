@@ -22,6 +22,6 @@ pub(super) fn lowest(values: impl Iterator<Item = f64>) -> f64 {
 pub(super) fn blocks<'a>(cx: &RequestCx<'a>) -> Option<&'a PromptBlocks> {
     match &cx.request.parsed.prompts {
         PromptInput::Blocks(blocks) => Some(blocks),
-        PromptInput::Empty | PromptInput::Prompts(_) => None,
+        PromptInput::Empty | PromptInput::Prompts(_) | PromptInput::Batch(_) => None,
     }
 }
