@@ -7,12 +7,12 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use router_core::{EndpointSpec, Pool, PoolDelta, PoolSnapshot};
+use router_core::{EndpointSpec, Pool, PoolSnapshot};
 use router_framework::{EndpointListener, EndpointSink, loader::Named};
 use router_telemetry::RouterMetrics;
 use tokio::sync::watch;
 
-use crate::{isolate::isolated, objectives::Objectives};
+use crate::{isolate::isolated, objectives::Objectives, record::Record};
 
 /// The pool and the objectives, with everyone who wants to hear of changes.
 pub struct Datastore {
@@ -20,6 +20,7 @@ pub struct Datastore {
     objectives: ArcSwap<Objectives>,
     listeners: Vec<Named<dyn EndpointListener>>,
     metrics: Arc<RouterMetrics>,
+    record: Option<Record>,
     /// Keeps deltas in order for the listeners.
     publishing: Mutex<()>,
     /// Version of the snapshot that was published last.
@@ -32,12 +33,14 @@ impl Datastore {
         n_state_slots: usize,
         listeners: Vec<Named<dyn EndpointListener>>,
         metrics: Arc<RouterMetrics>,
+        record: Option<Record>,
     ) -> Self {
         Self {
             pool: Pool::new(n_state_slots),
             objectives: ArcSwap::default(),
             listeners,
             metrics,
+            record,
             publishing: Mutex::new(()),
             version: watch::Sender::new(0),
             synced: AtomicBool::new(false),
@@ -66,9 +69,11 @@ impl Datastore {
         self.version.subscribe()
     }
 
-    fn publish(&self, change: impl FnOnce(&Pool) -> PoolDelta) {
+    fn publish(&self, endpoints: Vec<EndpointSpec>) {
         let _in_order = self.publishing.lock();
-        let delta = change(&self.pool);
+        let recorded = self.record.as_ref().filter(|record| record.wants_members());
+        let recorded = recorded.map(|record| (record, endpoints.clone()));
+        let delta = self.pool.replace(endpoints);
         for Named { ident, role } in &self.listeners {
             for endpoint in &delta.removed {
                 isolated(&self.metrics, ident, "Discovery", || role.removed(endpoint));
@@ -79,6 +84,9 @@ impl Datastore {
         }
         self.synced.store(true, Ordering::Release);
         if !delta.is_empty() {
+            if let Some((record, endpoints)) = recorded {
+                record.members(endpoints);
+            }
             tracing::info!(
                 added = delta.added.len(),
                 updated = delta.updated.len(),
@@ -93,7 +101,7 @@ impl Datastore {
 
 impl EndpointSink for Datastore {
     fn replace(&self, endpoints: Vec<EndpointSpec>) {
-        self.publish(|pool| pool.replace(endpoints));
+        self.publish(endpoints);
     }
 }
 
@@ -123,7 +131,7 @@ mod tests {
         let ident = Ident { name: "log".into(), plugin_type: "log".into() };
         let listener = Named { ident, role: Arc::clone(&log) as Arc<dyn EndpointListener> };
         let metrics = RouterMetrics::new(&Registry::default(), &BUILD).unwrap();
-        let store = Datastore::new(0, vec![listener], Arc::new(metrics));
+        let store = Datastore::new(0, vec![listener], Arc::new(metrics), None);
         assert!(!store.is_synced());
         let spec = |name: &str| EndpointSpec::new("d", name, "10.0.0.1", 1);
         store.replace(vec![spec("a")]);

@@ -19,7 +19,8 @@ use crate::{
     explain::{self, DecisionRecord},
     isolate::{isolated, note_panic},
     observe::Point,
-    router::{BodyPlan, Routed, Router},
+    record::Noting,
+    router::{Again, BodyPlan, Routed, Router},
     subset, trace,
 };
 
@@ -28,21 +29,30 @@ pub(crate) async fn decide(
     router: Arc<Router>,
     head: RequestHead,
     parsed: Result<ParsedRequest, Rejection>,
+    again: Option<Again>,
 ) -> Result<Routed, Rejection> {
     let received = head.received;
     let started = router.clock().now();
-    let id = router.next_id();
+    let id = again.map_or_else(|| router.next_id(), |again| again.id);
     let mut rng = router.seeds.rng(id);
     let is_recorded = router.decisions.samples(&router.seeds, id);
     let mut record = is_recorded.then(DecisionRecord::default);
     let external_id = external_id(&head, &mut rng);
     let root = trace::root(router.settings().tracing, &head);
-    let request =
-        parsed.and_then(|parsed| identify(&router, id, external_id, head, parsed)).map(Arc::new);
+    let mut request = parsed.and_then(|parsed| identify(&router, id, external_id, head, parsed));
+    if let (Ok(request), Some(again)) = (&mut request, again) {
+        request.priority = again.priority;
+    }
+    let request = request.map(Arc::new);
+    let mut noting = Noting::of(&router);
+    let notes = Notes { record: record.as_mut(), noting: noting.as_mut() };
     let mut result = match &request {
-        Ok(request) => route(&router, request, &root, &mut rng, record.as_mut()).await,
+        Ok(request) => route(&router, request, &root, &mut rng, notes).await,
         Err(rejection) => Err(rejection.clone()),
     };
+    if let (Some(noting), Ok(request)) = (noting, &request) {
+        noting.finish(request, &mut result);
+    }
     let now = router.clock().now();
     let metrics = &router.env.metrics;
     metrics.requests.processing_duration.observe_duration(now.since(received));
@@ -62,6 +72,12 @@ pub(crate) async fn decide(
         routed.exchange.forget_prompt();
     }
     result
+}
+
+/// Who takes down how a decision came about.
+struct Notes<'a> {
+    record: Option<&'a mut DecisionRecord>,
+    noting: Option<&'a mut Noting>,
 }
 
 fn series(router: &Router, request: &Request) -> Arc<RequestSeries> {
@@ -135,14 +151,21 @@ async fn route(
     request: &Arc<Request>,
     root: &Span,
     rng: &mut Rng,
-    mut record: Option<&mut DecisionRecord>,
+    notes: Notes<'_>,
 ) -> Result<Routed, Rejection> {
+    let Notes { mut record, mut noting } = notes;
     let orchestration = trace::orchestration(root, request);
     // One time for all that happens at once: what was decided can be decided again from a record of it.
     let now = router.clock().now();
+    if let Some(noting) = noting.as_deref_mut() {
+        noting.begin(now);
+    }
     let candidates = candidates(router, request, now, rng, record.as_deref_mut())?;
     let mut data = RequestData::new(router.n_request_slots);
     let now = produce(router, request, &candidates, &mut data, now, record.as_deref_mut()).await;
+    if let Some(noting) = noting.as_deref_mut() {
+        noting.produced(router, &data, now);
+    }
     if let Some(record) = record.as_deref_mut() {
         let tokens = data.read(&router.tokenized_prompt);
         record.n_prompt_tokens = tokens.map(TokenizedPrompt::n_tokens);
@@ -160,6 +183,9 @@ async fn route(
         admitter.call(Point::Admission, |admitter| admitter.admit(&cx, rng)).unwrap_or(Ok(()))?;
     }
     let outcome = schedule(router, &cx, rng, record)?;
+    if let Some(noting) = noting {
+        noting.scheduled(&cx, &outcome);
+    }
     let (mut patch, leases) = match take_leases(router, &cx, &outcome) {
         Ok(taken) => taken,
         Err(rejection) => {

@@ -18,6 +18,7 @@ use crate::{
     decide::count_attempt,
     isolate::isolated,
     observe::Point,
+    record::Recorded,
     router::{ParserEntry, Router},
 };
 
@@ -41,6 +42,7 @@ pub struct Exchange {
     /// The request's span, open until its end.
     span: Span,
     response: Option<Response>,
+    recorded: Option<Recorded>,
     /// The error is in the counters already.
     error_counted: bool,
     ended: bool,
@@ -129,6 +131,7 @@ impl Exchange {
             restores,
             span,
             response: None,
+            recorded: None,
             error_counted: false,
             ended: false,
         };
@@ -187,6 +190,11 @@ impl Exchange {
         }
     }
 
+    /// From here on the request is recorded.
+    pub(crate) fn record(&mut self, recorded: Recorded) {
+        self.recorded = Some(recorded);
+    }
+
     pub fn request(&self) -> &Arc<Request> {
         &self.request
     }
@@ -219,9 +227,27 @@ impl Exchange {
             .find(|&at| {
                 self.targets.get(at).is_some_and(|e| self.router.health.out(e, now).is_none())
             })
-            .or_else(|| (tried + 1 < self.targets.len()).then_some(tried + 1))?;
-        self.move_to(next, now);
-        self.targets.get(next).cloned()
+            .or_else(|| (tried + 1 < self.targets.len()).then_some(tried + 1));
+        if let Some(next) = next {
+            self.move_to(next, now);
+        }
+        let next = next.and_then(|next| self.targets.get(next)).cloned();
+        if let Some(recorded) = &self.recorded {
+            recorded.failed(now, failure, next.as_deref());
+        }
+        next
+    }
+
+    /// The request goes to this endpoint, whatever was decided: in a recording, it did.
+    pub fn redirect(&mut self, endpoint: &Arc<Endpoint>) {
+        let known = self.targets.iter().position(|target| Arc::ptr_eq(target, endpoint));
+        let at = known.unwrap_or_else(|| {
+            self.targets.push(Arc::clone(endpoint));
+            self.targets.len() - 1
+        });
+        if at != self.at {
+            self.move_to(at, self.router.clock().now());
+        }
     }
 
     fn move_to(&mut self, at: usize, now: Stamp) {
@@ -238,6 +264,9 @@ impl Exchange {
         let started = self.router.clock().now();
         self.count_by(head);
         self.note_served(head, started);
+        if let Some(recorded) = &self.recorded {
+            recorded.head(started, head);
+        }
         if let Some(endpoint) = self.endpoint() {
             if head.from_proxy {
                 self.router.health.unreachable(endpoint, started);
@@ -328,6 +357,9 @@ impl Exchange {
                     let point = Point::ResponseStreaming;
                     lease.call(&self.router, point, |lease| lease.first_byte(now));
                 }
+                if let Some(recorded) = &self.recorded {
+                    recorded.first_byte(now);
+                }
             }
         } else if response.streaming && !chunk.is_empty() {
             self.series.streaming_itl().observe_duration(now.since(response.last_chunk));
@@ -377,6 +409,15 @@ impl Exchange {
 
     /// The request has ended. Releases everything, once; later calls do nothing.
     pub fn end(&mut self, cause: EndCause) -> Vec<MetadataNumber> {
+        if self.ended {
+            return Vec::new();
+        }
+        let usage = self.response.as_mut().and_then(Response::finish_reading);
+        self.end_with(cause, usage)
+    }
+
+    /// Like [`end`](Self::end), where the usage is known from elsewhere: a recording has no body to read.
+    pub fn end_with(&mut self, cause: EndCause, usage: Option<Usage>) -> Vec<MetadataNumber> {
         let mut metadata = Vec::new();
         if std::mem::replace(&mut self.ended, true) {
             return metadata;
@@ -387,7 +428,6 @@ impl Exchange {
         if let (None, Some(endpoint)) = (&self.response, self.targets.get(self.at)) {
             self.router.health.abandoned(endpoint, now);
         }
-        let usage = self.response.as_mut().and_then(Response::finish_reading);
         let end = End {
             cause,
             status: self.response.as_ref().map(|response| response.status),
@@ -405,7 +445,16 @@ impl Exchange {
             }
         }
         self.observe_end(&end);
+        self.record_end(&end);
         metadata
+    }
+
+    fn record_end(&mut self, end: &End) {
+        let Some(recorded) = self.recorded.take() else { return };
+        let n_events = self.response.as_mut().and_then(|response| response.read(|p| p.n_events()));
+        let first_byte = self.response.as_ref().and_then(|response| response.first_byte);
+        let endpoint = self.targets.get(self.at);
+        recorded.ended(end, endpoint.map(|e| &**e), first_byte, n_events.unwrap_or_default());
     }
 
     /// The request could not be served by any endpoint: counts the error and ends.

@@ -18,7 +18,7 @@ use router_framework::{
     Admitter, DataProducer, DumpState, Freshness, Loaded, MAX_TARGETS, ParsedRequest, Parser,
     PreRequest, Read, RequestHead, RequestHeaderHook, ResponseBodyHook, ResponseHeaderHook,
     SaturationDetector, Screener, SubsetHint,
-    keys::{PrefixMatch, TokenizedPrompt},
+    keys::{HashedPrompts, PrefixMatch, TokenizedPrompt},
     loader::{Ident, SourceBinding},
 };
 use router_rt::{Clock, Seeds};
@@ -35,6 +35,7 @@ use crate::{
     health::HealthBook,
     isolate::isolated,
     observe::{Point, Timed, Timer},
+    record::Record,
     scheduler::{Profile, Scheduler},
     settings::Settings,
 };
@@ -56,6 +57,7 @@ pub struct Router {
     pub(crate) health: HealthBook,
     pub(crate) budget: Arc<BodyBudget>,
     pub(crate) decisions: DecisionLog,
+    pub(crate) record: Option<Record>,
     pub(crate) parsers: ParserTable,
     pub(crate) request_headers: Vec<Timed<dyn RequestHeaderHook>>,
     pub(crate) screeners: Vec<Timed<dyn Screener>>,
@@ -69,6 +71,7 @@ pub struct Router {
     pub(crate) sources: Vec<SourceBinding>,
     pub(crate) prefix_match: Read<Column<PrefixMatch>>,
     pub(crate) tokenized_prompt: Read<TokenizedPrompt>,
+    pub(crate) prompt_blocks: Read<Arc<HashedPrompts>>,
     pub(crate) n_request_slots: usize,
     dumps: Vec<(Ident, Option<Arc<dyn DumpState>>)>,
     next_id: AtomicU64,
@@ -99,6 +102,15 @@ impl fmt::Debug for Routed {
     }
 }
 
+/// What a recorded request was when it was decided first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// Its random choices follow from it.
+    pub id: u64,
+    /// Of its objective.
+    pub priority: i32,
+}
+
 /// What happens to the body on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyPlan {
@@ -122,6 +134,11 @@ impl Future for Decision {
 
 impl Router {
     pub fn new(loaded: Loaded, env: RouterEnv) -> Arc<Self> {
+        Self::recorded(loaded, env, None)
+    }
+
+    /// A router whose traffic is recorded, if there is something to record into.
+    pub fn recorded(loaded: Loaded, env: RouterEnv, record: Option<Record>) -> Arc<Self> {
         let settings = &env.settings;
         let health_slot = EndpointSlot::bound(loaded.n_endpoint_slots);
         let timed = Timer { clock: env.clock, metrics: Arc::clone(&env.metrics) };
@@ -154,7 +171,9 @@ impl Router {
                 loaded.n_endpoint_slots + 1,
                 loaded.listeners,
                 Arc::clone(&env.metrics),
+                record.clone(),
             )),
+            record,
             health: HealthBook::new(health_slot, settings.health.clone()),
             budget: BodyBudget::new(settings.max_buffered_bytes),
             decisions: DecisionLog::new(settings.decisions.clone()),
@@ -184,6 +203,7 @@ impl Router {
             sources: loaded.sources,
             prefix_match: loaded.prefix_match,
             tokenized_prompt: loaded.tokenized_prompt,
+            prompt_blocks: loaded.prompt_blocks,
             n_request_slots: loaded.n_request_slots,
             dumps,
             next_id: AtomicU64::new(1),
@@ -211,14 +231,24 @@ impl Router {
                 }
             };
             // The decision's own state is large, and most of a request's time goes before it.
-            Box::pin(decide::decide(router, head, parsed)).await
+            Box::pin(decide::decide(router, head, parsed, None)).await
         };
         (feed, Decision(Box::pin(decision)))
     }
 
     /// Starts a request whose body has been parsed elsewhere, such as one of a trace without text.
     pub fn begin_parsed(self: &Arc<Self>, head: RequestHead, parsed: ParsedRequest) -> Decision {
-        Decision(Box::pin(decide::decide(Arc::clone(self), head, Ok(parsed))))
+        Decision(Box::pin(decide::decide(Arc::clone(self), head, Ok(parsed), None)))
+    }
+
+    /// Starts a recorded request, with the random choices that it had then.
+    pub fn begin_again(
+        self: &Arc<Self>,
+        head: RequestHead,
+        parsed: ParsedRequest,
+        again: Again,
+    ) -> Decision {
+        Decision(Box::pin(decide::decide(Arc::clone(self), head, Ok(parsed), Some(again))))
     }
 
     pub fn datastore(&self) -> &Arc<Datastore> {

@@ -9,7 +9,7 @@ use router_framework::{
 };
 use router_rt::{Tasks, deadline};
 
-use crate::{isolate::isolated, router::Router};
+use crate::{isolate::isolated, record::ScrapeNote, router::Router};
 
 /// Longest time that one fetch may take (`spec/scheduling.md` §13.2).
 const FETCH_DEADLINE: Duration = Duration::from_secs(1);
@@ -97,12 +97,19 @@ async fn scrape(
     let now = router.clock().now();
     if let Err(error) = fetched {
         router.env.metrics.data_layer.poll_errors.with([&source.plugin_type]).inc();
-        match error {
+        let note = match error {
             FetchError::Connect { .. } if poll.at_its_port => {
                 router.health.scrape_refused(endpoint, poll.interval, now);
+                Some(ScrapeNote::Refused { again: poll.interval })
             }
-            _ if says_something_of_health(&error) => router.health.scrape_failed(endpoint, now),
-            _ => {}
+            _ if says_something_of_health(&error) => {
+                router.health.scrape_failed(endpoint, now);
+                Some(ScrapeNote::Failed)
+            }
+            _ => None,
+        };
+        if let (Some(record), Some(note)) = (&router.record, note) {
+            record.scraped(endpoint, now, note);
         }
         tracing::debug!(endpoint = &**endpoint.id(), source = &*source.name, %error, "scrape failed");
         return;
@@ -130,6 +137,9 @@ async fn scrape(
             error,
             "page is not whole"
         );
+    }
+    if let Some(record) = &router.record {
+        record.scraped(endpoint, now, ScrapeNote::Page { at_its_port: poll.at_its_port });
     }
 }
 
