@@ -8,6 +8,7 @@ pub mod outcome;
 pub mod policy;
 pub mod pool;
 pub mod read;
+pub mod recording;
 pub mod run;
 pub mod summary;
 pub mod trace;

@@ -103,8 +103,19 @@ pub fn read(
     format: Option<Format>,
     limit: usize,
 ) -> Result<Trace, ReadError> {
+    read_noting(name, input, format, limit, &mut |_| {})
+}
+
+/// Like [`read`]. What is not whole and yet can be played is told to `note`.
+pub fn read_noting(
+    name: &str,
+    input: impl BufRead,
+    format: Option<Format>,
+    limit: usize,
+    note: &mut dyn FnMut(&str),
+) -> Result<Trace, ReadError> {
     let mut lines = Lines { input, line: Vec::new(), at: 0 };
-    read_lines(&mut lines, format, limit).map_err(|fault| {
+    read_lines(&mut lines, format, limit, note).map_err(|fault| {
         // A file that is empty or of no known kind is wrong as a whole.
         let is_whole = matches!(fault, Fault::Empty | Fault::UnknownFormat);
         ReadError { name: name.to_owned(), line: if is_whole { 0 } else { lines.at }, fault }
@@ -115,6 +126,7 @@ fn read_lines<R: BufRead>(
     lines: &mut Lines<R>,
     format: Option<Format>,
     limit: usize,
+    note: &mut dyn FnMut(&str),
 ) -> Result<Trace, Fault> {
     if !lines.next()? {
         return Err(Fault::Empty);
@@ -126,6 +138,7 @@ fn read_lines<R: BufRead>(
         Format::Azure => azure::read(lines, &mut rows)?,
         Format::Jsonl => jsonl::read(lines, &mut rows)?,
     }
+    rows.notes.iter().for_each(|text| note(text));
     if rows.trace.requests.is_empty() { Err(Fault::Empty) } else { Ok(rows.trace) }
 }
 
@@ -173,6 +186,12 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
+    /// Whether the line is the file's last and neither ends nor is whole.
+    fn is_cut_off(&self) -> bool {
+        let is_whole = || serde_json::from_slice::<serde::de::IgnoredAny>(&self.line).is_ok();
+        self.line.last() != Some(&b'\n') && !is_whole()
+    }
+
     fn text(&self) -> Result<&str, Fault> {
         let text = std::str::from_utf8(self.line.trim_ascii());
         text.map_err(|_| Fault::Syntax("the line is not UTF-8".to_owned()))
@@ -198,6 +217,7 @@ struct Rows {
     n_sessions: u32,
     sessions: BTreeMap<String, u32>,
     names: BTreeMap<Box<str>, Arc<str>>,
+    notes: Vec<String>,
 }
 
 impl Rows {
@@ -240,6 +260,23 @@ impl Rows {
         let shared: Arc<str> = name.into();
         self.names.insert(name.into(), Arc::clone(&shared));
         Ok(shared)
+    }
+
+    fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
+    /// Lets time begin with the first request.
+    fn begin_at_first(&mut self) {
+        let Some(Start::At(first)) = self.trace.requests.first().map(|request| request.start)
+        else {
+            return;
+        };
+        for request in &mut self.trace.requests {
+            if let Start::At(at) = &mut request.start {
+                *at = Stamp::from_nanos(at.as_nanos() - first.as_nanos());
+            }
+        }
     }
 
     /// Orders requests by their times; those of formats in which none waits for another.

@@ -18,64 +18,36 @@
 //! | `session` | name of the conversation |
 //! | `tenant` | who asks, for fairness |
 //! | `priority` | larger is more important, negative may be shed; 0 if not said |
+//! | `model` | the model that it asks for; nothing plays it |
 //! | `lora` | the adapter that it asks for |
+//! | `block_tokens` | tokens of one of its `blocks`, where it is not what the first line says |
 //! | `observed` | what became of it where it was recorded, with times in seconds from its arrival: `{"endpoint": "ns/name", "ttft": 0.31, "e2e": 4.2, "prompt_tokens": 1210, "cached_tokens": 1000, "status": 200}`; `ttft` and the tokens, which are those that the endpoint counted, may be missing |
+
+//! A recording of live traffic is such a trace too: its first line has `recorded`, its requests stand in the order
+//! of their ends and are put into that of their arrivals, and what is in it besides requests is passed over (see
+//! [`recording`](crate::replay::recording)). A last line that was cut off is left out.
 
 use std::{io::BufRead, sync::Arc, time::Duration};
 
 use router_core::Stamp;
-use serde::Deserialize;
 
-use super::{Fault, Lines, MAX_BLOCK_TOKENS, MAX_TOKENS, Rows, nanos, within};
-use crate::replay::trace::{Observed, Start, TraceRequest};
+use super::{Fault, Lines, MAX_BLOCK_TOKENS, MAX_REQUESTS, MAX_TOKENS, Rows, nanos, within};
+use crate::replay::{
+    recording::{EndLine, Header, ObservedRow, Row, VERSION, is_end, is_input},
+    trace::{Observed, Start, TraceRequest},
+};
 
 /// What the first line has and no other format's.
 pub(super) const HEADER: &str = "\"llm-d-router-trace\"";
-const VERSION: u64 = 1;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Header {
-    #[serde(rename = "llm-d-router-trace")]
-    version: u64,
-    block_tokens: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Row {
-    at: Option<f64>,
-    after: Option<u64>,
-    think: Option<f64>,
-    prompt_tokens: u32,
-    #[serde(default)]
-    output_tokens: u32,
-    #[serde(default)]
-    blocks: Vec<u64>,
-    session: Option<String>,
-    tenant: Option<String>,
-    #[serde(default)]
-    priority: i32,
-    lora: Option<String>,
-    observed: Option<ObservedRow>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ObservedRow {
-    endpoint: String,
-    ttft: Option<f64>,
-    e2e: f64,
-    prompt_tokens: Option<u32>,
-    cached_tokens: Option<u32>,
-    status: u16,
-}
 
 pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<(), Fault> {
     let header: Header = lines.json()?;
     within("`llm-d-router-trace`", header.version, VERSION..=VERSION)?;
     within("`block_tokens`", header.block_tokens, 1..=u64::from(MAX_BLOCK_TOKENS))?;
     rows.trace.block_tokens = header.block_tokens as u32;
+    if header.recorded.is_some() {
+        return read_recorded(lines, rows);
+    }
     let mut latest = Stamp::ORIGIN;
     while !rows.is_full() && lines.next()? {
         let row: Row = lines.json()?;
@@ -87,28 +59,92 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
             }
             latest = at;
         }
-        let n_tokens = u64::from(row.prompt_tokens) + u64::from(row.output_tokens);
-        let most = n_tokens / header.block_tokens;
-        within("the number of `blocks`", row.blocks.len() as u64, 0..=most)?;
-        let session = rows.session(row.session)?;
-        let mut name = |what, name: Option<String>| -> Result<Option<Arc<str>>, Fault> {
-            name.map(|name| rows.name(what, &name)).transpose()
-        };
-        let (tenant, lora) = (name("tenant", row.tenant)?, name("lora", row.lora)?);
-        let observed = row.observed.map(|seen| observed(seen, rows)).transpose()?;
-        rows.push(TraceRequest {
-            start,
-            chain: row.blocks.into(),
-            prompt_tokens: row.prompt_tokens,
-            output_tokens: row.output_tokens,
-            session,
-            tenant,
-            priority: row.priority,
-            lora,
-            observed: observed.map(Box::new),
-        })?;
+        push(row, start, rows)?;
     }
     Ok(())
+}
+
+/// Requests in the order of their ends, between other lines.
+fn read_recorded<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<(), Fault> {
+    // Which ones are the first is known when all are there.
+    let limit = std::mem::replace(&mut rows.limit, MAX_REQUESTS);
+    let mut is_closed = false;
+    while !rows.is_full() && lines.next()? {
+        if lines.is_cut_off() {
+            rows.note("the last line is cut off and was left out".to_owned());
+            break;
+        }
+        let text = lines.text()?;
+        if is_input(text) {
+            continue;
+        }
+        if is_end(text) {
+            let EndLine { end } = lines.json()?;
+            is_closed = true;
+            if end.dropped > 0 {
+                rows.note(format!("{} lines are missing: the router was busy", end.dropped));
+            }
+            continue;
+        }
+        let row: Row = lines.json()?;
+        if row.after.is_some() {
+            return Err(Fault::Syntax("a recorded request has no `after`".to_owned()));
+        }
+        let start = start(&row, 0)?;
+        push(row, start, rows)?;
+    }
+    if !is_closed {
+        rows.note("the recording was not closed: its last requests may be missing".to_owned());
+    }
+    rows.sort();
+    rows.trace.requests.truncate(limit);
+    rows.begin_at_first();
+    Ok(())
+}
+
+fn push(row: Row, start: Start, rows: &mut Rows) -> Result<(), Fault> {
+    let n_tokens = u64::from(row.prompt_tokens) + u64::from(row.output_tokens);
+    let block_tokens = row.block_tokens.unwrap_or(u64::from(rows.trace.block_tokens));
+    within("`block_tokens`", block_tokens, 1..=u64::from(MAX_BLOCK_TOKENS))?;
+    within("the number of `blocks`", row.blocks.len() as u64, 0..=n_tokens / block_tokens)?;
+    let blocks = reblocked(row.blocks, block_tokens, u64::from(rows.trace.block_tokens));
+    let session = rows.session(row.session)?;
+    let mut name = |what, name: Option<String>| -> Result<Option<Arc<str>>, Fault> {
+        name.map(|name| rows.name(what, &name)).transpose()
+    };
+    let (tenant, lora) = (name("tenant", row.tenant)?, name("lora", row.lora)?);
+    let observed = row.observed.map(|seen| observed(seen, rows)).transpose()?;
+    rows.push(TraceRequest {
+        start,
+        chain: blocks.into(),
+        prompt_tokens: row.prompt_tokens,
+        output_tokens: row.output_tokens,
+        session,
+        tenant,
+        priority: row.priority,
+        lora,
+        observed: observed.map(Box::new),
+    })
+}
+
+/// Blocks of another size as blocks of the trace's: equal chains stay equal, and such with another beginning
+/// differ. Sizes of which neither is a multiple of the other have nothing in common.
+pub(super) fn reblocked(blocks: Vec<u64>, from: u64, to: u64) -> Vec<u64> {
+    if from == to {
+        return blocks;
+    }
+    if to.is_multiple_of(from) {
+        let n_in_one = (to / from) as usize;
+        return blocks.chunks_exact(n_in_one).filter_map(|ids| ids.last()).copied().collect();
+    }
+    if from.is_multiple_of(to) {
+        let part = |id: u64, at: u64| id ^ (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        return blocks
+            .into_iter()
+            .flat_map(|id| (0..from / to).map(move |at| part(id, at)))
+            .collect();
+    }
+    Vec::new()
 }
 
 fn observed(row: ObservedRow, rows: &mut Rows) -> Result<Observed, Fault> {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::*;
+use super::{jsonl::reblocked, *};
 use crate::replay::trace::Observed;
 
 fn read_text(text: &str) -> Result<Trace, String> {
@@ -96,6 +96,76 @@ fn what_a_live_run_showed() {
     let [first, second] = &trace.requests[..] else { panic!("{trace:?}") };
     assert_eq!(first.observed.as_deref(), Some(&whole));
     assert_eq!(second.observed.as_deref(), Some(&failed));
+}
+
+/// The first line of a recording, and these after it.
+fn recorded(lines: &str) -> String {
+    format!(
+        "{{\"llm-d-router-trace\": 1, \"block_tokens\": 64, \"recorded\": {{\"version\": \"1\"}}}}\n{lines}"
+    )
+}
+
+const TWO_ENDS: &str = "{\"input\": {\"gap\": {\"lines\": 1}}, \"t\": 5}\n\
+    {\"at\": 7.5, \"prompt_tokens\": 64, \"blocks\": [2], \"model\": \"m\"}\n\
+    {\"at\": 7.25, \"prompt_tokens\": 256, \"block_tokens\": 128, \"blocks\": [1, 2]}\n";
+
+fn noted(text: &str, limit: usize) -> (Trace, Vec<String>) {
+    let mut notes = Vec::new();
+    let mut note = |text: &str| notes.push(text.to_owned());
+    let trace = read_noting("t", text.as_bytes(), None, limit, &mut note).unwrap();
+    (trace, notes)
+}
+
+#[test]
+fn a_recording_is_put_into_the_order_of_arrivals() {
+    let end =
+        "{\"end\": {\"why\": \"stopped\", \"requests\": 2, \"dropped\": 0, \"under_way\": 0}}\n";
+    let (trace, notes) = noted(&recorded(&format!("{TWO_ENDS}{end}")), usize::MAX);
+    assert_eq!((notes, trace.check()), (vec![], Ok(())));
+    let [first, second] = &trace.requests[..] else { panic!("{trace:?}") };
+    assert_eq!((first.start, second.start), (at(0.0), at(0.25)), "time begins with the first");
+    assert_eq!(
+        (first.chain.len(), &*second.chain),
+        (4, &[2][..]),
+        "two blocks of 64 for one of 128"
+    );
+    assert_eq!(noted(&recorded(&format!("{TWO_ENDS}{end}")), 1).0.requests, [first.clone()]);
+}
+
+#[test]
+fn a_recording_that_broke_off_is_read_to_its_last_whole_line() {
+    let cut = "{\"at\": 8, \"prompt_tok";
+    let (trace, notes) = noted(&recorded(&format!("{TWO_ENDS}{cut}")), usize::MAX);
+    assert_eq!(trace.requests.len(), 2);
+    let [cut_off, not_closed] = &notes[..] else { panic!("{notes:?}") };
+    assert!(cut_off.contains("cut off") && not_closed.contains("not closed"));
+    let dropped =
+        "{\"end\": {\"why\": \"full\", \"requests\": 2, \"dropped\": 9, \"under_way\": 0}}\n";
+    assert_eq!(
+        noted(&recorded(&format!("{TWO_ENDS}{dropped}")), usize::MAX).1,
+        ["9 lines are missing: the router was busy"]
+    );
+    // Within the file a broken line is an error, and so is the last one of what was not recorded.
+    check_fault(&recorded(&format!("{cut}\n{TWO_ENDS}")), "t.x:2: EOF");
+    check_fault(
+        &format!("{{\"llm-d-router-trace\": 1, \"block_tokens\": 64}}\n{cut}"),
+        "t.x:2: EOF",
+    );
+    check_fault(&recorded("{\"after\": 0, \"prompt_tokens\": 1}\n"), "no `after`");
+}
+
+#[test]
+fn blocks_of_another_size_keep_what_they_have_in_common() {
+    let prefix = |a: &[u64], b: &[u64]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let check = |from, to, expected: usize| {
+        let ids = |last: u64| reblocked(vec![1, 2, 3, 4, 5, 6, last, last + 10], from, to);
+        assert_eq!(prefix(&ids(7), &ids(9)), expected, "{from} to {to}");
+    };
+    check(64, 64, 6);
+    check(64, 128, 3);
+    check(64, 192, 2);
+    check(128, 64, 12);
+    check(96, 64, 0);
 }
 
 #[test]
