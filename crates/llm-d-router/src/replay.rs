@@ -24,10 +24,13 @@ use crate::{
     process,
 };
 
+mod columns;
 mod grid;
 mod json;
+mod page;
 mod progress;
 mod table;
+mod traces;
 
 const MAX_POOL_BYTES: u64 = 1 << 20;
 /// What the built-in configuration is called.
@@ -47,17 +50,23 @@ pub(crate) fn run(args: &ReplayArgs, mut registry: Registry) -> anyhow::Result<(
     let jobs = args
         .jobs
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-    let json = args.json.clone();
+    let (json, html) = (args.json.clone(), args.html.clone());
     process::block_on(async move {
         let results = grid::play(&grid, jobs).await?;
         process::say(table::of(&grid, &results).trim_end());
         if let Some(path) = json {
-            let text = serde_json::to_string_pretty(&json::of(&grid, &results))?;
-            std::fs::write(&path, text + "\n")
-                .map_err(|error| UsageError(format!("cannot write {}: {error}", path.display())))?;
+            write(&path, serde_json::to_string_pretty(&json::of(&grid, &results))? + "\n")?;
+        }
+        if let Some(path) = html {
+            write(&path, page::of(&grid, &results)?)?;
         }
         Ok(())
     })
+}
+
+fn write(path: &Path, text: String) -> Result<(), UsageError> {
+    std::fs::write(path, text)
+        .map_err(|error| UsageError(format!("cannot write {}: {error}", path.display())))
 }
 
 /// All that is to be played, with every file read and every document checked.
@@ -65,7 +74,8 @@ fn grid(args: &ReplayArgs, registry: Registry) -> anyhow::Result<Grid> {
     let configurations: Vec<Configuration> = if args.config.is_empty() {
         vec![Configuration { name: BUILT_IN.to_owned(), text: None }]
     } else {
-        args.config.iter().map(|name| named_configuration(name)).collect::<Result<_, _>>()?
+        let names = args.config.iter().flat_map(|text| names(text));
+        names.map(named_configuration).collect::<Result<_, _>>()?
     };
     for configuration in &configurations {
         check(configuration, &registry, args.allow_experimental_plugins)?;
@@ -91,6 +101,15 @@ fn grid(args: &ReplayArgs, registry: Registry) -> anyhow::Result<Grid> {
         options,
         registry,
     })
+}
+
+/// The names in one `--config`: a list with commas, unless there is a file of that name.
+fn names(text: &str) -> Vec<&str> {
+    if Path::new(text).try_exists().unwrap_or(true) {
+        return vec![text];
+    }
+    let names: Vec<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    if names.is_empty() { vec![text] } else { names }
 }
 
 /// A preset by its name, or a document from a file.

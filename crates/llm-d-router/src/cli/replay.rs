@@ -45,8 +45,8 @@ pub struct ReplayArgs {
     /// By how much a seed delays each arrival of a trace at most.
     #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = "Requests")]
     pub jitter: GoDuration,
-    /// A configuration document or the name of a preset (--list shows them), once for each that is to be
-    /// compared; the first is what the others are compared with [default: the built-in configuration].
+    /// A configuration document or the name of a preset (--list shows them), several with commas or one by
+    /// one; the first is what the others are compared with [default: the built-in configuration].
     #[arg(long, value_name = "FILE|PRESET", help_heading = "Configurations")]
     pub config: Vec<String>,
     /// Accept plugin types that are experiments.
@@ -82,6 +82,9 @@ pub struct ReplayArgs {
     /// Longest time per token after the first of a good request.
     #[arg(long, value_name = "DURATION", default_value = "100ms", help_heading = "Results")]
     pub goal_tpot: GoDuration,
+    /// Write a page with plots to this file: all in one, for any browser.
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub html: Option<PathBuf>,
     /// Write all results to this file.
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub json: Option<PathBuf>,

@@ -16,7 +16,10 @@ use router_sim::replay::{
     workload::{self, Spec, Volume},
 };
 
-use super::progress::{Progress, Run};
+use super::{
+    progress::{Progress, Run},
+    traces::{Key, Traces},
+};
 use crate::cli::UsageError;
 
 /// How often the progress is drawn.
@@ -85,26 +88,47 @@ impl Grid {
         cells
     }
 
-    /// The run of one cell and seed. The trace of a workload is drawn here.
-    fn setup(&self, cell: Cell, seed: u64) -> anyhow::Result<Setup> {
+    /// Every run as the place of its cell and of its seed: runs of one trace stand together, so that few traces
+    /// are there at once.
+    fn runs(&self, cells: &[Cell]) -> Vec<(usize, usize)> {
+        let of_cell = |nth_cell| (0..self.seeds.len()).map(move |nth_seed| (nth_cell, nth_seed));
+        let mut runs: Vec<_> = (0..cells.len()).flat_map(of_cell).collect();
+        runs.sort_by_key(|&(nth_cell, nth_seed)| self.key(cells[nth_cell], nth_seed));
+        runs
+    }
+
+    /// What the trace of a run is drawn from.
+    fn key(&self, cell: Cell, nth_seed: usize) -> Key {
         // A cell is made of indices of this grid.
-        let (load, pool) = (self.loads[cell.load], Arc::clone(&self.pools[cell.pool].pool));
-        let (trace, options) = match &self.requests {
-            Requests::Trace { trace, .. } => {
-                (Arc::clone(trace), Options { speed: load, ..self.options })
-            }
+        Key { load: cell.load, n_servers: self.pools[cell.pool].pool.servers.len(), nth_seed }
+    }
+
+    /// The trace of the runs with this key.
+    fn trace(&self, key: Key) -> anyhow::Result<Arc<Trace>> {
+        match &self.requests {
+            Requests::Trace { trace, .. } => Ok(Arc::clone(trace)),
             Requests::Workload { name, duration, limit } => {
-                let n_servers = pool.servers.len() as u32;
+                let (load, n_servers) = (self.loads[key.load], key.n_servers as u32);
                 let volume = Volume::Load { load, n_servers };
+                let seed = self.seeds[key.nth_seed];
                 let spec = Spec { seed, duration: *duration, volume, ..Spec::default() };
                 let mut trace = workload::generate(name, &spec).map_err(UsageError::of)?;
                 trace.requests.truncate(*limit);
-                // The seed has drawn the arrivals already.
-                (Arc::new(trace), Options { jitter: Duration::ZERO, ..self.options })
+                trace.requests.shrink_to_fit();
+                Ok(Arc::new(trace))
             }
+        }
+    }
+
+    fn setup(&self, cell: Cell, trace: Arc<Trace>) -> Setup {
+        let options = match &self.requests {
+            Requests::Trace { .. } => Options { speed: self.loads[cell.load], ..self.options },
+            // The seed has drawn the arrivals already, for the load.
+            Requests::Workload { .. } => Options { jitter: Duration::ZERO, ..self.options },
         };
         let configuration = self.configurations[cell.configuration].clone();
-        Ok(Setup { trace, pool, configuration, registry: self.registry.clone(), options })
+        let pool = Arc::clone(&self.pools[cell.pool].pool);
+        Setup { trace, pool, configuration, registry: self.registry.clone(), options }
     }
 }
 
@@ -115,12 +139,14 @@ pub(super) async fn play(grid: &Grid, jobs: usize) -> anyhow::Result<Vec<Played>
     let mut progress = Progress::default();
     let mut running = FuturesUnordered::new();
     let cells = grid.cells();
-    for (nth_cell, &cell) in cells.iter().enumerate() {
-        for (nth_seed, &seed) in grid.seeds.iter().enumerate() {
-            let (grid, run) = (Arc::clone(&grid), progress.add());
-            let work = offload.run(move || play_one(&grid, cell, seed, &run));
-            running.push(async move { (nth_cell, nth_seed, work.await) });
-        }
+    let runs = grid.runs(&cells);
+    let traces =
+        Arc::new(Traces::new(runs.iter().map(|&(cell, seed)| grid.key(cells[cell], seed))));
+    for (nth_cell, nth_seed) in runs {
+        let (grid, traces, run) = (Arc::clone(&grid), Arc::clone(&traces), progress.add());
+        let cell = cells[nth_cell];
+        let work = offload.run(move || play_one(&grid, &traces, cell, nth_seed, &run));
+        running.push(async move { (nth_cell, nth_seed, work.await) });
     }
     let mut summaries: Vec<Vec<Option<Summary>>> =
         cells.iter().map(|_| grid.seeds.iter().map(|_| None).collect()).collect();
@@ -144,10 +170,17 @@ pub(super) async fn play(grid: &Grid, jobs: usize) -> anyhow::Result<Vec<Played>
     Ok(cells.into_iter().zip(summaries).map(of_cell).collect())
 }
 
-fn play_one(grid: &Grid, cell: Cell, seed: u64, run: &Run) -> anyhow::Result<Summary> {
-    let setup = grid.setup(cell, seed)?;
+fn play_one(
+    grid: &Grid,
+    traces: &Traces,
+    cell: Cell,
+    nth_seed: usize,
+    run: &Run,
+) -> anyhow::Result<Summary> {
+    let key = grid.key(cell, nth_seed);
+    let setup = grid.setup(cell, traces.lend(key, || grid.trace(key))?);
     run.begin(setup.trace.requests.len());
     let ended: &AtomicUsize = run.n_ended();
-    let outcome = run::play(&setup, seed, ended).map_err(UsageError::of)?;
+    let outcome = run::play(&setup, grid.seeds[nth_seed], ended).map_err(UsageError::of)?;
     Ok(Summary::of(&outcome, grid.goals))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use router_sim::replay::summary::{Estimate, Summary, differences, over_seeds};
+use router_sim::replay::summary::{Estimate, SHARES, Summary, differences, over_seeds};
 use serde::Serialize;
 
 use super::grid::{Cell, Grid, Played, Requests};
@@ -19,6 +19,8 @@ pub(super) struct Report<'a> {
     /// Seconds.
     goal_tpot: f64,
     seeds: &'a [u64],
+    /// Shares of requests that the curves of runs have a value for.
+    shares: &'static [f64],
     cells: Vec<Line<'a>>,
 }
 
@@ -71,6 +73,7 @@ pub(super) fn of<'a>(grid: &'a Grid, results: &'a [Played]) -> Report<'a> {
         goal_ttft: grid.goals.ttft.as_secs_f64(),
         goal_tpot: grid.goals.tpot.as_secs_f64(),
         seeds: &grid.seeds,
+        shares: &SHARES,
         cells: results.iter().map(|played| line(grid, results, played)).collect(),
     }
 }

@@ -1,32 +1,11 @@
 //! Results as a table for people.
 
-use router_sim::replay::summary::{Estimate, differences, over_seeds};
+use router_sim::replay::summary::{differences, over_seeds};
 
-use super::grid::{Cell, Grid, Played};
-
-/// A column: its title, the measure, the factor to its unit, and digits after the point.
-struct Column {
-    title: &'static str,
-    measure: &'static str,
-    factor: f64,
-    digits: usize,
-}
-
-const fn column(title: &'static str, measure: &'static str, factor: f64, digits: usize) -> Column {
-    Column { title, measure, factor, digits }
-}
-
-const COLUMNS: [Column; 9] = [
-    column("goodput %", "goodput", 100.0, 1),
-    column("TTFT p50 s", "ttft_p50", 1.0, 3),
-    column("p90 s", "ttft_p90", 1.0, 2),
-    column("p99 s", "ttft_p99", 1.0, 2),
-    column("TPOT p50 ms", "tpot_p50", 1e3, 1),
-    column("p90 ms", "tpot_p90", 1e3, 1),
-    column("cached %", "cached_ratio", 100.0, 1),
-    column("max/mean", "imbalance", 1.0, 2),
-    column("unserved %", "unserved", 100.0, 2),
-];
+use super::{
+    columns::{self, Column},
+    grid::{Cell, Grid, Played},
+};
 
 /// The whole report.
 pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
@@ -35,7 +14,7 @@ pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
     if has_pools {
         head.insert(0, "pool".to_owned());
     }
-    head.extend(COLUMNS.iter().map(|column| column.title.to_owned()));
+    head.extend(titles());
     let row = |cell: Cell, values: Vec<String>| {
         let mut row = vec![
             grid.configurations[cell.configuration].name.clone(),
@@ -50,8 +29,8 @@ pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
     let mut rows = vec![head.clone()];
     for Played { cell, summaries } in results {
         let estimates = over_seeds(summaries);
-        let show = |column: &Column| shown(estimates[column.measure], column, false);
-        rows.push(row(*cell, COLUMNS.iter().map(show).collect()));
+        let show = |column: &Column| column.shown(estimates[column.measure], false);
+        rows.push(row(*cell, columns::in_table().map(show).collect()));
     }
     let n_text_columns = 1 + usize::from(has_pools);
     let mut text = aligned(&rows, n_text_columns);
@@ -64,8 +43,8 @@ pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
             let first = Cell { configuration: 0, ..*cell };
             let Some(base) = results.iter().find(|played| played.cell == first) else { continue };
             let estimates = differences(&base.summaries, summaries);
-            let show = |column: &Column| shown(estimates[column.measure], column, true);
-            rows.push(row(*cell, COLUMNS.iter().map(show).collect()));
+            let show = |column: &Column| column.shown(estimates[column.measure], true);
+            rows.push(row(*cell, columns::in_table().map(show).collect()));
         }
         let base = &grid.configurations[0].name;
         text += "\nDifference to ";
@@ -87,14 +66,16 @@ fn footnote(grid: &Grid) -> String {
     format!("{intervals} Goodput: first token within {ttft:?} and {tpot:?} per token after it.\n")
 }
 
-fn shown(estimate: Estimate, column: &Column, is_difference: bool) -> String {
-    let Column { factor, digits, .. } = *column;
-    let mean = estimate.mean * factor;
-    let mean = if is_difference { format!("{mean:+.digits$}") } else { format!("{mean:.digits$}") };
-    match estimate.half_width {
-        Some(half_width) => format!("{mean} ±{:.digits$}", half_width * factor),
-        None => mean,
-    }
+/// Titles of the columns: only the first of a group names it.
+fn titles() -> Vec<String> {
+    let mut group = "";
+    let title = |column: &Column| {
+        let shown_group = if column.group == group { "" } else { column.group };
+        group = column.group;
+        let parts = [shown_group, column.name, column.unit];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    };
+    columns::in_table().map(title).collect()
 }
 
 /// Rows under each other: the first columns to the left, numbers to the right.
@@ -138,15 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_their_unit_and_interval() {
-        let check = |mean, half_width, is_difference, expected: &str| {
-            let estimate = Estimate { mean, half_width, n: 3 };
-            let column = column("goodput %", "goodput", 100.0, 1);
-            assert_eq!(shown(estimate, &column, is_difference), expected);
-        };
-        check(0.8767, Some(0.0123), false, "87.7 ±1.2");
-        check(0.8767, None, false, "87.7");
-        check(0.01, Some(0.02), true, "+1.0 ±2.0");
-        check(-0.01, None, true, "-1.0");
+    fn the_first_of_a_group_names_it() {
+        assert_eq!(titles()[..5], ["goodput %", "TTFT p50 s", "p90 s", "p99 s", "TPOT p50 ms"]);
     }
 }

@@ -13,7 +13,7 @@ mod estimate;
 pub use self::{
     course::{Course, MAX_ROWS, MAX_STEPS},
     distribution::{Distribution, SHARES, Spread},
-    estimate::Estimate,
+    estimate::{Estimate, half_width_factor},
 };
 
 /// What a request must reach to count as good.
@@ -129,6 +129,19 @@ pub fn differences(base: &[Summary], other: &[Summary]) -> BTreeMap<&'static str
         Estimate::of(pairs().map(|(base, other)| (measure.of)(other) - (measure.of)(base)))
     };
     MEASURES.iter().map(|measure| (measure.name, of(measure))).collect()
+}
+
+/// How much more of a measure `other` has than `base`, as a share of that, seed by seed. `None` where `base` has
+/// nothing.
+pub fn relative_difference(
+    measure: &Measure,
+    base: &[Summary],
+    other: &[Summary],
+) -> Option<Estimate> {
+    let pairs =
+        base.iter().zip(other).map(|(base, other)| ((measure.of)(base), (measure.of)(other)));
+    let has_all = pairs.clone().all(|(base, _)| base != 0.0);
+    has_all.then(|| Estimate::of(pairs.map(|(base, other)| (other - base) / base)))
 }
 
 // === impl Summary ===

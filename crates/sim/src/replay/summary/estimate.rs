@@ -19,10 +19,9 @@ impl Estimate {
             return Self::default();
         }
         let mean = values.clone().sum::<f64>() / n as f64;
-        let half_width = (n > 1).then(|| {
+        let half_width = half_width_factor(n).map(|factor| {
             let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
-            let variance = squares / (n - 1) as f64;
-            student_t(n - 1) * (variance / n as f64).sqrt()
+            factor * (squares / (n - 1) as f64).sqrt()
         });
         Self { mean, half_width, n }
     }
@@ -41,6 +40,11 @@ impl Estimate {
     pub fn is_clear(&self) -> bool {
         self.half_width.is_some_and(|half| self.mean.abs() > half)
     }
+}
+
+/// Half of the 95 % interval of a mean over the standard deviation of its `n` values; `None` for less than two.
+pub fn half_width_factor(n: usize) -> Option<f64> {
+    (n > 1).then(|| student_t(n - 1) / (n as f64).sqrt())
 }
 
 /// Quantiles 0.975 of Student's t for 1 to 30 degrees of freedom.

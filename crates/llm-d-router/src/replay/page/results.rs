@@ -1,0 +1,88 @@
+//! The table of results of one pool and load.
+
+use router_sim::replay::summary::{
+    Better, Estimate, Summary, differences, measure_named, over_seeds,
+};
+
+use super::{Panel, View};
+use crate::replay::columns::{self, Column};
+
+pub(super) fn table(view: &View<'_>, panel: &Panel<'_>) -> String {
+    let best: Vec<Vec<bool>> = columns::in_table().map(|column| bests(panel, column)).collect();
+    let row = |nth: usize, summaries: &[Summary]| {
+        let estimates = over_seeds(summaries);
+        let cell = |(column, best): (&Column, &Vec<bool>)| {
+            let estimate = estimates.get(column.measure).copied().unwrap_or_default();
+            let is_best = best.get(nth).copied().unwrap_or_default();
+            cell(column, estimate, is_best)
+        };
+        let cells: String = columns::in_table().zip(&best).map(cell).collect();
+        format!("<tr data-c=\"{nth}\"><th scope=\"row\">{}</th>{cells}</tr>\n", view.name(nth))
+    };
+    let rows: String =
+        panel.played.iter().enumerate().map(|(nth, played)| row(nth, &played.summaries)).collect();
+    let bold = match (panel.played.len(), view.n_seeds()) {
+        (1, _) => "",
+        (_, 1) => " Bold is the best of a column.",
+        _ => " Bold is the best of a column and what cannot be told from it.",
+    };
+    let intervals = if view.n_seeds() > 1 {
+        format!("Means of {} seeds, ± half of the 95 % interval.", view.n_seeds())
+    } else {
+        "One seed: how far chance has a hand in it cannot be told.".to_owned()
+    };
+    format!(
+        "<div class=\"scroll\" tabindex=\"0\"><table class=\"results\">{}<tbody>{rows}</tbody></table></div>\n\
+         <p class=\"note\">{intervals}{bold}</p>\n",
+        head()
+    )
+}
+
+/// Two lines: groups with their unit, and columns.
+fn head() -> String {
+    let columns: Vec<&Column> = columns::in_table().collect();
+    let mut groups = String::new();
+    let mut names = String::new();
+    for group in columns.chunk_by(|a, b| !a.group.is_empty() && a.group == b.group) {
+        let Some(first) = group.first() else { continue };
+        let unit = if first.unit.is_empty() { String::new() } else { format!(", {}", first.unit) };
+        if first.group.is_empty() {
+            groups += &format!("<th scope=\"col\" rowspan=\"2\">{}{unit}</th>", first.name);
+        } else {
+            let (n, title) = (group.len(), first.group);
+            groups += &format!("<th scope=\"colgroup\" colspan=\"{n}\">{title}{unit}</th>");
+            names.extend(group.iter().map(|c| format!("<th scope=\"col\">{}</th>", c.name)));
+        }
+    }
+    format!(
+        "<thead><tr><th scope=\"col\" rowspan=\"2\">configuration</th>{groups}</tr><tr>{names}</tr></thead>"
+    )
+}
+
+fn cell(column: &Column, estimate: Estimate, is_best: bool) -> String {
+    let shown = column.shown(Estimate { half_width: None, ..estimate }, false);
+    let interval = super::plus_minus(estimate, column.factor, column.digits);
+    let class = if is_best { " class=\"best\"" } else { "" };
+    format!("<td{class}>{shown}<small>{interval}</small></td>")
+}
+
+/// Which configurations have the best value of a column, or one that cannot be told from it.
+fn bests(panel: &Panel<'_>, column: &Column) -> Vec<bool> {
+    let none = vec![false; panel.played.len()];
+    let Some(measure) = measure_named(column.measure) else { return none };
+    let Some(better) = measure.better.filter(|_| panel.played.len() > 1) else { return none };
+    let sign = if better == Better::Higher { 1.0 } else { -1.0 };
+    let means: Vec<f64> = panel
+        .played
+        .iter()
+        .map(|played| sign * Estimate::of(played.summaries.iter().map(measure.of)).mean)
+        .collect();
+    let best = (0..means.len()).max_by(|&a, &b| means[a].total_cmp(&means[b]));
+    let Some(best) = best.and_then(|best| panel.played.get(best)) else { return none };
+    let is_best = |summaries: &[Summary]| {
+        let difference = differences(&best.summaries, summaries);
+        let difference = difference.get(column.measure).copied().unwrap_or_default();
+        difference.mean == 0.0 || (difference.half_width.is_some() && !difference.is_clear())
+    };
+    panel.played.iter().map(|played| is_best(&played.summaries)).collect()
+}

@@ -1,0 +1,224 @@
+use std::{sync::Arc, time::Duration};
+
+use router_core::Stamp;
+use router_framework::Registry;
+use router_sim::replay::{
+    outcome::{Choice, Fate, Outcome, RequestOutcome},
+    pool::Pool,
+    run::{Configuration, Options},
+    summary::{Goals, Summary},
+    trace::Trace,
+};
+use serde_json::Value;
+
+use super::*;
+use crate::replay::grid::{NamedPool, Requests};
+
+/// What a hostile file name could try.
+const HOSTILE: &str =
+    "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{data}}<!--";
+
+fn grid(configurations: &[&str], loads: &[f64], n_seeds: u64, n_servers: usize) -> Grid {
+    let configuration = |name: &&str| Configuration { name: (*name).to_owned(), text: None };
+    let pool = NamedPool {
+        name: format!("{n_servers} servers"),
+        pool: Arc::new(Pool::uniform(n_servers)),
+    };
+    Grid {
+        requests: Requests::Trace {
+            name: "a/b.jsonl".to_owned(),
+            trace: Arc::new(Trace::default()),
+        },
+        configurations: configurations.iter().map(configuration).collect(),
+        loads: loads.to_vec(),
+        pools: vec![pool],
+        seeds: (1..=n_seeds).collect(),
+        goals: Goals::default(),
+        options: Options::default(),
+        registry: Registry::new([]),
+    }
+}
+
+/// Results in which the time to the first token is what `ttft` says in seconds, of a configuration, load and
+/// seed by their places.
+fn results(grid: &Grid, ttft: impl Fn(usize, usize, usize) -> f64) -> Vec<Played> {
+    let summary = |cell: &crate::replay::grid::Cell, seed| {
+        run(&grid.pools[cell.pool].pool, ttft(cell.configuration, cell.load, seed), grid.goals)
+    };
+    let played = |cell: crate::replay::grid::Cell| Played {
+        cell,
+        summaries: (0..grid.seeds.len()).map(|seed| summary(&cell, seed)).collect(),
+    };
+    grid.cells().into_iter().map(played).collect()
+}
+
+/// A run of a hundred requests, one second apart, whose first tokens take up to 1.1 times as long.
+fn run(pool: &Pool, ttft: f64, goals: Goals) -> Summary {
+    let stamp = |seconds: f64| Stamp::from_nanos((seconds * 1e9) as u64);
+    let request = |nth: u32| {
+        let arrived = f64::from(nth);
+        let first_token = arrived + ttft * (1.0 + f64::from(nth) / 1_000.0);
+        RequestOutcome {
+            fate: Fate::Served,
+            server: Some(nth % pool.servers.len() as u32),
+            choice: Some(if nth < 60 { Choice::LongestPrefix } else { Choice::LeastLoaded }),
+            arrived: stamp(arrived),
+            sent: Some(stamp(arrived)),
+            first_token: Some(stamp(first_token)),
+            ended: stamp(first_token + 2.0),
+            prompt_tokens: 1_000,
+            cached_tokens: 500,
+            output_tokens: 101,
+            n_attempts: 1,
+        }
+    };
+    let outcome = Outcome {
+        requests: (0..100).map(request).collect(),
+        servers: pool.servers.iter().map(|kind| Arc::clone(&kind.name)).collect(),
+        decisions: 0,
+        ended: stamp(110.0),
+    };
+    Summary::of(&outcome, goals)
+}
+
+/// Seeds that differ by a tenth of a second.
+fn page(configurations: &[&str], loads: &[f64], n_seeds: u64, ttfts: &[f64]) -> String {
+    let grid = grid(configurations, loads, n_seeds, 8);
+    let results = results(&grid, |configuration, _, seed| ttfts[configuration] + 0.1 * seed as f64);
+    of(&grid, &results).unwrap()
+}
+
+/// The data of the page, as the script gets it.
+fn data_of(page: &str) -> Value {
+    let (_, data) = page.split_once("<script type=\"application/json\" id=\"data\">").unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    serde_json::from_str(data).unwrap()
+}
+
+#[test]
+fn the_page_has_all_its_parts_and_loads_nothing() {
+    let page = page(&["go-default", "mine.yaml"], &[0.8, 1.2], 3, &[2.0, 1.0]);
+    let n_of = |part: &str| page.matches(part).count();
+    assert_eq!(n_of("<section class=\"panel\""), 2);
+    assert_eq!(n_of("<table class=\"results\">"), 2);
+    // Two curves, a bar, and two maps of two configurations for each load; three plots over load.
+    assert_eq!(n_of("<figure"), 2 * (3 + 4) + 3);
+    for part in
+        ["Time to first token", "Why this server?", "Over load", "TTFT p90", "id=\"compare\""]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    for foreign in ["http://", "https://", "src=", "@import", "url(", "{{", "NaN", "inf"] {
+        assert!(!page.replace("http-equiv", "").contains(foreign), "{foreign}");
+    }
+}
+
+#[test]
+fn the_script_gets_what_it_takes_differences_from() {
+    let data = data_of(&page(&["go-default", "mine.yaml"], &[1.0], 3, &[2.0, 1.0]));
+    assert_eq!(data["configurations"], serde_json::json!(["go-default", "mine.yaml"]));
+    let at = data["measures"].as_array().unwrap().iter().position(|m| m["name"] == "TTFT p50");
+    let cells = data["cells"].as_array().unwrap();
+    let values = |nth: usize| cells[nth]["values"][at.unwrap()].as_array().unwrap();
+    assert_eq!((cells.len(), values(0).len()), (2, 3));
+    for (a, b) in values(0).iter().zip(values(1)) {
+        assert!((b.as_f64().unwrap() - a.as_f64().unwrap() + 1.049_5).abs() < 1e-3, "{a} {b}");
+    }
+    // Student's t with two degrees of freedom, for three values.
+    let factor = data["half_width_factor"].as_f64().unwrap();
+    assert!((factor - 4.303 / 3_f64.sqrt()).abs() < 1e-9);
+}
+
+#[test]
+fn names_cannot_break_out() {
+    let mut grid = grid(&[HOSTILE, "other"], &[1.0, 2.0], 2, 8);
+    let mut pool = Pool::uniform(2);
+    pool.servers.iter_mut().for_each(|server| server.name = HOSTILE.into());
+    let named = |pool: &Pool| NamedPool { name: HOSTILE.to_owned(), pool: Arc::new(pool.clone()) };
+    grid.pools = vec![named(&pool), named(&pool)];
+    let requests = [
+        Requests::Trace { name: HOSTILE.to_owned(), trace: Arc::new(Trace::default()) },
+        Requests::Workload {
+            name: HOSTILE.to_owned(),
+            duration: Duration::from_secs(1),
+            limit: usize::MAX,
+        },
+    ];
+    for requests in requests {
+        grid.requests = requests;
+        let results = results(&grid, |configuration, _, _| 1.0 + configuration as f64);
+        let page = of(&grid, &results).unwrap();
+        assert_eq!(page.matches("<script").count(), 2);
+        assert_eq!(page.matches("</script").count(), 2);
+        assert!(!page.contains("<img") && !page.contains("<!--"));
+        assert!(page.contains("&lt;img src=x"));
+        let name = data_of(&page)["configurations"][0].as_str().unwrap().to_owned();
+        assert!(name.ends_with("img src=x onerror=alert(2)>{{data}}<!--"), "{name}");
+    }
+}
+
+#[test]
+fn the_verdict_says_who_did_best_and_how_sure_that_is() {
+    let check = |n_seeds, ttfts: &[f64], said: &[&str]| {
+        let names = ["go-default", "mine", "third"];
+        let page = page(&names[..ttfts.len()], &[1.0], n_seeds, ttfts);
+        let (_, verdict) = page.split_once("<p class=\"headline\">").unwrap();
+        let (verdict, _) = verdict.split_once("<details").unwrap();
+        for said in said {
+            assert!(verdict.contains(said), "{said:?} is missing in {verdict}");
+        }
+    };
+    check(
+        3,
+        &[2.0, 1.0],
+        &["<b>mine</b> did best", "against go-default", "Clearly better.", "TTFT p90 −48 % (±"],
+    );
+    check(
+        3,
+        &[1.0, 2.0, 3.0],
+        &["<b>go-default</b> did best", "against mine", "Clearly better than every"],
+    );
+    // As good as equal.
+    check(3, &[1.002, 1.0], &["<b>mine</b> did best", "Not clearly better than go-default"]);
+    // All of its requests are too late for the goal.
+    check(3, &[9.0, 2.0], &["goodput +100.0 points"]);
+    check(1, &[2.0, 1.0], &["One seed was played", "may be chance"]);
+    check(3, &[1.0], &["How <b>go-default</b> did", "goodput 100.0 %"]);
+}
+
+#[test]
+fn one_seed_has_no_intervals() {
+    let page = page(&["a", "b"], &[1.0, 2.0], 1, &[2.0, 1.0]);
+    assert!(page.contains("One seed: how far chance has a hand in it cannot be told."));
+    assert!(!page.contains("class=\"band\"") && !page.contains("class=\"whisker\""));
+    assert!(data_of(&page)["half_width_factor"].is_null());
+}
+
+#[test]
+fn a_page_of_many_runs_stays_small() {
+    let names: Vec<String> = (0..24).map(|nth| format!("configuration-{nth}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let grid = grid(&names, &[0.5, 0.8, 1.0, 1.2], 1, 300);
+    let summary = run(&grid.pools[0].pool, 2.0, grid.goals);
+    let played = |cell| Played { cell, summaries: vec![summary.clone(); 3] };
+    let results: Vec<Played> = grid.cells().into_iter().map(played).collect();
+    let page = of(&grid, &results).unwrap();
+    assert!(page.len() < 8 << 20, "{} bytes", page.len());
+}
+
+#[test]
+fn long_paths_are_shown_by_their_end() {
+    assert_eq!(short_names(&["a/x.yaml", "b/y.yaml", "sticky"]), ["x.yaml", "y.yaml", "sticky"]);
+    assert_eq!(short_names(&["a/x.yaml", "b/x.yaml"]), ["a/x.yaml", "b/x.yaml"]);
+    let long = "long/".repeat(20) + "é.yaml";
+    let short = short(&long);
+    assert!(short.chars().count() == MAX_NAME && short.ends_with("é.yaml"), "{short}");
+}
+
+#[test]
+fn words_for_numbers() {
+    assert_eq!([0, 999, 12_031, 1_000_000].map(thousands), ["0", "999", "12,031", "1,000,000"]);
+    assert_eq!(counted(1, "seed"), "1 seed");
+    assert_eq!(listed(&["a", "b", "c"]), "a, b and c");
+    assert_eq!(fill("{{a}}-{{b}}{{", &[("a", "{{b}}"), ("b", "x")]), "{{b}}-x{{");
+}

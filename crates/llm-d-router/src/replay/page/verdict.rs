@@ -1,0 +1,197 @@
+//! What came out, in plain words: which configuration did best at which load, and how sure that is.
+
+use router_sim::replay::summary::{Estimate, Summary, measure_named, relative_difference};
+
+use super::{Panel, View, counted, listed, plus_minus};
+
+/// Goodputs that differ by less are as good as equal: nobody picks a policy for one request in two hundred.
+const EQUAL_GOODPUT: f64 = 0.005;
+/// The same for relative differences of times.
+const EQUAL_TIME: f64 = 0.01;
+
+/// Who did best in a panel. Numbers are those of configurations.
+struct Winner {
+    best: usize,
+    /// Those that are not clearly worse.
+    rivals: Vec<usize>,
+}
+
+/// The verdict as HTML: one sentence on all, and a line for each pool and load.
+pub(super) fn of(view: &View<'_>) -> String {
+    let lines: String = view.panels.iter().map(|panel| line(view, panel)).collect();
+    let warning = if view.n_seeds() == 1 {
+        "<p class=\"warning\"><b>One seed was played</b>: chance has a hand in every difference below. \
+         Play several (<code>--seeds 5</code>) before you decide.</p>"
+    } else {
+        ""
+    };
+    format!(
+        "<p class=\"headline\">{}</p>{warning}<ul class=\"verdict\">{lines}</ul>",
+        headline(view)
+    )
+}
+
+/// The configuration that did best most often.
+pub(super) fn champion(view: &View<'_>) -> usize {
+    counts(view).first().map_or(0, |(_, nth)| *nth)
+}
+
+/// How often each configuration did best, most often first; those that never did are left out.
+fn counts(view: &View<'_>) -> Vec<(usize, usize)> {
+    let winners: Vec<usize> = view.panels.iter().map(|panel| Winner::of(panel).best).collect();
+    let mut counts: Vec<(usize, usize)> = (0..view.names.len())
+        .map(|nth| (winners.iter().filter(|&&best| best == nth).count(), nth))
+        .filter(|(count, _)| *count > 0)
+        .collect();
+    counts.sort_by_key(|(count, nth)| (std::cmp::Reverse(*count), *nth));
+    counts
+}
+
+fn headline(view: &View<'_>) -> String {
+    if view.names.len() == 1 {
+        let name = view.name(0);
+        return format!(
+            "How <b>{name}</b> did; give another <code>--config</code> to compare it with."
+        );
+    }
+    let (counts, n_panels) = (counts(view), view.panels.len());
+    match &counts[..] {
+        [(_, best)] if n_panels == 1 => format!("<b>{}</b> did best.", view.name(*best)),
+        [(_, best)] => format!("<b>{}</b> did best in all {n_panels} cases.", view.name(*best)),
+        _ => {
+            let parts: Vec<String> = counts
+                .iter()
+                .map(|(count, nth)| format!("<b>{}</b> in {count}", view.name(*nth)))
+                .collect();
+            format!("Of {}, {} did best.", counted(n_panels, "case"), listed(&parts))
+        }
+    }
+}
+
+fn line(view: &View<'_>, panel: &Panel<'_>) -> String {
+    let title = super::html(&view.title(panel));
+    let sentence = if view.names.len() == 1 {
+        alone(panel)
+    } else {
+        compared(view, panel, &Winner::of(panel))
+    };
+    format!("<li><b>{title}:</b> {sentence}</li>")
+}
+
+/// One configuration and nothing to compare it with.
+fn alone(panel: &Panel<'_>) -> String {
+    let Some(played) = panel.played.first() else { return String::new() };
+    let of = |name| estimate(&played.summaries, name);
+    let (goodput, ttft) = (of("goodput"), of("ttft_p90"));
+    format!(
+        "goodput {:.1} %{}, TTFT p90 {:.2} s{}.",
+        goodput.mean * 100.0,
+        plus_minus(goodput, 100.0, 1),
+        ttft.mean,
+        plus_minus(ttft, 1.0, 2)
+    )
+}
+
+fn compared(view: &View<'_>, panel: &Panel<'_>, winner: &Winner) -> String {
+    let Winner { best, rivals } = winner;
+    // Against the first, with which all are compared; the first itself against the next best.
+    let other = if *best == 0 { next_best(panel, *best) } else { 0 };
+    let (Some(won), Some(base)) = (panel.played.get(*best), panel.played.get(other)) else {
+        return String::new();
+    };
+    let certainty = if view.n_seeds() == 1 {
+        "With one seed that may be chance.".to_owned()
+    } else if rivals.is_empty() {
+        let others = if view.names.len() > 2 { "than every other one" } else { "" };
+        format!("Clearly better {others}").trim().to_owned() + "."
+    } else {
+        let names: Vec<String> = rivals.iter().map(|&rival| view.name(rival)).collect();
+        format!("Not clearly better than {}.", listed(&names))
+    };
+    format!(
+        "<b>{}</b> with {} against {}. {certainty}",
+        view.name(*best),
+        advantage(&base.summaries, &won.summaries),
+        view.name(other)
+    )
+}
+
+/// `TTFT p90 −34 % (±5) and goodput +2.1 points (±0.4)`.
+fn advantage(base: &[Summary], won: &[Summary]) -> String {
+    let goodput = difference(base, won, "goodput");
+    let goodput = format!(
+        "goodput {} points{}",
+        signed(goodput.mean * 100.0, 1),
+        interval(goodput, 100.0, 1)
+    );
+    match measure_named("ttft_p90").and_then(|measure| relative_difference(measure, base, won)) {
+        Some(ttft) => format!(
+            "TTFT p90 {} %{} and {goodput}",
+            signed(ttft.mean * 100.0, 0),
+            interval(ttft, 100.0, 0)
+        ),
+        None => goodput,
+    }
+}
+
+/// With a true minus, which is as wide as a plus.
+fn signed(value: f64, digits: usize) -> String {
+    format!("{value:+.digits$}").replace('-', "−")
+}
+
+fn interval(estimate: Estimate, factor: f64, digits: usize) -> String {
+    let shown = |half_width: f64| format!(" (±{:.digits$})", half_width * factor);
+    estimate.half_width.map(shown).unwrap_or_default()
+}
+
+fn estimate(summaries: &[Summary], name: &str) -> Estimate {
+    let measure = measure_named(name);
+    measure.map(|m| Estimate::of(summaries.iter().map(m.of))).unwrap_or_default()
+}
+
+fn difference(base: &[Summary], other: &[Summary], name: &str) -> Estimate {
+    let Some(measure) = measure_named(name) else { return Estimate::default() };
+    let pairs = base.iter().zip(other);
+    Estimate::of(pairs.map(|(base, other)| (measure.of)(other) - (measure.of)(base)))
+}
+
+/// The best of all but one.
+fn next_best(panel: &Panel<'_>, best: usize) -> usize {
+    let others: Vec<usize> = (0..panel.played.len()).filter(|&nth| nth != best).collect();
+    best_of(panel, &others).unwrap_or_default()
+}
+
+/// Of those whose goodput cannot be told from the highest, the one with the lowest TTFT p90.
+fn best_of(panel: &Panel<'_>, among: &[usize]) -> Option<usize> {
+    let summaries = |nth: usize| panel.played.get(nth).map_or(&[][..], |p| &p.summaries[..]);
+    let mean = |nth: usize, name| estimate(summaries(nth), name).mean;
+    let highest =
+        *among.iter().max_by(|&&a, &&b| mean(a, "goodput").total_cmp(&mean(b, "goodput")))?;
+    let is_near = |nth: usize| {
+        let lost = difference(summaries(nth), summaries(highest), "goodput");
+        lost.mean <= EQUAL_GOODPUT || (lost.half_width.is_some() && !lost.is_clear())
+    };
+    let near = among.iter().copied().filter(|&nth| is_near(nth));
+    near.min_by(|&a, &b| mean(a, "ttft_p90").total_cmp(&mean(b, "ttft_p90")))
+}
+
+// === impl Winner ===
+
+impl Winner {
+    fn of(panel: &Panel<'_>) -> Self {
+        let all: Vec<usize> = (0..panel.played.len()).collect();
+        let best = best_of(panel, &all).unwrap_or_default();
+        let Some(won) = panel.played.get(best) else { return Self { best, rivals: Vec::new() } };
+        let is_rival = |&nth: &usize| {
+            let Some(played) = panel.played.get(nth).filter(|_| nth != best) else { return false };
+            let lost = difference(&played.summaries, &won.summaries, "goodput");
+            let measure = measure_named("ttft_p90");
+            let later =
+                measure.and_then(|m| relative_difference(m, &won.summaries, &played.summaries));
+            let is_later = later.is_some_and(|later| later.is_clear() && later.mean > EQUAL_TIME);
+            let has_less = lost.is_clear() && lost.mean > EQUAL_GOODPUT;
+            !has_less && !is_later
+        };
+        Self { best, rivals: all.iter().copied().filter(is_rival).collect() }
+    }
+}

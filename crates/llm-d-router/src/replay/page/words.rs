@@ -1,0 +1,62 @@
+//! What the words of the page mean.
+
+use super::{choices, html};
+use crate::replay::grid::{Grid, Requests};
+
+pub(super) fn of(grid: &Grid) -> String {
+    let load = match grid.requests {
+        Requests::Trace { .. } => {
+            "the factor by which requests of the trace come faster than they were recorded; think times stay"
+        }
+        Requests::Workload { .. } => {
+            "the share of what the servers could do at best, estimated; sessions that outgrow the caches are past \
+             capacity well below 1"
+        }
+    };
+    let goals = format!(
+        "requests whose first token came within {:?} and whose tokens after it took {:?} each at most, of all \
+         requests; one that was refused counts against it",
+        grid.goals.ttft, grid.goals.tpot
+    );
+    let words = [
+        ("goodput", goals.as_str()),
+        ("TTFT", "time from a request's arrival to its first token, of requests that were served"),
+        ("TPOT", "time per token after the first, of requests that were served"),
+        ("p50, p90, p99", "half, 90 % and 99 % of the requests were at most that slow"),
+        (
+            "cached",
+            "prompt tokens that a server had in its prefix cache, of all of requests that were served",
+        ),
+        ("max/mean", "requests of the server that got most, over the mean of all: 1 is even"),
+        (
+            "unserved",
+            "requests that the router refused, that no server took, or whose server went away",
+        ),
+        ("load", load),
+        (
+            "±",
+            "half of the 95 % interval over the seeds, by Student's t; a seed moves arrivals, draws made-up \
+             requests anew, and breaks ties another way",
+        ),
+        (
+            "did best",
+            "the lowest TTFT p90 of those whose goodput is within half a point of the highest or cannot be told \
+             from it",
+        ),
+        (
+            "clearly",
+            "the 95 % interval of the difference in goodput or TTFT p90, seed by seed, does not contain zero",
+        ),
+    ];
+    let words: String = words
+        .iter()
+        .map(|(word, about)| format!("<dt>{word}</dt><dd>{}</dd>", html(about)))
+        .collect();
+    format!(
+        "<dl>{words}</dl><h3>Why this server?</h3>\
+        <p>How the chosen server stood among all that listened, by what was true at that moment. \
+        The prefix counts what a server had cached of the prompt or was just computing, in whole blocks; the load counts its requests. \
+        Who shares the first place has it.</p><dl>{}</dl>",
+        choices::words()
+    )
+}
