@@ -1,7 +1,7 @@
 //! Load generators, comparison floors and the suite that holds the router to its budgets.
 //!
-//! Everything here speaks to the router from outside, over its sockets, as Envoy, a client or a model
-//! server would; nothing here knows the router's code.
+//! All but what replays speaks to the router from outside, over its sockets, as Envoy, a client or a
+//! model server would, and knows nothing of the router's code.
 //!
 //! | module | what it is |
 //! | --- | --- |
@@ -10,6 +10,7 @@
 //! | [`http`] | an HTTP client, a model server that only answers, and a bare reverse proxy |
 //! | [`payload`] | chat-completion bodies of a given size, and answers |
 //! | [`suite`] | scenarios, budgets, and the run that prints one beside the other |
+//! | [`live`] | a stretch of a trace through the real Envoy in real time, beside the same in replay |
 //! | [`soak`] | very many requests that are left at every stage, and the check that nothing stays |
 //! | [`procfs`] | CPU time and memory of another process |
 //!
@@ -18,6 +19,7 @@
 
 pub mod extproc;
 pub mod http;
+pub mod live;
 pub mod load;
 pub mod payload;
 pub mod procfs;

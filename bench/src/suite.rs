@@ -27,7 +27,8 @@ pub use figure::{Figure, median};
 pub use measure::{Contender, interleave};
 pub use programs::{Bench, Programs, picker_args, proxy_args};
 pub(crate) use programs::{free_ports, is_serving};
-pub use results::Row;
+pub use results::{Machine, Row};
+pub(crate) use results::{commit, date};
 pub use scenario::{Scenario, Scenarios};
 pub use table::Table;
 

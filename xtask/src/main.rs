@@ -48,6 +48,9 @@ enum Task {
     /// Send many requests, with failures injected, through the release build and check that
     /// nothing leaks.
     Soak(measure::SoakArgs),
+    /// Play a stretch of a trace in real time through the real Envoy, and in replay, and check that both rank
+    /// the configurations alike.
+    Live(measure::LiveArgs),
     /// Regenerate the committed Rust code of the gRPC messages.
     Codegen(CodegenArgs),
     /// Explore the parsers of foreign bytes with mutated inputs, starting from fuzz/corpus.
@@ -83,6 +86,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Tidy(args) => tidy::run(&args),
         Task::Bench(args) => measure::bench(&args),
         Task::Soak(args) => measure::soak(&args),
+        Task::Live(args) => measure::live(&args),
         Task::Codegen(args) => codegen::run(args.check),
         Task::Fuzz(args) => fuzz::run(&args),
     }

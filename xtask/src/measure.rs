@@ -1,4 +1,4 @@
-//! `cargo xtask bench` and `cargo xtask soak`: the release build under load.
+//! `cargo xtask bench`, `soak` and `live`: the release build under load.
 
 use anyhow::bail;
 
@@ -22,6 +22,25 @@ pub(crate) struct SoakArgs {
     /// Handed to the soak program as they are; `-- --help` lists them.
     #[arg(last = true)]
     soak: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct LiveArgs {
+    /// How long requests are sent, in real time.
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// How many times faster than in the trace requests come.
+    #[arg(long, default_value_t = 1.3)]
+    load: f64,
+    /// Minute of the trace to begin with.
+    #[arg(long, default_value_t = 0.0)]
+    from: f64,
+    /// Simulated servers of each configuration.
+    #[arg(long, default_value_t = 8)]
+    servers: u16,
+    /// Handed to the program as they are; `-- --help` lists them.
+    #[arg(last = true)]
+    live: Vec<String>,
 }
 
 /// Builds the router and the suite with optimization and runs the suite.
@@ -49,6 +68,21 @@ pub(crate) fn soak(args: &SoakArgs) -> anyhow::Result<()> {
         .arg("--router")
         .arg(paths::release_router());
     command::run(&format!("soak with {} requests", args.requests), soak.args(&args.soak))
+}
+
+/// Builds the router and the live program with optimization and plays the stretch.
+pub(crate) fn live(args: &LiveArgs) -> anyhow::Result<()> {
+    setup::run(&setup::Args::default())?;
+    build_release()?;
+    let LiveArgs { minutes, load, from, servers, live: rest } = args;
+    let mut live = std::process::Command::new(paths::cargo_target().join("release/live"));
+    live.arg("--router").arg(paths::release_router()).arg("--envoy").arg(paths::envoy());
+    live.args(["--out", "bench/results"]);
+    for (flag, value) in [("--minutes", minutes), ("--load", load), ("--from", from)] {
+        live.arg(flag).arg(value.to_string());
+    }
+    live.args(["--servers", &servers.to_string()]);
+    command::run("live run and replay", live.args(rest))
 }
 
 /// Builds the router and all measuring programs, since a suite starts several of them.

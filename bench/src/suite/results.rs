@@ -1,5 +1,6 @@
 //! The row that a run leaves behind: one line of JSON in `<date>.json`.
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -31,10 +32,11 @@ pub struct Row {
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Machine {
-    cpu: String,
-    n_cores: usize,
-    kernel: String,
+/// What the figures were measured on.
+pub struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) n_cores: usize,
+    pub(crate) kernel: String,
 }
 
 impl Row {
@@ -72,7 +74,7 @@ impl Row {
 }
 
 impl Machine {
-    fn here() -> Self {
+    pub(crate) fn here() -> Self {
         let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model =
             cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -85,7 +87,8 @@ impl Machine {
     }
 }
 
-fn commit() -> String {
+/// Of the checkout in the current folder; empty outside one.
+pub(crate) fn commit() -> String {
     let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
     let output = output.ok().filter(|output| output.status.success());
     output.map_or_else(String::new, |output| {
@@ -94,7 +97,7 @@ fn commit() -> String {
 }
 
 /// The UTC date of a number of seconds since 1970.
-fn date(seconds: u64) -> String {
+pub(crate) fn date(seconds: u64) -> String {
     // Counted from 1 March of year 0, leap days come last and every 400 years are alike.
     let days = seconds / SECONDS_PER_DAY + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -106,6 +109,12 @@ fn date(seconds: u64) -> String {
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}")
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} cores)", self.cpu, self.n_cores)
+    }
 }
 
 #[cfg(test)]

@@ -4,4 +4,5 @@
 mod args;
 mod extproc;
 mod http;
+mod live;
 mod suite;

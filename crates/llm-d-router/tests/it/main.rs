@@ -9,6 +9,7 @@ mod decisions;
 mod envoy;
 mod estimated_ttft;
 mod flags;
+mod live;
 mod metrics_page;
 mod replay;
 mod serve;
