@@ -7,7 +7,7 @@ use super::Finding;
 use crate::command;
 
 const BOTTOM: &[&str] = &["router-core", "router-rt", "router-proto", "router-telemetry"];
-const BELOW_FRAMEWORK: &[&str] = &["router-wire", "router-kvcache"];
+const BELOW_FRAMEWORK: &[&str] = &["router-wire", "router-kvcache", "router-flow"];
 const ENGINE_AND_BELOW: &[&str] = &["router-engine", "router-framework"];
 
 /// What a crate may use, lowest crate first. A crate that is not here is a finding: decide its place.
@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("router-rt", &[&["router-core"]]),
     ("router-wire", &[&["router-core"]]),
     ("router-kvcache", &[&["router-core"]]),
+    ("router-flow", &[&["router-core"]]),
     ("router-net", &[&["router-core", "router-rt", "router-telemetry"]]),
     ("router-framework", &[&["router-core", "router-rt", "router-telemetry"], BELOW_FRAMEWORK]),
     (
@@ -57,6 +58,7 @@ const ALL_LIBRARIES: &[&str] = &[
     "router-telemetry",
     "router-wire",
     "router-kvcache",
+    "router-flow",
     "router-net",
     "router-framework",
     "router-plugins",
@@ -82,6 +84,7 @@ const KEPT_OUT: &[(&str, &[&str])] = &[
     ("router-core", &["tokio", "hyper", "tonic", "serde", "serde_json"]),
     ("router-wire", &["tokio", "hyper", "tonic", "serde_json"]),
     ("router-kvcache", &["tokio", "hyper", "tonic", "serde_json"]),
+    ("router-flow", &["tokio", "hyper", "tonic", "serde", "serde_json", "parking_lot"]),
     ("router-proto", &["tokio", "hyper"]),
     ("router-framework", &["tokio", "hyper", "hyper-util", "tonic", "rustls"]),
     ("router-plugins", &["tokio", "hyper", "hyper-util", "tonic", "rustls"]),

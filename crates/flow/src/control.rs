@@ -1,0 +1,324 @@
+//! The flow controller: what happens comes in, what has to be done about it goes out.
+
+mod dispatch;
+mod look;
+mod upkeep;
+
+use std::time::Duration;
+
+use router_core::Stamp;
+
+use crate::{
+    band::{BandKey, Bands},
+    config::Config,
+    expiry::Expiry,
+    idle::IdleFlows,
+    outcome::{Effect, Limit, Refusal},
+    policy::{Arrival, UsageLimit, Victim},
+    pool::{InFlight, PoolSignal, PoolState},
+    reclaim::Reclaim,
+    request::{Ask, Entry, Phase, Requests, State, Ticket, Usage, Waiting},
+    trickle::Earned,
+};
+
+/// All queues and everything that is decided about them.
+///
+/// Every event takes the time at which it happens, which should not fall (a time before the last one counts
+/// as the last one), and adds to `effects` what the driver has to do, in that order. `T` is what the driver
+/// needs to find its request again; it is cloned, so make it a small handle.
+///
+/// All events take `O(log n)` for one request; one that lets several go or refuses several, as much for
+/// each.
+pub struct FlowControl<T> {
+    config: Config,
+    requests: Requests<T>,
+    bands: Bands,
+    n_waiting: u64,
+    bytes: u64,
+    pool: PoolState,
+    limits: Box<dyn UsageLimit>,
+    /// One per band, by its position.
+    ceilings: Vec<f64>,
+    expiry: Expiry,
+    idle: IdleFlows,
+    earned: Earned,
+    reclaim: Reclaim,
+    /// When time alone may let somebody go.
+    retry_at: Option<Stamp>,
+    /// Somebody waits because their ceiling is reached.
+    has_demand: bool,
+    now: Stamp,
+    /// Requests that arrived.
+    seq: u64,
+    /// Requests that were let go.
+    turn: u64,
+    is_stopped: bool,
+}
+
+impl<T: Clone> FlowControl<T> {
+    /// Nothing goes before the first [`signal`](Self::signal): until then the pool counts as empty.
+    pub fn new(config: Config) -> Self {
+        Self {
+            requests: Requests::new(),
+            bands: Bands::new(&config, Stamp::ORIGIN),
+            n_waiting: 0,
+            bytes: 0,
+            pool: PoolState::new(),
+            limits: config.usage_limit.start(),
+            ceilings: Vec::new(),
+            expiry: Expiry::default(),
+            idle: IdleFlows::default(),
+            earned: Earned::default(),
+            reclaim: Reclaim::default(),
+            retry_at: None,
+            has_demand: false,
+            now: Stamp::ORIGIN,
+            seq: 0,
+            turn: 0,
+            is_stopped: false,
+            config,
+        }
+    }
+
+    /// A request wants to go. It waits, goes at once or is refused at once; the effects say which.
+    pub fn arrive(
+        &mut self,
+        now: Stamp,
+        ask: Ask,
+        payload: T,
+        effects: &mut Vec<Effect<T>>,
+    ) -> Ticket {
+        let now = self.begin(now, effects);
+        self.seq += 1;
+        let ticket = Ticket { seq: self.seq, at: self.requests.next_place() };
+        let band = self.bands.for_priority(&self.config, ask.priority, now);
+        match self.refusal(band, ask.bytes) {
+            Some(refusal) => {
+                let drop = self.refuse(now, ticket, payload, band, Duration::ZERO, refusal);
+                effects.push(drop);
+            }
+            None => {
+                self.enqueue(now, band, &ask, payload);
+                self.dispatch_all(now, effects);
+            }
+        }
+        ticket
+    }
+
+    /// The client of a request that waits went away. Gives whether it waited; one that runs is
+    /// [`finished`](Self::finished).
+    pub fn cancel(&mut self, now: Stamp, ticket: Ticket, effects: &mut Vec<Effect<T>>) -> bool {
+        let now = self.begin(now, effects);
+        let waits = |entry: &Entry<T>| matches!(entry.state, State::Waiting(_));
+        let is_waiting = self.requests.find(ticket).is_some_and(waits);
+        if is_waiting {
+            self.drop_waiting(now, ticket.at, Refusal::EvictedContextCancelled, effects);
+        }
+        is_waiting
+    }
+
+    /// What is known of the pool has changed.
+    pub fn signal(&mut self, now: Stamp, signal: PoolSignal, effects: &mut Vec<Effect<T>>) {
+        let now = self.begin(now, effects);
+        self.pool.set_signal(now, signal);
+        self.dispatch_all(now, effects);
+    }
+
+    /// An endpoint knows of the request now, so that signals taken from here on have it in them.
+    pub fn placed(&mut self, now: Stamp, ticket: Ticket) {
+        let now = now.max(self.now);
+        let Some(Entry { band, cost, state: State::Running(running), .. }) =
+            self.requests.find_mut(ticket)
+        else {
+            return;
+        };
+        if running.phase != Phase::Unplaced {
+            return;
+        }
+        running.phase = Phase::Prefill;
+        self.pool.placed(now, cost);
+        if let (Some(eviction), Some(band)) = (&self.config.eviction, self.bands.get(*band)) {
+            let (priority, dispatched) = (band.priority, running.dispatched);
+            let victim = Victim { priority, dispatched, cost: *cost };
+            running.evictable = self.reclaim.placed(eviction, ticket, &victim);
+        }
+    }
+
+    /// The first token of the request's answer came: its prompt is computed.
+    pub fn prefilled(&mut self, now: Stamp, ticket: Ticket, effects: &mut Vec<Effect<T>>) {
+        let Some(Entry { cost, state: State::Running(running), .. }) =
+            self.requests.find_mut(ticket)
+        else {
+            return;
+        };
+        if running.phase != Phase::Prefill {
+            return;
+        }
+        running.phase = Phase::Decode;
+        let cost = *cost;
+        let now = self.begin(now, effects);
+        self.pool.prefilled(now, &cost);
+        self.dispatch_all(now, effects);
+    }
+
+    /// A request that was let go has ended, whatever ended it. `used` is what it took, where that is known.
+    /// Gives whether it ran.
+    pub fn finished(
+        &mut self,
+        now: Stamp,
+        ticket: Ticket,
+        used: Option<Usage>,
+        effects: &mut Vec<Effect<T>>,
+    ) -> bool {
+        let Some(&Entry {
+            band: band_key,
+            flow: flow_key,
+            cost,
+            state: State::Running(running),
+            ..
+        }) = self.requests.find(ticket)
+        else {
+            return false;
+        };
+        let now = self.begin(now, effects);
+        self.requests.remove(ticket.at);
+        match running.phase {
+            Phase::Unplaced => self.pool.unplaced_ended(&cost),
+            Phase::Prefill => {
+                self.pool.prefilled(now, &cost);
+                self.pool.ended(now, &cost);
+            }
+            Phase::Decode => self.pool.ended(now, &cost),
+        }
+        if let Some(band) = self.bands.get_mut(band_key) {
+            if let Some(eviction) = &self.config.eviction {
+                let rank = running.evictable;
+                self.reclaim.ended(now, eviction, ticket, band.priority, rank);
+            }
+            if let Some(flow) = band.flow_mut(flow_key) {
+                flow.n_running -= 1;
+                let service = used.map_or_else(|| cost.service(), |used| used.service());
+                flow.service = flow.service.saturating_add(service);
+            }
+            band.fairness().settled(now, flow_key, &cost, used.as_ref());
+        }
+        self.rest_if_idle(now, band_key, flow_key, effects);
+        self.dispatch_all(now, effects);
+        true
+    }
+
+    /// Time has passed; call this when [`next_deadline`](Self::next_deadline) has come.
+    pub fn wake(&mut self, now: Stamp, effects: &mut Vec<Effect<T>>) {
+        let now = self.begin(now, effects);
+        if let Some(eviction) = &self.config.eviction {
+            self.reclaim.time_out(now, eviction);
+        }
+        self.collect(now, effects);
+        self.dispatch_all(now, effects);
+    }
+
+    /// Bands of these priorities exist from now on, besides those that are configured; others go when nobody
+    /// has used them for a while.
+    pub fn provision(&mut self, now: Stamp, priorities: &[i32], effects: &mut Vec<Effect<T>>) {
+        let now = self.begin(now, effects);
+        self.set_wanted(now, priorities);
+        self.dispatch_all(now, effects);
+    }
+
+    /// The end: everybody who waits is told to come again elsewhere, and so is everybody who comes later.
+    /// What runs goes on.
+    pub fn shut_down(&mut self, now: Stamp, effects: &mut Vec<Effect<T>>) {
+        let now = self.begin(now, effects);
+        self.is_stopped = true;
+        while let Some(at) = self.requests.oldest() {
+            self.drop_waiting(now, at, Refusal::EvictedOther, effects);
+        }
+    }
+
+    /// When [`wake`](Self::wake) has to be called, if nothing else happens before; `None` while time alone
+    /// changes nothing.
+    pub fn next_deadline(&self) -> Option<Stamp> {
+        let eviction = self.config.eviction.as_ref();
+        [
+            self.expires_next(),
+            self.retry_at,
+            eviction.and_then(|policy| self.reclaim.due(self.now, policy, self.has_demand)),
+            self.idle.due(&self.config.bounds),
+            self.next_band_collection(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Requests that wait.
+    pub fn n_waiting(&self) -> u64 {
+        self.n_waiting
+    }
+
+    /// Bytes of the bodies of requests that wait.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Requests that were let go and have not ended.
+    pub fn in_flight(&self) -> InFlight {
+        self.pool.in_flight()
+    }
+
+    /// How full the pool is: the last signal, with what came and went since.
+    pub fn saturation(&self) -> f64 {
+        self.pool.saturation()
+    }
+
+    /// Which limit refuses a request of so many bytes, and how.
+    fn refusal(&self, band: BandKey, bytes: u64) -> Option<Refusal> {
+        if self.is_stopped {
+            return Some(Refusal::RejectedOther);
+        }
+        let limit = self.exceeded(bytes).or_else(|| self.bands.get(band)?.exceeded(bytes))?;
+        Some(if self.pool.has_endpoints() {
+            Refusal::RejectedCapacity(limit)
+        } else {
+            Refusal::RejectedNoEndpoints(limit)
+        })
+    }
+
+    fn exceeded(&self, bytes: u64) -> Option<Limit> {
+        let is_over = |used: u64, more: u64, limit: Option<u64>| {
+            limit.is_some_and(|limit| used.saturating_add(more) > limit)
+        };
+        if is_over(self.bytes, bytes, self.config.max_bytes) {
+            Some(Limit::GlobalBytes)
+        } else if is_over(self.n_waiting, 1, self.config.max_requests) {
+            Some(Limit::GlobalRequests)
+        } else {
+            None
+        }
+    }
+
+    fn enqueue(&mut self, now: Stamp, key: BandKey, ask: &Ask, payload: T) {
+        let Some(band) = self.bands.get_mut(key) else { return };
+        let ttl = [self.config.ttl, ask.ttl].into_iter().flatten().min();
+        let Ask { received, ttft_slo, cost, bytes, .. } = *ask;
+        let arrival = Arrival { received, enqueued: now, ttl, ttft_slo, cost };
+        let rank = band.template.ordering.rank(&arrival);
+        let expires = ttl.map_or(Stamp::NEVER, |ttl| now + ttl);
+        let at = self.requests.next_place();
+        let entry = Entry {
+            seq: self.seq,
+            payload,
+            band: key,
+            flow: band.join(&ask.flow),
+            bytes,
+            enqueued: now,
+            cost,
+            state: State::Waiting(Waiting::new(rank, ttl, expires)),
+        };
+        self.expiry.insert(expires, at);
+        band.enqueue(now, at, &entry);
+        self.requests.push(entry);
+        self.n_waiting += 1;
+        self.bytes += bytes;
+    }
+}

@@ -1,0 +1,113 @@
+//! Looking at everything at once, for operators.
+
+use super::FlowControl;
+use crate::{
+    band::{Band, BandKey},
+    policy::FlowKey,
+    request::State,
+    snapshot::{BandView, FlowView, HeadView, Hold, Snapshot, jain},
+};
+
+impl<T: Clone> FlowControl<T> {
+    /// What operators see, with at most `max_flows` flows per band.
+    pub fn snapshot(&mut self, max_flows: usize) -> Snapshot {
+        let keys: Vec<BandKey> = self.bands.iter().map(|(_, key, _)| key).collect();
+        // Waiting changes nothing about whose turn it is, but asking needs the policies to themselves.
+        let saturation = self.pool.saturation();
+        self.ask_limits(self.now, saturation);
+        let mut first_waiting = None;
+        let mut bands = Vec::with_capacity(keys.len());
+        for (position, key) in keys.into_iter().enumerate() {
+            let ceiling = self.ceilings.get(position).copied().unwrap_or(1.0);
+            let hold = self.band_hold(first_waiting, saturation, ceiling);
+            let Some(band) = self.bands.get_mut(key) else { continue };
+            let next = band.peek().map(|(flow, _)| flow);
+            let Some(band) = self.bands.get(key) else { continue };
+            if band.n_waiting > 0 && first_waiting.is_none() {
+                first_waiting = Some(band.priority);
+            }
+            bands.push(self.band_view(band, ceiling, next, &hold, max_flows));
+        }
+        Snapshot {
+            now: self.now,
+            n_waiting: self.n_waiting,
+            waiting_bytes: self.bytes,
+            max_requests: self.config.max_requests,
+            max_bytes: self.config.max_bytes,
+            signal: *self.pool.signal(),
+            saturation,
+            in_flight: self.pool.in_flight(),
+            reclaim: self.reclaim.counts(),
+            is_stopped: self.is_stopped,
+            bands,
+        }
+    }
+
+    /// What holds the band's next request back.
+    fn band_hold(&self, first_waiting: Option<i32>, saturation: f64, ceiling: f64) -> Hold {
+        if !self.pool.has_endpoints() {
+            return Hold::NoEndpoints;
+        }
+        if let Some(priority) = first_waiting {
+            return Hold::Band { priority };
+        }
+        match self.retry_at {
+            Some(until) if ceiling <= 0.0 => Hold::Slowed { until },
+            _ => Hold::Ceiling { saturation, ceiling },
+        }
+    }
+
+    fn band_view(
+        &self,
+        band: &Band,
+        ceiling: f64,
+        next: Option<FlowKey>,
+        hold: &Hold,
+        max_flows: usize,
+    ) -> BandView {
+        let mut flows: Vec<_> = band.flows().collect();
+        let service: Vec<f64> = flows.iter().map(|(_, flow)| flow.service as f64).collect();
+        flows.sort_by_key(|(_, flow)| {
+            (std::cmp::Reverse((flow.n_waiting, flow.service)), flow.id.clone())
+        });
+        let next_id = next.and_then(|key| band.flow(key)).map(|flow| flow.id.clone());
+        let views = flows.iter().take(max_flows).map(|&(key, flow)| FlowView {
+            id: flow.id.clone(),
+            n_waiting: flow.n_waiting,
+            n_running: flow.n_running,
+            n_served: flow.n_served,
+            service: flow.service,
+            head: self.head_view(
+                band,
+                key,
+                match (&next_id, hold) {
+                    (Some(id), Hold::Ceiling { .. } | Hold::Slowed { .. }) if next != Some(key) => {
+                        Hold::Flow { next: id.clone() }
+                    }
+                    _ => hold.clone(),
+                },
+            ),
+        });
+        BandView {
+            priority: band.priority,
+            ceiling,
+            n_waiting: band.n_waiting,
+            waiting_bytes: band.bytes,
+            max_requests: band.template.max_requests,
+            max_bytes: band.template.max_bytes,
+            drain_per_second: band.drain.per_second(self.now),
+            n_flows: band.n_flows(),
+            jain: jain(&service),
+            flows: views.collect(),
+        }
+    }
+
+    fn head_view(&self, band: &Band, key: FlowKey, hold: Hold) -> Option<HeadView> {
+        let entry = self.requests.get(band.first_of(key)?)?;
+        if !matches!(entry.state, State::Waiting(_)) {
+            return None;
+        }
+        let waited = self.now.since(entry.enqueued);
+        Some(HeadView { waited, cost: entry.cost, bytes: entry.bytes, hold })
+    }
+}

@@ -1,0 +1,267 @@
+//! Weighted deficit round robin, counted in tokens of service, with locality where it is free.
+//!
+//! Time is cut into rounds. In every round each flow may have `quantum × weight` tokens of service, its
+//! *share*. A request is charged what it is expected to need when it is let go, and the difference to what
+//! it did need when it ends. A flow is served while anything is left of its share; what its last request
+//! needs beyond that is taken from its shares of the rounds to come. A round ends when no flow that waits
+//! has anything left; what a flow leaves behind by having nothing to do is lost.
+//!
+//! Whose turn it is within a round does not change what each flow gets, so it is chosen by locality: the
+//! flow whose first request has the longest cached prefix goes first, of equal ones the one that was served
+//! longest ago.
+//!
+//! **No flow starves.** Let *C* be the largest charge of one request, *Q·w* the share of a flow with weight
+//! *w*. After a flow's request was charged, at most `k = ⌈C / (Q·w)⌉` rounds pass in which it has nothing
+//! left, and in the round after these it is served before that round ends. In `k + 1` rounds another flow
+//! with weight *v* is charged less than `(k + 1)·Q·v + C`: all it has in them, and one request that begins
+//! within its share. So between two requests of a flow that has requests waiting, all others together are
+//! charged less than `Σ ((k + 1)·Q·v + C)`. Corrections add at most [`MAX_CREDIT_ROUNDS`] shares to a
+//! flow's own.
+//!
+//! **Newcomers cannot hold a round open.** A flow that begins to wait joins the round under way only while
+//! no more have joined it than were there when it began; all others join the next one. So a round has
+//! finitely many flows, whatever ids clients make up.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
+    sync::Arc,
+};
+
+use router_core::Stamp;
+
+use super::{Fairness, FairnessPolicy, FlowKey, Head};
+use crate::request::{Cost, FlowId, Usage};
+
+/// Shares of past rounds that a flow can have left when its requests needed less than was expected.
+/// More would let a flow whose estimates are far off keep all others waiting for as many rounds.
+pub const MAX_CREDIT_ROUNDS: u64 = 8;
+
+/// Parameters of deficit round robin.
+#[derive(Clone, Debug)]
+pub struct Deficit {
+    /// Tokens of service that a flow of weight 1 may have in a round.
+    pub quantum: NonZeroU64,
+    /// Weight of a flow that is not in `weights`. Finite and above 0; others count as 1.
+    pub default_weight: f64,
+    pub weights: Arc<BTreeMap<String, f64>>,
+}
+
+impl Default for Deficit {
+    fn default() -> Self {
+        Self {
+            quantum: NonZeroU64::MIN.saturating_add(4095),
+            default_weight: 1.0,
+            weights: Arc::default(),
+        }
+    }
+}
+
+impl Deficit {
+    /// Tokens of service per round of the flow.
+    pub fn share(&self, id: &FlowId) -> NonZeroU64 {
+        let usable = |weight: &f64| weight.is_finite() && *weight > 0.0;
+        let default = Some(self.default_weight).filter(usable).unwrap_or(1.0);
+        let weight = self.weights.get(id.as_str()).copied().filter(usable).unwrap_or(default);
+        let tokens = (self.quantum.get() as f64 * weight).round() as u64;
+        NonZeroU64::new(tokens).unwrap_or(NonZeroU64::MIN)
+    }
+}
+
+impl FairnessPolicy for Deficit {
+    fn start(&self) -> Box<dyn Fairness> {
+        Box::new(Rounds::new(self.clone()))
+    }
+}
+
+struct Rounds {
+    params: Deficit,
+    /// The round under way; accounts of flows that never waited are at 0, before the first.
+    round: u64,
+    /// Flows that wait and have something left: longest cached prefix first, then longest without service.
+    open: BTreeSet<(Reverse<u32>, u64, FlowKey)>,
+    /// Flows that wait for a later round, by that round.
+    later: BTreeSet<(u64, FlowKey)>,
+    /// How many may join the round under way.
+    n_may_join: usize,
+    flows: Vec<Account>,
+    /// Counts what is let go.
+    turn: u64,
+}
+
+/// What a flow has had: all of its shares of the rounds before `level`, and `used` of that of `level`.
+#[derive(Clone, Copy)]
+struct Account {
+    share: NonZeroU64,
+    level: u64,
+    /// Less than `share`.
+    used: u64,
+    /// When it was served last, by `turn`.
+    served: u64,
+    /// Cached prefix of its first request.
+    cached: u32,
+    waits: Waits,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Not,
+    Open,
+    Later,
+}
+
+impl Account {
+    fn new(share: NonZeroU64) -> Self {
+        Self { share, level: 0, used: 0, served: 0, cached: 0, waits: Waits::Not }
+    }
+
+    fn charge(&mut self, tokens: u64) {
+        let used = self.used.saturating_add(tokens);
+        self.level = self.level.saturating_add(used / self.share);
+        self.used = used % self.share;
+    }
+
+    /// Gives tokens back, at most down to the beginning of round `floor`.
+    fn refund(&mut self, tokens: u64, floor: u64) {
+        let Some(missing) = tokens.checked_sub(self.used).filter(|&missing| missing > 0) else {
+            self.used -= tokens;
+            return;
+        };
+        let rounds = missing.div_ceil(self.share.get());
+        if self.level >= floor.saturating_add(rounds) {
+            self.level -= rounds;
+            self.used = (self.share.get() - missing % self.share) % self.share;
+        } else {
+            (self.level, self.used) = (self.level.min(floor), 0);
+        }
+    }
+}
+
+impl Rounds {
+    fn new(params: Deficit) -> Self {
+        Self {
+            params,
+            round: 1,
+            open: BTreeSet::new(),
+            later: BTreeSet::new(),
+            n_may_join: 1,
+            flows: Vec::new(),
+            turn: 0,
+        }
+    }
+
+    /// Changes the account of a flow, whose place in the orders follows. `waits` is whether it waits
+    /// afterwards.
+    fn change(&mut self, flow: FlowKey, waits: bool, change: impl FnOnce(&mut Account)) {
+        let Some(account) = self.flows.get_mut(flow.index()) else { return };
+        match account.waits {
+            Waits::Not => {}
+            Waits::Open => {
+                self.open.remove(&(Reverse(account.cached), account.served, flow));
+            }
+            Waits::Later => {
+                self.later.remove(&(account.level, flow));
+            }
+        }
+        change(account);
+        account.waits = match (waits, account.level <= self.round) {
+            (false, _) => Waits::Not,
+            (true, true) => {
+                self.open.insert((Reverse(account.cached), account.served, flow));
+                Waits::Open
+            }
+            (true, false) => {
+                self.later.insert((account.level, flow));
+                Waits::Later
+            }
+        };
+    }
+
+    fn waits(&self, flow: FlowKey) -> bool {
+        self.flows.get(flow.index()).is_some_and(|account| account.waits != Waits::Not)
+    }
+
+    /// Begins the next round in which someone who waits has something left.
+    fn begin_round(&mut self) {
+        let Some(&(round, _)) = self.later.first() else { return };
+        self.round = round;
+        while let Some(&(level, flow)) = self.later.first()
+            && level <= round
+        {
+            self.later.pop_first();
+            if let Some(account) = self.flows.get_mut(flow.index()) {
+                account.waits = Waits::Open;
+                self.open.insert((Reverse(account.cached), account.served, flow));
+            }
+        }
+        self.n_may_join = self.open.len();
+    }
+}
+
+impl Fairness for Rounds {
+    fn join(&mut self, flow: FlowKey, id: &FlowId) {
+        let account = Account::new(self.params.share(id));
+        if self.flows.len() <= flow.index() {
+            self.flows.resize(flow.index() + 1, account);
+        } else if let Some(place) = self.flows.get_mut(flow.index()) {
+            *place = account;
+        }
+    }
+
+    fn offer(&mut self, flow: FlowKey, head: &Head) {
+        let (round, may_join) = (self.round, self.n_may_join > 0);
+        let account = self.flows.get(flow.index());
+        let begins = account.is_some_and(|known| known.waits == Waits::Not && known.level < round);
+        self.change(flow, true, |account| {
+            account.cached = head.cost.cached;
+            if begins {
+                (account.level, account.used) = (if may_join { round } else { round + 1 }, 0);
+            }
+        });
+        if begins && may_join {
+            self.n_may_join -= 1;
+        }
+    }
+
+    fn withdraw(&mut self, flow: FlowKey) {
+        self.change(flow, false, |_| {});
+    }
+
+    fn next(&mut self) -> Option<FlowKey> {
+        if self.open.is_empty() {
+            self.begin_round();
+        }
+        self.open.first().map(|&(_, _, flow)| flow)
+    }
+
+    fn dispatched(&mut self, flow: FlowKey, sent: &Head, next: Option<&Head>) {
+        self.turn += 1;
+        let turn = self.turn;
+        self.change(flow, next.is_some(), |account| {
+            account.charge(sent.cost.service());
+            account.served = turn;
+            account.cached = next.map_or(0, |head| head.cost.cached);
+        });
+    }
+
+    fn settled(&mut self, _: Stamp, flow: FlowKey, charged: &Cost, used: Option<&Usage>) {
+        let Some(used) = used.map(Usage::service) else { return };
+        let charged = charged.service();
+        if used == charged {
+            return;
+        }
+        let floor = self.round.saturating_sub(MAX_CREDIT_ROUNDS);
+        self.change(flow, self.waits(flow), |account| {
+            if used > charged {
+                account.charge(used - charged);
+            } else {
+                account.refund(charged - used, floor);
+            }
+        });
+    }
+
+    fn forget(&mut self, flow: FlowKey) {
+        self.withdraw(flow);
+    }
+}

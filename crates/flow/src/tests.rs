@@ -1,0 +1,7 @@
+//! The flow controller as a whole: against a slow, obviously correct model, and scene by scene.
+
+mod driver;
+mod model;
+mod model_policy;
+mod random;
+mod scenes;

@@ -1,0 +1,242 @@
+//! Random configurations and events.
+
+use std::{collections::BTreeMap, num::NonZeroU64, sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use proptest::{collection::vec, prelude::*};
+use router_core::Stamp;
+
+use super::{
+    driver::Pair,
+    model::{At, Setup},
+    model_policy::Kind,
+};
+use crate::{
+    Ask, BandConfig, BandTemplate, Bounds, Config, Cost, Eviction, FairnessPolicy, FlowId,
+    OrderingPolicy, PoolSignal, StageLoad, Trickle, Usage, UsageLimitPolicy,
+    policy::{
+        deficit::Deficit,
+        eviction::{PriorityThenTime, Sheddable},
+        global_strict::GlobalStrict,
+        ordering::{Edf, Fcfs, SloDeadline},
+        program_aware::ProgramAware,
+        round_robin::RoundRobin,
+        usage_limit::{HoldbackDomain, PriorityHoldback, SoftReflectiveCeiling, Static},
+    },
+};
+
+/// Milliseconds; whole ones, so that every change is a step of its own in the ledger.
+fn millis(rng: &mut Rng, most: u64) -> Duration {
+    Duration::from_millis(rng.u64(1..=most))
+}
+
+fn fairness(rng: &mut Rng) -> (Kind, Arc<dyn FairnessPolicy>) {
+    match rng.u32(..5) {
+        0 => (Kind::GlobalStrict, Arc::new(GlobalStrict)),
+        1 => (Kind::RoundRobin, Arc::new(RoundRobin)),
+        2 => {
+            let half_life = rng.bool().then(|| millis(rng, 2_000));
+            let params = ProgramAware { half_life, ..ProgramAware::default() };
+            (Kind::ProgramAware(params), Arc::new(params))
+        }
+        _ => {
+            let weights = BTreeMap::from([("a".to_owned(), 3.0), ("b".to_owned(), 0.1)]);
+            let quantum = NonZeroU64::new(rng.u64(1..200)).unwrap();
+            let deficit = Deficit { quantum, default_weight: 1.0, weights: Arc::new(weights) };
+            (Kind::Deficit(deficit.clone()), Arc::new(deficit))
+        }
+    }
+}
+
+fn usage_limit(rng: &mut Rng) -> Arc<dyn UsageLimitPolicy> {
+    match rng.u32(..5) {
+        0 | 1 => Arc::new(Static::default()),
+        2 => Arc::new(Static { threshold: rng.f64() * 1.5 }),
+        3 => {
+            let domain = if rng.bool() { HoldbackDomain::Rank } else { HoldbackDomain::Value };
+            Arc::new(PriorityHoldback { least: rng.f64(), most: 1.0, domain })
+        }
+        _ => Arc::new(SoftReflectiveCeiling),
+    }
+}
+
+fn template(rng: &mut Rng, fairness: &Arc<dyn FairnessPolicy>) -> BandTemplate {
+    let ordering: Arc<dyn OrderingPolicy> = match rng.u32(..3) {
+        0 => Arc::new(Fcfs),
+        1 => Arc::new(Edf),
+        _ => Arc::new(SloDeadline),
+    };
+    BandTemplate {
+        max_requests: rng.u64(1..40),
+        max_bytes: rng.u64(100..4_000),
+        ordering,
+        fairness: Arc::clone(fairness),
+    }
+}
+
+fn setup(rng: &mut Rng) -> Setup {
+    let (kind, fairness) = fairness(rng);
+    let bands = [100, -7].into_iter().filter(|_| rng.clone().bool());
+    let bands: Vec<i32> = bands.collect();
+    let bands = bands.into_iter().map(|priority| {
+        let template = template(rng, &fairness);
+        BandConfig { priority, template }
+    });
+    let bands = bands.collect();
+    let trickle = rng.bool().then(|| Trickle {
+        share_ppm: [0, 10_000, 300_000][rng.usize(..3)],
+        every: millis(rng, 500),
+    });
+    let eviction = rng.bool().then(|| Eviction {
+        filter: Arc::new(Sheddable),
+        order: Arc::new(PriorityThenTime),
+        max_at_once: rng.usize(1..4),
+        confirm_within: millis(rng, 300),
+        grace: millis(rng, 100),
+    });
+    let bounds = Bounds {
+        max_bands: rng.usize(3..8),
+        max_idle_flows: rng.usize(1..12),
+        flow_idle: millis(rng, 2_000),
+        band_idle: millis(rng, 4_000),
+        ..Bounds::default()
+    };
+    let config = Config {
+        max_requests: rng.bool().then(|| rng.u64(1..60)),
+        max_bytes: rng.bool().then(|| rng.u64(100..6_000)),
+        ttl: (rng.u32(..5) > 0).then(|| millis(rng, 400)),
+        no_endpoint_ttl: (rng.u32(..5) > 0).then(|| millis(rng, 400)),
+        bands,
+        template: template(rng, &fairness),
+        negative_template: rng.bool().then(|| template(rng, &fairness)),
+        usage_limit: usage_limit(rng),
+        trickle,
+        eviction,
+        bounds,
+    };
+    Setup { config, fairness: kind }
+}
+
+fn signal(rng: &mut Rng, now: Stamp) -> PoolSignal {
+    let mut load = || StageLoad {
+        saturation: [0.0, rng.f64(), rng.f64() * 1.3][rng.usize(..3)],
+        per_request: [0.0, 0.05, 0.25][rng.usize(..3)],
+        per_token: [0.0, 0.0, 0.0005][rng.usize(..3)],
+    };
+    let (prefill, decode) = (load(), load());
+    let prefill = Some(prefill).filter(|_| rng.u32(..4) == 0);
+    let decode = Some(decode).filter(|_| prefill.is_none() || rng.bool());
+    let as_of = now - Duration::from_millis(rng.u64(..30));
+    PoolSignal { has_endpoints: rng.u32(..8) > 0, prefill, decode, as_of }
+}
+
+fn ask(rng: &mut Rng, now: Stamp) -> Ask {
+    let flows = ["a", "b", "c", "d", "e"];
+    let flow = match rng.u32(..20) {
+        0 => FlowId::from(format!("once-{}", rng.u32(..1000)).as_str()),
+        n => FlowId::from(flows[(n / 5) as usize]),
+    };
+    Ask {
+        priority: [100, 0, 0, -7, -7, rng.i32(-12..12)][rng.usize(..6)],
+        flow,
+        bytes: rng.u64(..300),
+        received: now - Duration::from_millis(rng.u64(..50)),
+        ttl: (rng.u32(..4) == 0).then(|| millis(rng, 200)),
+        ttft_slo: rng.bool().then(|| millis(rng, 1_000)),
+        cost: Cost {
+            cached: rng.u32(..3) * 16,
+            uncached: rng.u32(..100),
+            output: [0, 50, 400][rng.usize(..3)],
+        },
+    }
+}
+
+fn used(rng: &mut Rng) -> Option<Usage> {
+    let prompt = rng.u64(..150);
+    let usage = Usage { prompt, cached: rng.u64(..=prompt), output: rng.u64(..600) };
+    match rng.u32(..4) {
+        0 => None,
+        1 => Some(Usage::default()),
+        _ => Some(usage),
+    }
+}
+
+/// One event, whatever the number.
+fn step(pair: &mut Pair, number: u64) {
+    let mut rng = Rng::with_seed(number);
+    let rng = &mut rng;
+    let n = rng.usize(..1_000);
+    match rng.u32(..100) {
+        0..40 => pair.arrive(ask(rng, pair.now)),
+        40..46 => {
+            if let Some(request) = pair.pick(n, |_| true) {
+                pair.cancel(request);
+            }
+        }
+        46..60 => {
+            if let Some(request) = pair.pick(n, |at| at == At::Unplaced) {
+                pair.placed(request);
+            }
+        }
+        60..65 => {
+            if let Some(request) = pair.pick(n, |_| true) {
+                pair.prefilled(request);
+            }
+        }
+        65..80 => {
+            if let Some(request) = pair.pick(n, |_| true) {
+                pair.finished(request, used(rng));
+            }
+        }
+        80..88 => pair.signal(signal(rng, pair.now)),
+        88..90 => pair.look(),
+        90..91 => {
+            let wanted: Vec<i32> = (0..rng.u32(..4)).map(|_| rng.i32(-12..12)).collect();
+            pair.provision(&wanted);
+        }
+        91..92 => pair.wake(),
+        92..99 => pair.pass(millis(rng, 60)),
+        _ => pair.pass(millis(rng, 5_000)),
+    }
+}
+
+/// Plays the events, and gives how many requests there were.
+fn play(seed: u64, numbers: impl IntoIterator<Item = u64>, shuts_down: bool) -> u64 {
+    let mut pair = Pair::new(&setup(&mut Rng::with_seed(seed)));
+    for number in numbers {
+        step(&mut pair, number);
+    }
+    if shuts_down {
+        pair.shut_down();
+        pair.arrive(Ask::default());
+    }
+    pair.finish()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn behaves_as_the_slow_model(
+        seed in any::<u64>(),
+        numbers in vec(any::<u64>(), 1..200),
+        shuts_down in proptest::bool::weighted(0.1),
+    ) {
+        play(seed, numbers, shuts_down);
+    }
+}
+
+/// As many requests as `FLOW_SOAK` says, a few thousand without it:
+/// `FLOW_SOAK=10000000 cargo test --release -p router-flow soak`.
+#[test]
+fn soak() {
+    let asked = std::env::var("FLOW_SOAK").ok().and_then(|number| number.parse().ok());
+    let n_wanted: u64 = asked.unwrap_or(4_000);
+    let mut rng = Rng::with_seed(n_wanted);
+    let mut n_requests = 0;
+    while n_requests < n_wanted {
+        let (seed, n_steps) = (rng.u64(..), rng.usize(500..3_000));
+        let numbers: Vec<u64> = (0..n_steps).map(|_| rng.u64(..)).collect();
+        n_requests += play(seed, numbers, rng.u32(..10) == 0);
+    }
+}
