@@ -63,7 +63,7 @@ pub enum Fate {
 /// blocks; the load is the number of requests there. A server that shares the first place has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Choice {
-    /// It had the longest prefix, and no server had fewer requests.
+    /// It had the longest prefix, longer than others, and no server had fewer requests.
     Both,
     /// It had the longest prefix; another one had fewer requests.
     LongestPrefix,
@@ -71,10 +71,10 @@ pub enum Choice {
     LeastLoaded,
     /// Another one had more of the prompt, and one had fewer requests.
     Neither,
-    /// No server had anything of the prompt, and none had fewer requests.
-    ColdLeastLoaded,
-    /// No server had anything of the prompt; another one had fewer requests.
-    ColdBusier,
+    /// All servers had as much of the prompt, or as little, and none had fewer requests.
+    AlikeLeastLoaded,
+    /// All servers had as much of the prompt, or as little; another one had fewer requests.
+    AlikeBusier,
     /// There was no other.
     Only,
 }
@@ -86,8 +86,8 @@ impl Choice {
         Self::LongestPrefix,
         Self::LeastLoaded,
         Self::Neither,
-        Self::ColdLeastLoaded,
-        Self::ColdBusier,
+        Self::AlikeLeastLoaded,
+        Self::AlikeBusier,
         Self::Only,
     ];
 
@@ -98,8 +98,8 @@ impl Choice {
             Self::LongestPrefix => "longest_prefix",
             Self::LeastLoaded => "least_loaded",
             Self::Neither => "neither",
-            Self::ColdLeastLoaded => "cold_least_loaded",
-            Self::ColdBusier => "cold_busier",
+            Self::AlikeLeastLoaded => "alike_least_loaded",
+            Self::AlikeBusier => "alike_busier",
             Self::Only => "only_candidate",
         }
     }

@@ -35,12 +35,12 @@ const KINDS: [Kind; 8] = [
     kind(
         Some(Choice::Both),
         "longest prefix and least loaded",
-        "the server had the most of the prompt cached, and no other had fewer requests",
+        "the server had the most of the prompt cached, more than others, and none had fewer requests",
     ),
     kind(
         Some(Choice::LongestPrefix),
         "longest prefix",
-        "it had the most of the prompt cached; another one had fewer requests",
+        "it had the most of the prompt cached, more than others; another one had fewer requests",
     ),
     kind(
         Some(Choice::LeastLoaded),
@@ -53,14 +53,14 @@ const KINDS: [Kind; 8] = [
         "another one had more of the prompt cached, and one had fewer requests: a compromise, or a mistake",
     ),
     kind(
-        Some(Choice::ColdLeastLoaded),
-        "nothing cached, least loaded",
-        "no server had anything of the prompt, and none had fewer requests",
+        Some(Choice::AlikeLeastLoaded),
+        "prefix alike, least loaded",
+        "all servers had as much of the prompt cached, or as little, and none had fewer requests",
     ),
     kind(
-        Some(Choice::ColdBusier),
-        "nothing cached, busier",
-        "no server had anything of the prompt; another one had fewer requests",
+        Some(Choice::AlikeBusier),
+        "prefix alike, busier",
+        "all servers had as much of the prompt cached, or as little; another one had fewer requests",
     ),
     kind(Some(Choice::Only), "only candidate", "there was no other server"),
     kind(None, "refused", "the router sent it nowhere"),
@@ -149,7 +149,7 @@ fn table(view: &View<'_>, shown: &[usize], shares: &[Vec<Estimate>]) -> String {
     let rows: String = shares.iter().enumerate().map(row).collect();
     format!(
         "<details><summary>In numbers</summary><div class=\"scroll\" tabindex=\"0\"><table>\
-         <thead><tr><th scope=\"col\">% of requests</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
+         <thead><tr><th scope=\"col\" class=\"left\">% of requests</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 }
 

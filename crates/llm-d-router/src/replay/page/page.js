@@ -98,7 +98,7 @@
   const differenceTable = (pool, a, b) => {
     const loads = data.loads.map((load, at) => ({ load, at }));
     loads.sort((one, other) => one.load - other.load);
-    const head = element("tr", {}, element("th", { scope: "col" }, "B less A"));
+    const head = element("tr", {}, element("th", { scope: "col", class: "left" }, "B less A"));
     for (const { load } of loads) head.append(element("th", { scope: "col" }, `load ${load}`));
     const body = element("tbody");
     data.measures.forEach((row, nth) => {

@@ -27,6 +27,7 @@ struct Kind {
     id: &'static str,
     button: &'static str,
     unit: &'static str,
+    counted: &'static str,
     rows: fn(&Course) -> &Vec<Vec<f32>>,
 }
 
@@ -35,12 +36,14 @@ const KINDS: [Kind; 2] = [
         id: "flight",
         button: "Requests in flight",
         unit: "requests that a server has, waiting or running",
+        counted: "requests",
         rows: |course| &course.in_flight,
     },
     Kind {
         id: "pending",
         button: "Prompt tokens to compute",
         unit: "prompt tokens that a server has still to compute",
+        counted: "tokens",
         rows: |course| &course.pending_tokens,
     },
 ];
@@ -87,7 +90,8 @@ fn maps(view: &View<'_>, panel: &Panel<'_>, kind: &Kind) -> String {
         let rows = (kind.rows)(&run.course);
         let drawing = map(run, rows, &levels, length, stride, kind.unit);
         let busiest = rows.iter().flatten().fold(0.0, most_of);
-        let caption = format!("Most at once: {}.", thousands(busiest.round() as usize));
+        let most = thousands(busiest.round() as usize);
+        let caption = format!("At most {most} {} on one server.", kind.counted);
         let name = view.name(nth);
         text += &figure(&format!("plot\" data-c=\"{nth}"), &name, &drawing, &caption);
     }

@@ -171,17 +171,22 @@ fn the_verdict_says_who_did_best_and_how_sure_that_is() {
     check(
         3,
         &[2.0, 1.0],
-        &["<b>mine</b> did best", "against go-default", "Clearly better.", "TTFT p90 −48 % (±"],
+        &[
+            "<b>mine</b> did best",
+            "against go-default",
+            "Clearly better.",
+            "TTFT p90 1.20 s, −48 % (±",
+        ],
     );
     check(
         3,
         &[1.0, 2.0, 3.0],
-        &["<b>go-default</b> did best", "against mine", "Clearly better than every"],
+        &["<b>go-default</b> did best", "against mine", "Clearly better than all others"],
     );
     // As good as equal.
     check(3, &[1.002, 1.0], &["<b>mine</b> did best", "Not clearly better than go-default"]);
     // All of its requests are too late for the goal.
-    check(3, &[9.0, 2.0], &["goodput +100.0 points"]);
+    check(3, &[9.0, 2.0], &["goodput 100.0 %, +100.0 points"]);
     check(1, &[2.0, 1.0], &["One seed was played", "may be chance"]);
     check(3, &[1.0], &["How <b>go-default</b> did", "goodput 100.0 %"]);
 }

@@ -63,7 +63,7 @@ fn headline(view: &View<'_>) -> String {
                 .iter()
                 .map(|(count, nth)| format!("<b>{}</b> in {count}", view.name(*nth)))
                 .collect();
-            format!("Of {}, {} did best.", counted(n_panels, "case"), listed(&parts))
+            format!("Of {}, these did best: {}.", counted(n_panels, "case"), listed(&parts))
         }
     }
 }
@@ -102,7 +102,7 @@ fn compared(view: &View<'_>, panel: &Panel<'_>, winner: &Winner) -> String {
     let certainty = if view.n_seeds() == 1 {
         "With one seed that may be chance.".to_owned()
     } else if rivals.is_empty() {
-        let others = if view.names.len() > 2 { "than every other one" } else { "" };
+        let others = if view.names.len() > 2 { "than all others" } else { "" };
         format!("Clearly better {others}").trim().to_owned() + "."
     } else {
         let names: Vec<String> = rivals.iter().map(|&rival| view.name(rival)).collect();
@@ -116,22 +116,23 @@ fn compared(view: &View<'_>, panel: &Panel<'_>, winner: &Winner) -> String {
     )
 }
 
-/// `TTFT p90 −34 % (±5) and goodput +2.1 points (±0.4)`.
+/// `TTFT p90 1.66 s, −34 % (±5), and goodput 98.2 %, +2.1 points (±0.4)`.
 fn advantage(base: &[Summary], won: &[Summary]) -> String {
-    let goodput = difference(base, won, "goodput");
+    let more = difference(base, won, "goodput");
     let goodput = format!(
-        "goodput {} points{}",
-        signed(goodput.mean * 100.0, 1),
-        interval(goodput, 100.0, 1)
+        "goodput {:.1} %, {} points{}",
+        estimate(won, "goodput").mean * 100.0,
+        signed(more.mean * 100.0, 1),
+        interval(more, 100.0, 1)
     );
-    match measure_named("ttft_p90").and_then(|measure| relative_difference(measure, base, won)) {
-        Some(ttft) => format!(
-            "TTFT p90 {} %{} and {goodput}",
-            signed(ttft.mean * 100.0, 0),
-            interval(ttft, 100.0, 0)
-        ),
-        None => goodput,
-    }
+    let sooner = measure_named("ttft_p90").and_then(|m| relative_difference(m, base, won));
+    let Some(sooner) = sooner else { return goodput };
+    format!(
+        "TTFT p90 {:.2} s, {} %{}, and {goodput},",
+        estimate(won, "ttft_p90").mean,
+        signed(sooner.mean * 100.0, 0),
+        interval(sooner, 100.0, 0)
+    )
 }
 
 /// With a true minus, which is as wide as a plus.

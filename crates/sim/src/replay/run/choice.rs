@@ -2,8 +2,11 @@
 
 use router_core::Stamp;
 
-use super::Replay;
-use crate::{model::EngineRequest, replay::outcome::Choice};
+use super::{Replay, server::Server};
+use crate::{
+    model::{BlockHash, EngineRequest},
+    replay::outcome::Choice,
+};
 
 impl Replay<'_> {
     /// How server `at` stood among the members that listen, before it gets the request.
@@ -20,18 +23,22 @@ impl Replay<'_> {
         let chosen = &self.servers[at as usize];
         let limit = request.prompt_tokens.max(1).saturating_sub(1) / self.requests.block_tokens();
         let n_cached = chosen.engine.n_cached(&request.chain, limit);
-        // Whoever has more has the next block, and of most servers that is all that must be looked up.
-        let next = request.chain.get(n_cached as usize).filter(|_| n_cached < limit);
-        let has_longest = next.is_none_or(|&next| {
-            !others().any(|(_, server)| {
-                server.engine.has_block(next)
-                    && server.engine.n_cached(&request.chain, n_cached + 1) > n_cached
-            })
-        });
+        // A cache gives up the end of a prompt before its start, so who has a block has those before it.
+        let has = |block: Option<BlockHash>| {
+            move |(_, server): (usize, &Server)| {
+                block.is_some_and(|block| server.engine.has_block(block))
+            }
+        };
+        let block = |nth: u32| request.chain.get(nth as usize).copied();
+        let has_longest = n_cached == limit || !others().any(has(block(n_cached)));
+        let is_alike = match n_cached.checked_sub(1) {
+            None => has_longest,
+            Some(last) => has_longest && others().all(has(block(last))),
+        };
         let is_least = !others().any(|(_, server)| server.flights.len() < chosen.flights.len());
         match (has_longest, is_least) {
-            (true, true) if n_cached == 0 => Choice::ColdLeastLoaded,
-            (true, false) if n_cached == 0 => Choice::ColdBusier,
+            (true, true) if is_alike => Choice::AlikeLeastLoaded,
+            (true, false) if is_alike => Choice::AlikeBusier,
             (true, true) => Choice::Both,
             (true, false) => Choice::LongestPrefix,
             (false, true) => Choice::LeastLoaded,

@@ -457,7 +457,7 @@ fn a_decision_that_never_comes_does_not_hold_up_the_rest_for_ever() {
 
 #[test]
 fn a_choice_is_judged_by_what_was_true_of_all_servers() {
-    use Choice::{Both, ColdBusier, ColdLeastLoaded, LeastLoaded, LongestPrefix, Only};
+    use Choice::{AlikeBusier, AlikeLeastLoaded, Both, LeastLoaded, LongestPrefix, Only};
     let ids: Vec<u64> = (0..40).collect();
     let long = |start| request(start, &ids, 650, 400);
     let check = |scorer, n_servers, starts: &[u64], expected: &[Choice]| {
@@ -467,13 +467,16 @@ fn a_choice_is_judged_by_what_was_true_of_all_servers() {
         assert_eq!(choices, expected, "{scorer}");
     };
     // An answer takes three seconds and a bit.
-    check("prefix-cache-scorer", 2, &[0, 10_000, 10_100], &[ColdLeastLoaded, Both, LongestPrefix]);
+    check("prefix-cache-scorer", 2, &[0, 10_000, 10_100], &[AlikeLeastLoaded, Both, LongestPrefix]);
     // What is being computed counts.
-    check("prefix-cache-scorer", 2, &[0, 0], &[ColdLeastLoaded, LongestPrefix]);
-    check("active-request-scorer", 2, &[0, 1_000], &[ColdLeastLoaded, LeastLoaded]);
+    check("prefix-cache-scorer", 2, &[0, 0], &[AlikeLeastLoaded, LongestPrefix]);
+    check("active-request-scorer", 2, &[0, 1_000], &[AlikeLeastLoaded, LeastLoaded]);
     check("prefix-cache-scorer", 1, &[0, 1_000], &[Only, Only]);
+    // Once both servers have it, the prefix is no reason any more.
+    let alike = [AlikeLeastLoaded, LeastLoaded, AlikeLeastLoaded];
+    check("active-request-scorer", 2, &[0, 1_000, 10_000], &alike);
     // Nothing tells these apart, so they are spread by chance.
     let outcome = Scene::new(alone(30, 0, 160, 100), 4).scorer("prefix-cache-scorer").run(1);
     let choices: BTreeSet<_> = outcome.requests.iter().filter_map(|r| r.choice).collect();
-    assert_eq!(choices.into_iter().collect::<Vec<_>>(), [ColdLeastLoaded, ColdBusier]);
+    assert_eq!(choices.into_iter().collect::<Vec<_>>(), [AlikeLeastLoaded, AlikeBusier]);
 }
