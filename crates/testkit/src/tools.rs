@@ -21,6 +21,14 @@ pub fn python() -> io::Result<PathBuf> {
     installed("bin/python")
 }
 
+/// A headless Chromium; `None` where `cargo xtask setup` found no way to install one and said so.
+pub fn browser() -> io::Result<Option<PathBuf>> {
+    if dir().join("browser/absent").try_exists()? {
+        return Ok(None);
+    }
+    installed("browser/run").map(Some)
+}
+
 fn installed(name: &str) -> io::Result<PathBuf> {
     let path = dir().join(name);
     path.canonicalize().map(|_| path.clone()).map_err(|error| {

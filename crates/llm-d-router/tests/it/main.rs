@@ -11,6 +11,7 @@ mod estimated_ttft;
 mod flags;
 mod live;
 mod metrics_page;
+mod page;
 mod replay;
 mod serve;
 mod system;
