@@ -1,6 +1,6 @@
 //! Priority bands: the flows of each, and who is first in them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use router_core::Stamp;
 
@@ -34,6 +34,8 @@ pub(crate) struct Band {
     fairness: Box<dyn Fairness>,
     /// The queues of all flows, one after the other.
     queue: BTreeMap<QueueKey, u32>,
+    /// Flows that wait, by how much.
+    longest: BTreeSet<(u64, FlowKey)>,
     flows: Vec<Option<Flow>>,
     free: Vec<u32>,
     by_id: HashMap<FlowId, FlowKey>,
@@ -45,6 +47,7 @@ type QueueKey = (FlowKey, Rank, u64);
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) id: FlowId,
+    weight: f64,
     pub(crate) n_waiting: u32,
     pub(crate) n_running: u32,
     pub(crate) idle_since: Stamp,
@@ -58,6 +61,11 @@ pub(crate) struct Flow {
 impl Flow {
     pub(crate) fn is_idle(&self) -> bool {
         self.n_waiting == 0 && self.n_running == 0
+    }
+
+    /// How much `n_waiting` requests are for this flow.
+    fn length(&self, n_waiting: u32) -> u64 {
+        length_of(n_waiting, self.weight)
     }
 }
 
@@ -75,6 +83,7 @@ impl Band {
             fairness: template.fairness.start(),
             template,
             queue: BTreeMap::new(),
+            longest: BTreeSet::new(),
             flows: Vec::new(),
             free: Vec::new(),
             by_id: HashMap::new(),
@@ -123,6 +132,7 @@ impl Band {
         let key = FlowKey(self.free.pop().unwrap_or(self.flows.len() as u32));
         let flow = Flow {
             id: id.clone(),
+            weight: self.template.fairness.weight(id),
             n_waiting: 0,
             n_running: 0,
             idle_since: Stamp::ORIGIN,
@@ -172,9 +182,7 @@ impl Band {
         }
         self.n_waiting += 1;
         self.bytes += entry.bytes;
-        if let Some(flow) = self.flow_mut(entry.flow) {
-            flow.n_waiting += 1;
-        }
+        self.count(entry.flow, |n_waiting| n_waiting + 1);
         self.queue.insert((entry.flow, head.rank, head.seq), at);
         if self.first_of(entry.flow) == Some(at) {
             self.fairness.offer(entry.flow, &head);
@@ -222,13 +230,41 @@ impl Band {
         }
     }
 
+    /// Changes how many requests of the flow wait.
+    fn count(&mut self, key: FlowKey, change: impl FnOnce(u32) -> u32) {
+        let Some(flow) = self.flows.get_mut(key.index()).and_then(Option::as_mut) else { return };
+        if flow.n_waiting > 0 {
+            self.longest.remove(&(flow.length(flow.n_waiting), key));
+        }
+        flow.n_waiting = change(flow.n_waiting);
+        if flow.n_waiting > 0 {
+            self.longest.insert((flow.length(flow.n_waiting), key));
+        }
+    }
+
+    /// The last request of the flow that has the most waiting.
+    pub(crate) fn last_of_longest(&self) -> Option<u32> {
+        let (_, key) = self.longest.last()?;
+        let ((flow, _, _), at) =
+            self.queue.range(..(FlowKey(key.0 + 1), Rank::default(), 0)).next_back()?;
+        (flow == key).then_some(*at)
+    }
+
+    /// The same, if that flow has more waiting than this one would have with another request.
+    pub(crate) fn last_of_longer(&self, id: &FlowId) -> Option<u32> {
+        let (length, _) = *self.longest.last()?;
+        let own = match self.by_id.get(id).and_then(|key| self.flow(*key)) {
+            Some(flow) => flow.length(flow.n_waiting + 1),
+            None => length_of(1, self.template.fairness.weight(id)),
+        };
+        if length > own { self.last_of_longest() } else { None }
+    }
+
     fn take_out<T>(&mut self, now: Stamp, entry: &Entry<T>, gone: &Head) {
         self.queue.remove(&(entry.flow, gone.rank, gone.seq));
         self.n_waiting -= 1;
         self.bytes -= entry.bytes;
-        if let Some(flow) = self.flow_mut(entry.flow) {
-            flow.n_waiting -= 1;
-        }
+        self.count(entry.flow, |n_waiting| n_waiting - 1);
         if self.n_waiting == 0 {
             self.drain.set_busy(now, false);
         }
@@ -238,6 +274,11 @@ impl Band {
     pub(crate) fn next_cost<T>(&mut self, requests: &Requests<T>) -> Option<Cost> {
         self.peek().and_then(|(_, at)| Some(requests.get(at)?.cost))
     }
+}
+
+/// Waiting requests over weight, to the thousandth.
+fn length_of(n_waiting: u32, weight: f64) -> u64 {
+    (f64::from(n_waiting) * 1_000.0 / weight) as u64
 }
 
 fn head_of<T>(entry: &Entry<T>) -> Option<Head> {

@@ -21,6 +21,9 @@ use crate::{
     trickle::Earned,
 };
 
+/// Requests that one arrival may displace: one, unless the limit is in bytes and it is larger than others.
+const MAX_DISPLACED: usize = 16;
+
 /// All queues and everything that is decided about them.
 ///
 /// Every event takes the time at which it happens, which should not fall (a time before the last one counts
@@ -90,19 +93,21 @@ impl<T: Clone> FlowControl<T> {
     ) -> Ticket {
         let now = self.begin(now, effects);
         self.seq += 1;
-        let ticket = Ticket { seq: self.seq, at: self.requests.next_place() };
         let band = self.bands.for_priority(&self.config, ask.priority, now);
-        match self.refusal(band, ask.bytes) {
+        match self.make_room(now, band, &ask, effects) {
             Some(refusal) => {
+                let ticket = Ticket { seq: self.seq, at: u32::MAX };
                 let drop = self.refuse(now, ticket, payload, band, Duration::ZERO, refusal);
                 effects.push(drop);
+                ticket
             }
             None => {
+                let ticket = Ticket { seq: self.seq, at: self.requests.next_place() };
                 self.enqueue(now, band, &ask, payload);
                 self.dispatch_all(now, effects);
+                ticket
             }
         }
-        ticket
     }
 
     /// The client of a request that waits went away. Gives whether it waited; one that runs is
@@ -271,17 +276,62 @@ impl<T: Clone> FlowControl<T> {
         self.pool.saturation()
     }
 
-    /// Which limit refuses a request of so many bytes, and how.
-    fn refusal(&self, band: BandKey, bytes: u64) -> Option<Refusal> {
+    /// Sees to it that the request fits, or says why it does not.
+    fn make_room(
+        &mut self,
+        now: Stamp,
+        band: BandKey,
+        ask: &Ask,
+        effects: &mut Vec<Effect<T>>,
+    ) -> Option<Refusal> {
         if self.is_stopped {
             return Some(Refusal::RejectedOther);
         }
-        let limit = self.exceeded(bytes).or_else(|| self.bands.get(band)?.exceeded(bytes))?;
-        Some(if self.pool.has_endpoints() {
+        let has_endpoints = self.pool.has_endpoints();
+        for _ in 0..MAX_DISPLACED {
+            let limit = self.limit_for(band, ask.bytes)?;
+            let Some(at) = self.displaced_by(band, ask, limit) else { break };
+            let refusal = if has_endpoints {
+                Refusal::EvictedCapacity(limit)
+            } else {
+                Refusal::EvictedNoEndpoints
+            };
+            self.drop_waiting(now, at, refusal, effects);
+        }
+        let limit = self.limit_for(band, ask.bytes)?;
+        Some(if has_endpoints {
             Refusal::RejectedCapacity(limit)
         } else {
             Refusal::RejectedNoEndpoints(limit)
         })
+    }
+
+    /// The limit that a request of so many bytes would exceed.
+    fn limit_for(&self, band: BandKey, bytes: u64) -> Option<Limit> {
+        self.exceeded(bytes).or_else(|| self.bands.get(band)?.exceeded(bytes))
+    }
+
+    /// The request that has to go so that this one may come: at a limit for all, sheddable work that is less
+    /// important; else, where the fairness policy wants it, work of a flow that has more.
+    fn displaced_by(&self, key: BandKey, ask: &Ask, limit: Limit) -> Option<u32> {
+        let band = self.bands.get(key)?;
+        let max_bytes = self.config.max_bytes.unwrap_or(u64::MAX).min(band.template.max_bytes);
+        if ask.bytes > max_bytes {
+            return None;
+        }
+        let is_for_all = matches!(limit, Limit::GlobalBytes | Limit::GlobalRequests);
+        let sheddable = self
+            .bands
+            .iter()
+            .filter(|(_, _, other)| other.priority < band.priority.min(0) && other.n_waiting > 0)
+            .last()
+            .filter(|_| is_for_all)
+            .and_then(|(_, _, other)| other.last_of_longest());
+        let from_longest = || {
+            let is_fair = band.template.fairness.drops_from_longest();
+            is_fair.then(|| band.last_of_longer(&ask.flow)).flatten()
+        };
+        sheddable.or_else(from_longest)
     }
 
     fn exceeded(&self, bytes: u64) -> Option<Limit> {

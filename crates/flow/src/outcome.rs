@@ -42,6 +42,9 @@ pub enum Refusal {
     RejectedNoEndpoints(Limit),
     /// It came after the end.
     RejectedOther,
+    /// A queue was full, and it stood in it for a flow that has more than others, or has no priority over
+    /// anybody (`Differs:` the Go implementation refuses whoever comes).
+    EvictedCapacity(Limit),
     /// It waited as long as it may while the pool has endpoints.
     EvictedTtl,
     /// It waited as long as it may while the pool is empty.
@@ -69,6 +72,7 @@ impl Refusal {
             Self::RejectedCapacity(_) => "RejectedCapacity",
             Self::RejectedNoEndpoints(_) => "RejectedNoEndpoints",
             Self::RejectedOther => "RejectedOther",
+            Self::EvictedCapacity(_) => "EvictedCapacity",
             Self::EvictedTtl => "EvictedTTL",
             Self::EvictedNoEndpoints => "EvictedNoEndpoints",
             Self::EvictedContextCancelled => "EvictedContextCancelled",
@@ -78,7 +82,7 @@ impl Refusal {
 
     pub const fn drop_reason(self) -> DropReason {
         match self {
-            Self::RejectedCapacity(_) => DropReason::Saturated,
+            Self::RejectedCapacity(_) | Self::EvictedCapacity(_) => DropReason::Saturated,
             Self::RejectedNoEndpoints(_) | Self::EvictedNoEndpoints => DropReason::NoEndpoints,
             Self::EvictedTtl => DropReason::TtlExpired,
             Self::EvictedContextCancelled => DropReason::ContextCancelled,
@@ -88,7 +92,9 @@ impl Refusal {
 
     const fn code(self) -> ErrorCode {
         match self {
-            Self::RejectedCapacity(_) | Self::EvictedTtl => ErrorCode::ResourceExhausted,
+            Self::RejectedCapacity(_) | Self::EvictedCapacity(_) | Self::EvictedTtl => {
+                ErrorCode::ResourceExhausted
+            }
             Self::RejectedNoEndpoints(_)
             | Self::EvictedNoEndpoints
             | Self::EvictedContextCancelled
@@ -99,7 +105,7 @@ impl Refusal {
 
     const fn message(self) -> &'static str {
         match self {
-            Self::RejectedCapacity(limit) => limit.as_str(),
+            Self::RejectedCapacity(limit) | Self::EvictedCapacity(limit) => limit.as_str(),
             Self::RejectedNoEndpoints(_) => "no endpoint is ready and the queue is full",
             Self::EvictedTtl => "no capacity became free in time",
             Self::EvictedNoEndpoints => "no endpoint became ready in time",
@@ -169,6 +175,7 @@ mod tests {
             503,
             "rejected-no-endpoints",
         );
+        check(Refusal::EvictedCapacity(limit), "EvictedCapacity", 429, "rejected-saturated");
         check(Refusal::EvictedTtl, "EvictedTTL", 429, "rejected-ttl-expired");
         check(Refusal::EvictedNoEndpoints, "EvictedNoEndpoints", 503, "rejected-no-endpoints");
         let cancelled = "rejected-context-cancelled";

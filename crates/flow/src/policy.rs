@@ -66,6 +66,18 @@ pub struct Head {
 pub trait FairnessPolicy: Send + Sync {
     /// Makes what one band remembers.
     fn start(&self) -> Box<dyn Fairness>;
+
+    /// What the flow may have beside others.
+    fn weight(&self, id: &FlowId) -> f64 {
+        let _ = id;
+        1.0
+    }
+
+    /// Whether a full band makes room for a flow with few requests by refusing the last request of the flow
+    /// that has the most waiting, by weight. Otherwise it refuses who comes, and who sends most fills it.
+    fn drops_from_longest(&self) -> bool {
+        false
+    }
 }
 
 /// A fairness policy at work in one band. It is told of every change, so that it can keep an order of its

@@ -4,7 +4,10 @@
 //! evicted, a few at a time: the next only when those have ended, or did not in time, and their room has had
 //! the time to show in the pool's signals.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use router_core::Stamp;
 
@@ -33,8 +36,9 @@ pub struct ReclaimCounts {
 
 #[derive(Default)]
 pub(crate) struct Reclaim {
-    /// Requests that may be evicted, the next first, with their priority.
-    evictable: BTreeSet<((i64, u64), Ticket, i32)>,
+    /// Requests that may be evicted, the next first (of equal ones the one that came last), with their
+    /// priority.
+    evictable: BTreeSet<((i64, u64), Reverse<Ticket>, i32)>,
     /// Evicted requests that have not ended, and since when.
     outstanding: BTreeMap<Ticket, Stamp>,
     /// No more is evicted until then.
@@ -58,7 +62,7 @@ impl Reclaim {
             return None;
         }
         let rank = policy.order.rank(victim);
-        self.evictable.insert((rank, ticket, victim.priority));
+        self.evictable.insert((rank, Reverse(ticket), victim.priority));
         Some(rank)
     }
 
@@ -72,7 +76,7 @@ impl Reclaim {
         rank: Option<(i64, u64)>,
     ) {
         if let Some(rank) = rank {
-            self.evictable.remove(&(rank, ticket, priority));
+            self.evictable.remove(&(rank, Reverse(ticket), priority));
         }
         if self.outstanding.remove(&ticket).is_some() {
             self.counts.confirmed += 1;
@@ -123,8 +127,9 @@ impl Reclaim {
         let mut victims = Vec::with_capacity(chosen.len());
         for victim in chosen {
             self.evictable.remove(&victim);
-            self.outstanding.insert(victim.1, now);
-            victims.push(victim.1);
+            let Reverse(ticket) = victim.1;
+            self.outstanding.insert(ticket, now);
+            victims.push(ticket);
         }
         if !victims.is_empty() {
             self.counts.issued += victims.len() as u64;

@@ -3,5 +3,6 @@
 mod driver;
 mod model;
 mod model_policy;
+mod overload;
 mod random;
 mod scenes;

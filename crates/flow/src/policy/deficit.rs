@@ -18,6 +18,10 @@
 //! charged less than `Σ ((k + 1)·Q·v + C)`. Corrections add at most [`MAX_CREDIT_ROUNDS`] shares to a
 //! flow's own.
 //!
+//! **A full queue is fair, too.** When the band is full, the flow that has the most requests waiting for its
+//! weight loses its last one to a flow that has fewer. Otherwise who sends most would fill the queue, and
+//! what the others are owed would never get into it.
+//!
 //! **Newcomers cannot hold a round open.** A flow that begins to wait joins the round under way only while
 //! no more have joined it than were there when it began; all others join the next one. So a round has
 //! finitely many flows, whatever ids clients make up.
@@ -61,10 +65,7 @@ impl Default for Deficit {
 impl Deficit {
     /// Tokens of service per round of the flow.
     pub fn share(&self, id: &FlowId) -> NonZeroU64 {
-        let usable = |weight: &f64| weight.is_finite() && *weight > 0.0;
-        let default = Some(self.default_weight).filter(usable).unwrap_or(1.0);
-        let weight = self.weights.get(id.as_str()).copied().filter(usable).unwrap_or(default);
-        let tokens = (self.quantum.get() as f64 * weight).round() as u64;
+        let tokens = (self.quantum.get() as f64 * self.weight(id)).round() as u64;
         NonZeroU64::new(tokens).unwrap_or(NonZeroU64::MIN)
     }
 }
@@ -72,6 +73,16 @@ impl Deficit {
 impl FairnessPolicy for Deficit {
     fn start(&self) -> Box<dyn Fairness> {
         Box::new(Rounds::new(self.clone()))
+    }
+
+    fn weight(&self, id: &FlowId) -> f64 {
+        let usable = |weight: &f64| weight.is_finite() && *weight > 0.0;
+        let default = Some(self.default_weight).filter(usable).unwrap_or(1.0);
+        self.weights.get(id.as_str()).copied().filter(usable).unwrap_or(default)
+    }
+
+    fn drops_from_longest(&self) -> bool {
+        true
     }
 }
 
@@ -265,3 +276,6 @@ impl Fairness for Rounds {
         self.withdraw(flow);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,8 @@ use router_core::Stamp;
 
 use super::model_policy::{FirstOf, Kind, Policy};
 use crate::{
-    Arrival, Ask, BandTemplate, Config, Cost, Effect, Limit, LimitCx, PoolSignal, Rank, Refusal,
-    Ticket, Usage, UsageLimit, Victim,
+    Arrival, Ask, BandTemplate, Config, Cost, Effect, FlowId, Limit, LimitCx, PoolSignal, Rank,
+    Refusal, Ticket, Usage, UsageLimit, Victim,
 };
 
 /// What the real one is built with, and what the model has to know of it by name.
@@ -183,6 +183,13 @@ impl Model {
         self.expect_drops(now, due, refusal, said);
     }
 
+    fn expect_one_drop(&mut self, now: Stamp, ids: &[u64], refusal: Refusal, said: &mut Said<'_>) {
+        said.skip_gone(now, self);
+        let next = said.peek();
+        let id = ids.iter().find(|id| next == Some(**id)).expect("one of those that could go");
+        self.expect_drops(now, vec![*id], refusal, said);
+    }
+
     fn expect_drops(
         &mut self,
         now: Stamp,
@@ -235,6 +242,11 @@ impl Model {
         }
         let own = self.bands.iter().find(|band| band.priority <= ask.priority);
         let priority = own.or(self.bands.last()).unwrap().priority;
+        for _ in 0..16 {
+            let Some((ids, refusal)) = self.displaced(priority, ask) else { break };
+            self.expect_one_drop(now, &ids, refusal, said);
+        }
+        said.skip_gone(now, self);
         if let Some(refusal) = self.refusal(priority, ask.bytes) {
             let effect = said.next(now, self);
             let Some(Effect::Drop {
@@ -288,10 +300,65 @@ impl Model {
         self.dispatch_all(now, said);
     }
 
+    /// Who has to go so that the request may come, and what is said to them.
+    fn displaced(&self, priority: i32, ask: &Ask) -> Option<(Vec<u64>, Refusal)> {
+        let limit = self.limit(priority, ask.bytes).filter(|_| !self.is_stopped)?;
+        let (config, template) = (&self.setup.config, self.template(priority));
+        if ask.bytes > template.max_bytes || config.max_bytes.is_some_and(|max| ask.bytes > max) {
+            return None;
+        }
+        let weight = |flow: &str| template.fairness.weight(&FlowId::from(flow));
+        let length = |priority: i32, flow: &str, more: usize| {
+            let n = self.waiting_in(priority).filter(|request| request.flow == flow).count() + more;
+            (n as f64 * 1_000.0 / weight(flow)) as u64
+        };
+        // Of flows with as many, any.
+        let last_of_longest = |priority: i32, least: u64| {
+            let flows: BTreeSet<&String> =
+                self.waiting_in(priority).map(|request| &request.flow).collect();
+            let most = flows.iter().map(|flow| length(priority, flow, 0)).max()?;
+            let longest = flows.iter().filter(|flow| length(priority, flow, 0) == most);
+            let last = |flow: &&&String| {
+                let own = self.waiting_in(priority).filter(|request| request.flow == ***flow);
+                own.max_by_key(|request| (request.rank, request.id)).map(|request| request.id)
+            };
+            (most > least)
+                .then(|| longest.clone().filter_map(|flow| last(&flow)).collect::<Vec<_>>())
+        };
+        let shed = self
+            .bands
+            .iter()
+            .rev()
+            .map(|band| band.priority)
+            .find(|&other| other < priority.min(0) && self.waiting_in(other).next().is_some());
+        let shed = shed.filter(|_| matches!(limit, Limit::GlobalBytes | Limit::GlobalRequests));
+        let own = template.fairness.drops_from_longest();
+        let ids = shed.and_then(|shed| last_of_longest(shed, 0)).or_else(|| {
+            let least = length(priority, ask.flow.as_str(), 1);
+            own.then(|| last_of_longest(priority, least)).flatten()
+        })?;
+        let refusal = if self.signal.has_endpoints {
+            Refusal::EvictedCapacity(limit)
+        } else {
+            Refusal::EvictedNoEndpoints
+        };
+        Some((ids, refusal))
+    }
+
     fn refusal(&self, priority: i32, bytes: u64) -> Option<Refusal> {
         if self.is_stopped {
             return Some(Refusal::RejectedOther);
         }
+        let limit = self.limit(priority, bytes)?;
+        Some(if self.signal.has_endpoints {
+            Refusal::RejectedCapacity(limit)
+        } else {
+            Refusal::RejectedNoEndpoints(limit)
+        })
+    }
+
+    /// The first limit that a request of so many bytes would exceed.
+    fn limit(&self, priority: i32, bytes: u64) -> Option<Limit> {
         let config = &self.setup.config;
         let all: u64 = self.waiting().map(|request| request.bytes).sum();
         let own: u64 = self.waiting_in(priority).map(|request| request.bytes).sum();
@@ -308,12 +375,7 @@ impl Model {
                 Limit::BandRequests,
             ),
         ];
-        let (_, limit) = limits.into_iter().find(|(is_over, _)| *is_over)?;
-        Some(if self.signal.has_endpoints {
-            Refusal::RejectedCapacity(limit)
-        } else {
-            Refusal::RejectedNoEndpoints(limit)
-        })
+        limits.into_iter().find(|(is_over, _)| *is_over).map(|(_, limit)| limit)
     }
 
     pub(super) fn cancel(&mut self, now: Stamp, id: u64, did: bool, said: &mut Said<'_>) {
@@ -614,7 +676,7 @@ impl Model {
             .iter_mut()
             .filter(|request| request.evictable.is_some() && request.priority < priority)
             .collect();
-        victims.sort_by_key(|request| (request.evictable, request.id));
+        victims.sort_by_key(|request| (request.evictable, std::cmp::Reverse(request.id)));
         let mut expected = Vec::new();
         for victim in victims.into_iter().take(n_needed.min(eviction.max_at_once)) {
             victim.evictable = None;
@@ -701,6 +763,14 @@ impl<'a> Said<'a> {
     fn next(&mut self, now: Stamp, model: &mut Model) -> Option<Effect<u64>> {
         self.skip_gone(now, model);
         self.effects.next().cloned()
+    }
+
+    /// Whom the next effect is about.
+    fn peek(&self) -> Option<u64> {
+        match self.effects.as_slice().first()? {
+            Effect::Drop { payload, .. } => Some(*payload),
+            _ => None,
+        }
     }
 
     pub(super) fn skip_gone(&mut self, now: Stamp, model: &mut Model) {

@@ -1,1 +1,413 @@
+//! Scenes with a beginning and an end, and the defects of the Go implementation that they do not have.
 
+use std::{sync::Arc, time::Duration};
+
+use router_core::Stamp;
+
+use crate::{
+    Ask, BandTemplate, Bounds, Config, Cost, Effect, Eviction, FlowControl, FlowId, Hold, Limit,
+    PoolSignal, Refusal, StageLoad, Ticket, Trickle,
+    policy::{
+        ordering::Edf,
+        usage_limit::{HoldbackDomain, PriorityHoldback},
+    },
+};
+
+struct Scene {
+    flow: FlowControl<u32>,
+    now: Stamp,
+    effects: Vec<Effect<u32>>,
+    n: u32,
+}
+
+impl Scene {
+    fn new(config: Config) -> Self {
+        let flow = FlowControl::new(config);
+        Self { flow, now: Stamp::ORIGIN, effects: Vec::new(), n: 0 }
+    }
+
+    /// A pool that is so full, of which a request takes so much.
+    fn pool(&mut self, saturation: f64, per_request: f64) {
+        let load = StageLoad { saturation, per_request, per_token: 0.0 };
+        self.flow.signal(self.now, PoolSignal::of_pool(load, self.now), &mut self.effects);
+    }
+
+    fn empty_pool(&mut self) {
+        self.flow.signal(self.now, PoolSignal::empty(self.now), &mut self.effects);
+    }
+
+    fn ask(&mut self, ask: Ask) -> Ticket {
+        self.n += 1;
+        self.flow.arrive(self.now, ask, self.n, &mut self.effects)
+    }
+
+    fn arrive(&mut self, priority: i32) -> Ticket {
+        self.ask(Ask { priority, ..Ask::default() })
+    }
+
+    fn arrive_n(&mut self, n: usize) {
+        for _ in 0..n {
+            self.arrive(0);
+        }
+    }
+
+    fn at(&mut self, millis: u64) {
+        self.now = Stamp::from_nanos(millis * 1_000_000);
+        while self.flow.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.flow.wake(self.now, &mut self.effects);
+        }
+    }
+
+    /// Priorities of those that were let go since the last look.
+    fn gone(&mut self) -> Vec<i32> {
+        let gone = self.effects.drain(..).filter_map(|effect| match effect {
+            Effect::Dispatch { priority, .. } => Some(priority),
+            _ => None,
+        });
+        gone.collect()
+    }
+
+    /// Numbers of those that were refused since the last look, and why.
+    fn refused(&mut self) -> Vec<(u32, Refusal)> {
+        let refused = self.effects.drain(..).filter_map(|effect| match effect {
+            Effect::Drop { payload, refusal, .. } => Some((payload, refusal)),
+            _ => None,
+        });
+        refused.collect()
+    }
+
+    fn evicted(&mut self) -> Vec<(Ticket, u32)> {
+        let evicted = self.effects.drain(..).filter_map(|effect| match effect {
+            Effect::Evict { ticket, payload, .. } => Some((ticket, payload)),
+            _ => None,
+        });
+        evicted.collect()
+    }
+}
+
+fn no_trickle() -> Config {
+    Config { trickle: None, ..Config::default() }
+}
+
+#[test]
+fn a28_one_event_lets_go_all_that_fit_and_idle_costs_nothing() {
+    let mut scene = Scene::new(no_trickle());
+    scene.pool(1.0, 0.0);
+    let tickets: Vec<_> = (0..5_000).map(|_| scene.arrive(0)).collect();
+    for ticket in tickets.iter().take(1_000) {
+        scene.flow.cancel(scene.now, *ticket, &mut scene.effects);
+    }
+    scene.effects.clear();
+    scene.pool(0.0, 0.0);
+    assert_eq!(scene.gone().len(), 4_000);
+    tickets.iter().for_each(|ticket| {
+        scene.flow.finished(scene.now, *ticket, None, &mut scene.effects);
+    });
+    scene.at(600_000);
+    assert_eq!(scene.flow.next_deadline(), None);
+}
+
+#[test]
+fn a29_a_stale_gauge_lets_no_more_go_than_fit() {
+    let mut scene = Scene::new(no_trickle());
+    scene.pool(0.5, 0.1);
+    scene.arrive_n(50);
+    assert_eq!(scene.gone().len(), 5);
+    // The same old reading again and again is no reason to let more go.
+    let load = StageLoad { saturation: 0.5, per_request: 0.1, per_token: 0.0 };
+    for millis in 1..100 {
+        scene.at(millis);
+        let stale = PoolSignal::of_pool(load, Stamp::ORIGIN);
+        scene.flow.signal(scene.now, stale, &mut scene.effects);
+    }
+    assert_eq!(scene.gone().len(), 0);
+}
+
+#[test]
+fn a32_a_band_at_its_ceiling_is_not_stopped_for_ever() {
+    let limit = PriorityHoldback { least: 0.5, most: 1.0, domain: HoldbackDomain::Rank };
+    let every = Duration::from_secs(2);
+    let mut scene = Scene::new(Config {
+        usage_limit: Arc::new(limit),
+        trickle: Some(Trickle { every, ..Trickle::default() }),
+        ttl: None,
+        ..Config::default()
+    });
+    scene.flow.provision(scene.now, &[100, -1], &mut scene.effects);
+    scene.pool(0.6, 0.001);
+    scene.arrive(-1);
+    scene.arrive(-1);
+    scene.arrive(0);
+    assert_eq!(scene.gone(), [0]);
+    scene.at(1_999);
+    assert_eq!(scene.gone(), []);
+    scene.at(2_000);
+    assert_eq!(scene.gone(), [-1]);
+    // Where the most important band has no room, nobody has.
+    scene.pool(1.0, 0.001);
+    scene.at(60_000);
+    assert_eq!(scene.gone(), []);
+}
+
+#[test]
+fn a33_a_priority_without_a_band_is_not_promoted() {
+    let bounds = Bounds { max_bands: 3, ..Bounds::default() };
+    let mut scene = Scene::new(Config { bounds, ..no_trickle() });
+    scene.pool(1.0, 0.1);
+    let priorities = |scene: &mut Scene| -> Vec<(i32, u64)> {
+        let bands = scene.flow.snapshot(0).bands;
+        bands.iter().map(|band| (band.priority, band.n_waiting)).collect()
+    };
+    scene.arrive(-5);
+    scene.arrive(7);
+    assert_eq!(priorities(&mut scene), [(7, 1), (0, 0), (-5, 1)]);
+    // No more bands may be made: the next less important one takes them, if there is one.
+    scene.arrive(3);
+    scene.arrive(-2);
+    scene.arrive(-9);
+    scene.arrive(9);
+    assert_eq!(priorities(&mut scene), [(7, 2), (0, 1), (-5, 3)]);
+}
+
+#[test]
+fn a37_a_request_may_have_a_shorter_wait_of_its_own() {
+    let template = BandTemplate { ordering: Arc::new(Edf), ..BandTemplate::default() };
+    let mut scene = Scene::new(Config { template, ..no_trickle() });
+    let ask = |seconds| Ask { ttl: Some(Duration::from_secs(seconds)), ..Ask::default() };
+    scene.pool(1.0, 0.1);
+    for seconds in [20, 5, 900] {
+        scene.ask(ask(seconds));
+    }
+    scene.at(5_000);
+    assert_eq!(scene.refused(), [(2, Refusal::EvictedTtl)]);
+    scene.pool(0.85, 0.1);
+    assert!(matches!(scene.effects[..], [Effect::Dispatch { payload: 1, .. }, _]));
+    scene.pool(1.0, 0.1);
+    scene.ask(ask(900));
+    scene.effects.clear();
+    scene.at(65_000);
+    // Longer than the configured wait it cannot be.
+    assert_eq!(scene.refused(), [(4, Refusal::EvictedTtl)]);
+}
+
+#[test]
+fn a39_every_effect_names_the_band_that_the_request_is_in() {
+    let bounds = Bounds { max_bands: 1, ..Bounds::default() };
+    let mut scene = Scene::new(Config { bounds, ..no_trickle() });
+    scene.pool(1.0, 0.1);
+    scene.arrive(5);
+    let ticket = scene.arrive(5);
+    scene.flow.cancel(scene.now, ticket, &mut scene.effects);
+    scene.pool(0.0, 0.1);
+    let [Effect::Drop { priority: dropped, .. }, Effect::Dispatch { priority, .. }] =
+        scene.effects[..]
+    else {
+        panic!("{:?}", scene.effects);
+    };
+    assert_eq!((dropped, priority), (0, 0));
+}
+
+#[test]
+fn requests_wait_while_the_pool_is_empty_and_go_when_an_endpoint_appears() {
+    let mut scene = Scene::new(no_trickle());
+    scene.empty_pool();
+    scene.arrive_n(3);
+    scene.at(59_999);
+    assert!(scene.effects.is_empty());
+    scene.pool(0.0, 0.1);
+    assert_eq!(scene.gone().len(), 3);
+}
+
+#[test]
+fn a_pool_that_empties_under_load_refuses_after_its_own_budget() {
+    let no_endpoint_ttl = Some(Duration::from_secs(10));
+    let mut scene = Scene::new(Config { no_endpoint_ttl, ..no_trickle() });
+    scene.pool(1.0, 0.1);
+    scene.arrive(0);
+    scene.at(50_000);
+    scene.arrive(0);
+    // The wait so far was for capacity and does not count against the wait for an endpoint, nor the other
+    // way round.
+    scene.empty_pool();
+    scene.at(59_999);
+    scene.arrive(0);
+    assert!(scene.effects.is_empty());
+    scene.at(60_000);
+    let refusal = Refusal::EvictedNoEndpoints;
+    assert_eq!(scene.refused(), [(1, refusal), (2, refusal)]);
+    scene.pool(1.0, 0.1);
+    scene.at(119_999);
+    assert!(scene.effects.is_empty());
+    scene.at(120_000);
+    assert_eq!(scene.refused(), [(3, Refusal::EvictedTtl)]);
+}
+
+#[test]
+fn a_full_queue_says_which_limit_and_whether_there_are_endpoints() {
+    let template = BandTemplate { max_requests: 2, max_bytes: 100, ..BandTemplate::default() };
+    let config = Config { max_bytes: Some(120), max_requests: Some(3), template, ..no_trickle() };
+    let check = |asks: &[(i32, u64)], is_empty: bool, refusal: Refusal| {
+        let mut scene = Scene::new(config.clone());
+        if !is_empty {
+            scene.pool(1.0, 0.1);
+        }
+        for &(priority, bytes) in asks {
+            scene.ask(Ask { priority, bytes, ..Ask::default() });
+        }
+        assert_eq!(scene.refused(), [(asks.len() as u32, refusal)], "{asks:?}");
+    };
+    let capacity = Refusal::RejectedCapacity;
+    check(&[(0, 60), (0, 41)], false, capacity(Limit::BandBytes));
+    check(&[(0, 60), (1, 61)], false, capacity(Limit::GlobalBytes));
+    check(&[(0, 1), (0, 1), (0, 1)], false, capacity(Limit::BandRequests));
+    check(&[(0, 1), (0, 1), (1, 1), (2, 1)], false, capacity(Limit::GlobalRequests));
+    check(&[(0, 500)], true, Refusal::RejectedNoEndpoints(Limit::GlobalBytes));
+}
+
+#[test]
+fn sheddable_work_makes_room_for_what_is_more_important_at_a_limit_for_all() {
+    let mut scene = Scene::new(Config { max_requests: Some(3), ..no_trickle() });
+    scene.pool(1.0, 0.1);
+    for priority in [-1, -1, 0, 0, 0, 0] {
+        scene.arrive(priority);
+    }
+    let limit = Limit::GlobalRequests;
+    let (shed, full) = (Refusal::EvictedCapacity(limit), Refusal::RejectedCapacity(limit));
+    assert_eq!(scene.refused(), [(2, shed), (1, shed), (6, full)]);
+}
+
+#[test]
+fn eviction_waits_for_what_was_evicted_and_for_its_room_to_show() {
+    let eviction = Eviction { grace: Duration::from_secs(2), ..Eviction::default() };
+    let mut scene = Scene::new(Config { eviction: Some(eviction), ..no_trickle() });
+    scene.pool(0.0, 0.1);
+    let running: Vec<_> = (0..10).map(|_| scene.arrive(-1)).collect();
+    for &ticket in &running {
+        scene.flow.placed(scene.now, ticket);
+    }
+    scene.at(1_000);
+    scene.pool(1.0, 0.1);
+    scene.effects.clear();
+    scene.arrive(-1);
+    assert_eq!(scene.evicted(), [], "nobody is evicted for their equals");
+    scene.arrive(5);
+    // The newest is the next, and one makes room enough.
+    let evicted = scene.evicted();
+    assert_eq!(evicted, [(running[9], 10)]);
+    scene.arrive(5);
+    scene.at(2_000);
+    assert_eq!(scene.evicted(), [], "the first has not ended");
+    let gone = evicted[0].0;
+    scene.flow.finished(scene.now, gone, None, &mut scene.effects);
+    assert_eq!(scene.gone(), [5]);
+    scene.at(3_999);
+    assert_eq!(scene.evicted(), [], "its room may not show yet");
+    scene.at(4_000);
+    let second = scene.evicted();
+    assert_eq!(second, [(running[8], 9)]);
+    // One that does not end is given up.
+    scene.at(14_000);
+    scene.at(16_000);
+    assert_eq!(scene.evicted(), [(running[7], 8)]);
+    let counts = scene.flow.snapshot(0).reclaim;
+    assert_eq!((counts.issued, counts.confirmed, counts.timed_out), (3, 1, 1));
+}
+
+#[test]
+fn retry_after_is_the_time_that_the_queue_takes_to_drain() {
+    let template = BandTemplate { max_requests: 50, ..BandTemplate::default() };
+    let mut scene = Scene::new(Config { template, ..no_trickle() });
+    scene.pool(1.0, 0.1);
+    scene.arrive_n(50);
+    // Ten per second leave, and as many come.
+    for n in 1..=200 {
+        scene.at(n * 100);
+        scene.effects.clear();
+        scene.pool(0.95, 0.1);
+        let [Effect::Dispatch { ticket, .. }] = scene.effects[..] else { panic!("one goes") };
+        scene.pool(1.0, 0.1);
+        scene.flow.finished(scene.now, ticket, None, &mut scene.effects);
+        scene.pool(1.0, 0.1);
+        scene.arrive(0);
+    }
+    scene.effects.clear();
+    scene.arrive(0);
+    let [Effect::Drop { retry_after, .. }] = scene.effects[..] else {
+        panic!("{:?}", scene.effects);
+    };
+    assert!((4..=6).contains(&retry_after.as_secs()), "{retry_after:?}");
+}
+
+#[test]
+fn flows_that_are_gone_are_forgotten_however_many_there_were() {
+    let bounds = Bounds { max_idle_flows: 100, ..Bounds::default() };
+    let mut scene = Scene::new(Config { bounds, ..no_trickle() });
+    scene.pool(0.0, 0.0);
+    for n in 0..20_000 {
+        let flow = FlowId::from(format!("tenant-{n}").as_str());
+        let ticket = scene.ask(Ask { flow, ..Ask::default() });
+        scene.flow.finished(scene.now, ticket, None, &mut scene.effects);
+        assert!(n % 500 != 0 || scene.flow.snapshot(0).bands[0].n_flows <= 101);
+    }
+    let gone = |scene: &Scene| {
+        scene.effects.iter().filter(|effect| matches!(effect, Effect::FlowGone { .. })).count()
+    };
+    assert_eq!(gone(&scene), 19_900);
+    scene.at(300_000);
+    assert_eq!(gone(&scene), 20_000);
+}
+
+#[test]
+fn operators_see_why_the_first_of_each_flow_waits() {
+    let mut scene = Scene::new(no_trickle());
+    let check = |scene: &mut Scene, expected: &[(&str, Hold)]| {
+        let snapshot = scene.flow.snapshot(10);
+        let flows = snapshot.bands.iter().flat_map(|band| &band.flows);
+        let heads = flows.filter_map(|flow| Some((flow.id.as_str(), flow.head.clone()?.hold)));
+        assert_eq!(heads.collect::<Vec<_>>(), expected);
+    };
+    for (flow, priority) in [("a", 0), ("b", 0), ("c", -1)] {
+        scene.ask(Ask { flow: FlowId::from(flow), priority, ..Ask::default() });
+    }
+    let nobody = Hold::NoEndpoints;
+    check(&mut scene, &[("a", nobody.clone()), ("b", nobody.clone()), ("c", nobody)]);
+    scene.pool(1.25, 0.1);
+    let ceiling = Hold::Ceiling { saturation: 1.25, ceiling: 1.0 };
+    let behind = Hold::Flow { next: FlowId::from("a") };
+    check(&mut scene, &[("a", ceiling), ("b", behind), ("c", Hold::Band { priority: 0 })]);
+}
+
+#[test]
+fn after_the_end_nobody_waits_and_what_runs_goes_on() {
+    let mut scene = Scene::new(no_trickle());
+    scene.pool(0.95, 0.1);
+    let running = scene.arrive(0);
+    scene.arrive(0);
+    scene.effects.clear();
+    scene.flow.shut_down(scene.now, &mut scene.effects);
+    scene.arrive(0);
+    assert_eq!(scene.refused(), [(2, Refusal::EvictedOther), (3, Refusal::RejectedOther)]);
+    assert!(scene.flow.finished(scene.now, running, None, &mut scene.effects));
+}
+
+#[test]
+fn the_trickle_is_its_share_of_tokens_and_no_more() {
+    let trickle = Trickle { share_ppm: 100_000, every: Duration::from_hours(1) };
+    let mut scene = Scene::new(Config { trickle: Some(trickle), ttl: None, ..Config::default() });
+    scene.pool(1.0, 0.1);
+    let cost = |uncached| Cost { uncached, ..Cost::default() };
+    for _ in 0..1_000 {
+        scene.ask(Ask { priority: 100, cost: cost(10), ..Ask::default() });
+        scene.ask(Ask { priority: 0, cost: cost(20), ..Ask::default() });
+        scene.ask(Ask { priority: -1, cost: cost(20), ..Ask::default() });
+    }
+    scene.pool(0.0, 0.000_5);
+    let gone = scene.gone();
+    let count = |priority| gone.iter().filter(|of| **of == priority).count();
+    // 10 tokens of each 100 that the first band gets, in turn to both bands below.
+    assert_eq!(count(100), 1_000);
+    let (middle, lowest) = (count(0), count(-1));
+    assert!(middle > lowest, "once nobody waits above, the middle band goes first");
+    let before = gone.iter().take(1_000).filter(|of| **of == -1).count();
+    assert!((20..=25).contains(&before), "{before}");
+}
