@@ -46,6 +46,7 @@ mod signals;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::kv::BlockPool;
 pub use self::{
     adapters::AdapterId,
     engine::Engine,

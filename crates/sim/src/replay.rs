@@ -4,6 +4,7 @@
 //! [`Pool`](pool::Pool) under a configuration document by [`run::play`], once per seed, and the
 //! [`Outcome`](outcome::Outcome) of each run is put into numbers by [`summary`], with intervals over seeds.
 
+pub mod fit;
 pub mod outcome;
 pub mod policy;
 pub mod pool;

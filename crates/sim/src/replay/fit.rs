@@ -1,0 +1,515 @@
+//! Server profiles estimated from a recorded trace with response times.
+//!
+//! The record says which endpoint served each request, when its first token and its last one came, and, where
+//! the server says so, how much of the prompt was cached. [`fit`] looks for the profiles under which the engine
+//! model, given the same requests at the same times, takes as long.
+//!
+//! 1. Equations that are linear in the costs ([`load`]) give a first guess, and tell endpoints apart
+//!    ([`groups`]); what was cached tells how large caches are ([`cache`]).
+//! 2. The engine model plays the record again and again, and costs and capacities move to where its times are
+//!    nearest to the recorded ones ([`search`]).
+//! 3. All of the record is played with the profiles found, each request at the endpoint that it went to, and the
+//!    part that was not fitted to, the last 30 % of the time, says how good they are ([`judge`]).
+//!
+//! One record gives one result: nothing is random, and work is bounded by counts rather than by clocks.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use self::{
+    cache::Size,
+    candidate::{COST_KEYS, Candidate, Fixed},
+    judge::Pairs,
+    load::{Course, Equation},
+    play::play,
+    samples::{Endpoint, Sample, Samples},
+    search::{Found, Search, Window},
+    solve::Solution,
+};
+use super::trace::Trace;
+use crate::model::Profile;
+
+mod cache;
+mod candidate;
+mod groups;
+mod judge;
+mod load;
+mod play;
+mod samples;
+mod search;
+mod solve;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use self::{
+    judge::{Errors, Fault, Judgement},
+    write::to_yaml,
+};
+
+/// The most endpoints of one record: each is compared with each.
+pub const MAX_ENDPOINTS: usize = 512;
+/// Requests that a fit needs, of all endpoints together.
+pub const MIN_REQUESTS: usize = 100;
+/// Requests that an endpoint needs to be a kind of its own.
+pub const MIN_PER_ENDPOINT: usize = 40;
+/// Share of the time that is fitted to; the rest judges.
+const TRAIN_SHARE: f64 = 0.7;
+/// Work that the engine model does in all, about, in units of [`work`]: minutes at most.
+const MAX_WORK: usize = 2_500_000;
+/// The most work of one play of a kind.
+const MAX_WINDOW: usize = 10_000;
+/// A play has as many requests as this, whatever work they are.
+const MIN_WINDOW: usize = 300;
+/// KV blocks that are as much work as a request.
+const BLOCKS_PER_REQUEST: usize = 32;
+/// Share of a cut window that only fills the cache.
+const WARM_SHARE: f64 = 0.2;
+/// A cost whose standard error, doubled because requests are not independent, is below this share of what one
+/// would guess anyway has been told by the record.
+const TOLD: f64 = 0.5;
+
+/// How to fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Each endpoint is a kind of its own.
+    pub per_endpoint: bool,
+}
+
+/// How far a fit is.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Requests played so far.
+    pub n_played: AtomicU64,
+    /// Requests that will have been played at the end, at most; 0 while that is not known.
+    pub n_planned: AtomicU64,
+}
+
+/// Profiles, and how good they are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fit {
+    pub kinds: Vec<Kind>,
+    /// In the order of their names.
+    pub endpoints: Vec<EndpointFit>,
+    /// On the part of the record that was not fitted to, all endpoints together.
+    pub overall: Judgement,
+    pub left_out: LeftOut,
+    /// Tokens of prompts as the trace counts them, for one as the servers do, where they say; profiles are in
+    /// those of the trace.
+    pub token_ratio: Option<f64>,
+    /// How long the record is, from the first arrival to the last, and how long its part that judges.
+    pub length: Duration,
+    pub judged: Duration,
+}
+
+/// Endpoints that cannot be told apart, and their profile.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kind {
+    /// As pool files take it.
+    pub name: String,
+    /// In the order of their names.
+    pub endpoints: Vec<Arc<str>>,
+    pub profile: Profile,
+    /// Where the values of the profile come from, for the keys that the fit is about.
+    pub origins: Vec<(&'static str, Origin)>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum Origin {
+    /// The record tells it; with its error in the same unit, where one is known.
+    Record { error: Option<f64> },
+    /// The record only tells that it is no less.
+    AtLeast,
+    /// The record does not tell: a default, with costs taken so many times as the servers are slow.
+    Default { slowness: f64 },
+}
+
+/// How one endpoint was fitted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointFit {
+    pub name: Arc<str>,
+    /// Index of its kind.
+    pub kind: usize,
+    /// Requests that were fitted to.
+    pub n_fitted: usize,
+    pub judgement: Judgement,
+}
+
+/// Requests that could not be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Nothing was recorded of them.
+    pub not_observed: usize,
+    /// They waited for one of which nothing was recorded.
+    pub no_arrival: usize,
+    /// They were refused, failed, or took no time.
+    pub failed: usize,
+}
+
+/// Why there is no fit.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FitError {
+    #[error(
+        "none of the {n_requests} requests says what became of it; a trace that `serve --record FILE` or \
+         `epp --record FILE` wrote does (`observed`)"
+    )]
+    NothingObserved { n_requests: usize },
+    #[error(
+        "there are {n_requests} requests with times to fit to and {needed} are needed: record longer, or under \
+         more traffic"
+    )]
+    TooFew { n_requests: usize, needed: usize },
+    #[error(
+        "endpoint {endpoint} has {n_requests} requests to fit to and {needed} are needed: leave --per-endpoint \
+         away, or record longer"
+    )]
+    TooFewOf { endpoint: Arc<str>, n_requests: usize, needed: usize },
+    #[error(
+        "no request says when its first token came: record streamed answers, whose first byte is their first token"
+    )]
+    NoFirstTokens,
+    #[error("the record has {n_endpoints} endpoints; {MAX_ENDPOINTS} is the most")]
+    TooManyEndpoints { n_endpoints: usize },
+    #[error("the trace cannot be fitted to: {0}")]
+    Trace(String),
+}
+
+/// Estimates the servers of a recorded trace.
+pub fn fit(trace: &Trace, options: Options, progress: &Progress) -> Result<Fit, FitError> {
+    trace.check().map_err(FitError::Trace)?;
+    let samples = Samples::of(trace, TRAIN_SHARE)?;
+    check(&samples, options)?;
+    let views: Vec<View<'_>> = samples.endpoints.iter().map(View::of).collect();
+    let guess = Guess::of(&views, samples.block_tokens);
+    let groups = if options.per_endpoint {
+        (0..views.len()).map(|at| vec![at]).collect()
+    } else {
+        guess.groups(&views, samples.block_tokens)
+    };
+    let limit = (MAX_WORK / (groups.len().max(1) * search::MAX_PLAYS)).min(MAX_WINDOW);
+    let windows: Vec<Vec<Window>> =
+        groups.iter().map(|group| windows(group, &samples, limit)).collect();
+    let n_windowed: usize = windows.iter().flatten().map(|window| window.samples.len()).sum();
+    let n_all: usize = samples.endpoints.iter().map(|endpoint| endpoint.samples.len()).sum();
+    let n_planned = n_windowed * search::MAX_PLAYS + n_all;
+    progress.n_planned.store(n_planned as u64, Ordering::Relaxed);
+    let mut kinds = Vec::new();
+    let mut judged: Vec<(usize, EndpointFit)> = Vec::new();
+    let mut all = Pairs::default();
+    for (nth, (group, windows)) in groups.iter().zip(&windows).enumerate() {
+        let searched = guess.search(group, &views, windows, trace, progress);
+        let name = if options.per_endpoint {
+            endpoint_kind_name(nth, group.first().and_then(|at| samples.endpoints.get(*at)))
+        } else {
+            format!("kind-{}", nth + 1)
+        };
+        kinds.push(kind(name, group, &samples, &searched));
+        let profile = searched.found.candidate.played(&searched.fixed);
+        for &at in group {
+            let Some(endpoint) = samples.endpoints.get(at) else { continue };
+            let pairs = judge(endpoint, &profile);
+            progress.n_played.fetch_add(endpoint.samples.len() as u64, Ordering::Relaxed);
+            all.join(&pairs);
+            let fit = EndpointFit {
+                name: Arc::clone(&endpoint.name),
+                kind: nth,
+                n_fitted: endpoint.n_train,
+                judgement: pairs.judge(),
+            };
+            judged.push((at, fit));
+        }
+    }
+    judged.sort_by_key(|(at, _)| *at);
+    let first = samples.endpoints.iter().flat_map(|one| &one.samples).map(|one| one.arrived).min();
+    Ok(Fit {
+        kinds,
+        endpoints: judged.into_iter().map(|(_, fit)| fit).collect(),
+        overall: all.judge(),
+        left_out: samples.left_out,
+        token_ratio: samples.token_ratio,
+        length: first.map_or(Duration::ZERO, |first| samples.last.since(first)),
+        judged: samples.last.since(samples.split),
+    })
+}
+
+/// Whether there is enough to go by.
+fn check(samples: &Samples, options: Options) -> Result<(), FitError> {
+    let n_train: usize = samples.endpoints.iter().map(|endpoint| endpoint.n_train).sum();
+    if n_train < MIN_REQUESTS {
+        return Err(FitError::TooFew { n_requests: n_train, needed: MIN_REQUESTS });
+    }
+    let few = samples.endpoints.iter().find(|endpoint| endpoint.n_train < MIN_PER_ENDPOINT);
+    if let Some(few) = few.filter(|_| options.per_endpoint) {
+        return Err(FitError::TooFewOf {
+            endpoint: Arc::clone(&few.name),
+            n_requests: few.n_train,
+            needed: MIN_PER_ENDPOINT,
+        });
+    }
+    let mut train = samples.endpoints.iter().flat_map(Endpoint::train);
+    if train.any(|sample| sample.ttft.is_some()) { Ok(()) } else { Err(FitError::NoFirstTokens) }
+}
+
+/// The part of an endpoint's record that is fitted to, and what follows from it at once.
+struct View<'a> {
+    samples: &'a [Sample],
+    course: Course,
+    equations: Vec<Equation>,
+}
+
+/// What was found of one kind.
+struct Searched {
+    fixed: Fixed,
+    found: Found,
+    /// Standard errors of the costs.
+    errors: solve::Costs,
+    /// How slow they are, in times of the default profile.
+    slowness: f64,
+    size: Size,
+}
+
+/// What equations say of all endpoints together.
+struct Guess {
+    slowness: f64,
+    costs: solve::Costs,
+    /// Sizes of caches that are worth trying.
+    sizes: Vec<u32>,
+    block_tokens: u32,
+}
+
+impl Endpoint {
+    fn train(&self) -> &[Sample] {
+        self.samples.get(..self.n_train).unwrap_or_default()
+    }
+}
+
+impl<'a> View<'a> {
+    fn of(endpoint: &'a Endpoint) -> Self {
+        let samples = endpoint.train();
+        let course = Course::of(samples);
+        let max_batched = Profile::default().max_num_batched_tokens;
+        let equations = load::equations(samples, &course, max_batched);
+        Self { samples, course, equations }
+    }
+}
+
+// === impl Guess ===
+
+impl Guess {
+    fn of(views: &[View<'_>], block_tokens: u32) -> Self {
+        let equations: Vec<&Equation> = views.iter().flat_map(|view| &view.equations).collect();
+        let samples: Vec<&[Sample]> = views.iter().map(|view| view.samples).collect();
+        let slowness = slowness(&equations);
+        Self {
+            slowness,
+            costs: solve::solve(&equations, &candidate::prior(slowness)).costs,
+            sizes: cache::sizes(&samples, block_tokens),
+            block_tokens,
+        }
+    }
+
+    fn groups(&self, views: &[View<'_>], block_tokens: u32) -> Vec<Vec<usize>> {
+        let prefill = prefill_of(self.costs);
+        let curves: Vec<Option<cache::Curve>> = views
+            .iter()
+            .map(|view| cache::curve(view.samples, block_tokens, &self.sizes, &prefill))
+            .collect();
+        let traits = |ats: &[usize], costs: &solve::Costs| -> Vec<groups::Traits> {
+            let of_one = |at: &usize| {
+                let (view, curve) = (views.get(*at)?, curves.get(*at)?);
+                Some(groups::Traits::of(&view.equations, costs, curve.clone()))
+            };
+            ats.iter().filter_map(of_one).collect()
+        };
+        let together = |ats: &[usize]| {
+            let of_some = ats.iter().filter_map(|at| views.get(*at));
+            let equations: Vec<&Equation> = of_some.flat_map(|view| &view.equations).collect();
+            let prior = candidate::prior(slowness(&equations));
+            traits(ats, &solve::solve(&equations, &prior).costs)
+        };
+        let all: Vec<usize> = (0..views.len()).collect();
+        groups::kinds(&traits(&all, &self.costs), &together)
+    }
+
+    /// Looks for the profile of one kind.
+    fn search(
+        &self,
+        group: &[usize],
+        views: &[View<'_>],
+        windows: &[Window],
+        trace: &Trace,
+        progress: &Progress,
+    ) -> Searched {
+        let views: Vec<&View<'_>> = group.iter().filter_map(|at| views.get(*at)).collect();
+        let equations: Vec<&Equation> = views.iter().flat_map(|view| &view.equations).collect();
+        let slowness = if equations.is_empty() { self.slowness } else { slowness(&equations) };
+        let prior = candidate::prior(slowness);
+        let Solution { costs, errors } = solve::solve(&equations, &prior);
+        let samples: Vec<&[Sample]> = views.iter().map(|view| view.samples).collect();
+        let size = cache::size(&samples, self.block_tokens, &self.sizes, &prefill_of(costs));
+        let fixed = fixed(trace, self.block_tokens);
+        let default = Profile::default();
+        let usual = u64::from(default.kv_cache_size) * u64::from(default.block_size)
+            / u64::from(self.block_tokens);
+        let usual = u32::try_from(usual).unwrap_or(u32::MAX).max(1);
+        let kv_blocks = match size {
+            Size::Found { n_blocks } => n_blocks,
+            Size::AtLeast { n_blocks } => usual.max(n_blocks),
+            Size::Unknown { n_blocks_at_least } => usual.max(n_blocks_at_least),
+        };
+        let search = Search {
+            windows,
+            fixed,
+            prior,
+            most_at_once: views
+                .iter()
+                .map(|view| view.course.most_at_once(0.02))
+                .max()
+                .unwrap_or(0),
+            knows_cached: !matches!(size, Size::Unknown { .. }),
+            n_played: &progress.n_played,
+        };
+        let found = search.run(Candidate::new(costs, kv_blocks));
+        Searched { fixed, found, errors, slowness, size }
+    }
+}
+
+/// How slow servers are, in times of the default profile.
+fn slowness(equations: &[&Equation]) -> f64 {
+    let usual = candidate::prior(1.0).mean;
+    let ratios = equations.iter().map(|one| one.seconds / solve::predicted(one, &usual).max(1e-9));
+    solve::quantile(ratios.collect(), 0.5).unwrap_or(1.0).clamp(1e-4, 1e4)
+}
+
+/// How long a prompt takes by itself.
+fn prefill_of(costs: solve::Costs) -> impl Fn(&Sample) -> f64 {
+    let [step, _, _, prompt, token, pair] = costs;
+    move |sample| step + prompt + token * sample.computed() + pair * sample.pairs()
+}
+
+/// What the record says or nothing does.
+fn fixed(trace: &Trace, block_tokens: u32) -> Fixed {
+    let default = Profile::default();
+    let longest =
+        trace.requests.iter().map(|one| one.prompt_tokens.saturating_add(one.output_tokens));
+    let longest = longest.max().unwrap_or(0).saturating_add(1);
+    let mut adapters: Vec<&str> =
+        trace.requests.iter().filter_map(|request| request.lora.as_deref()).collect();
+    adapters.sort_unstable();
+    adapters.dedup();
+    Fixed {
+        block_tokens,
+        max_model_len: default.max_model_len.max(longest),
+        max_loras: default.max_loras.max(adapters.len() as u32).min(1 << 12),
+    }
+}
+
+/// The samples that a search of one kind plays: of the busiest endpoints, the last ones before the part that
+/// judges, up to a limit of work.
+fn windows(group: &[usize], samples: &Samples, limit: usize) -> Vec<Window> {
+    let mut endpoints: Vec<&Endpoint> =
+        group.iter().filter_map(|at| samples.endpoints.get(*at)).collect();
+    endpoints.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.n_train));
+    let mut left = limit;
+    let mut windows: Vec<Window> = Vec::new();
+    for endpoint in endpoints {
+        let train = endpoint.train();
+        let mut n_taken = 0;
+        for sample in train.iter().rev() {
+            let work = work(sample, samples.block_tokens);
+            if work > left && (n_taken >= MIN_WINDOW || !windows.is_empty()) {
+                break;
+            }
+            left = left.saturating_sub(work);
+            n_taken += 1;
+        }
+        let is_cut = n_taken < train.len();
+        if is_cut && !windows.is_empty() {
+            break;
+        }
+        let mut taken: Vec<Sample> =
+            train.get(train.len() - n_taken..).unwrap_or_default().to_vec();
+        if is_cut {
+            samples::foresee(&mut taken, samples.block_tokens);
+        }
+        let n_warm = if is_cut { (taken.len() as f64 * WARM_SHARE) as usize } else { 0 };
+        windows.push(Window { samples: taken, n_warm });
+    }
+    windows
+}
+
+/// How much work it is to play a request, in requests of a few blocks.
+fn work(sample: &Sample, block_tokens: u32) -> usize {
+    let n_tokens = u64::from(sample.prompt) + u64::from(sample.output);
+    1 + (n_tokens / u64::from(block_tokens.max(1))) as usize / BLOCKS_PER_REQUEST
+}
+
+/// Plays the whole record of an endpoint and compares the part that was not fitted to.
+fn judge(endpoint: &Endpoint, profile: &Profile) -> Pairs {
+    let mut pairs = Pairs::default();
+    let n_samples = endpoint.samples.len();
+    let played = play(profile, &endpoint.samples).unwrap_or_else(|_| vec![None; n_samples]);
+    for (sample, played) in endpoint.samples.iter().zip(&played).skip(endpoint.n_train) {
+        pairs.add(sample, played.as_ref());
+    }
+    pairs
+}
+
+fn kind(name: String, group: &[usize], samples: &Samples, searched: &Searched) -> Kind {
+    let Searched { fixed, found, errors, slowness, size } = searched;
+    let slowness = *slowness;
+    let default = Origin::Default { slowness: 1.0 };
+    let prior = candidate::prior(slowness);
+    let mut origins: Vec<(&'static str, Origin)> = Vec::new();
+    for (at, key) in COST_KEYS.into_iter().enumerate() {
+        let (error, cost) = (2.0 * errors[at], found.candidate.costs[at]);
+        origins.push((
+            key,
+            if error < TOLD * prior.spread[at].max(cost) {
+                Origin::Record { error: Some(error * 1e6) }
+            } else {
+                Origin::Default { slowness }
+            },
+        ));
+    }
+    let told = |is_told: bool| if is_told { Origin::Record { error: None } } else { default };
+    origins.push(("max-num-seqs", told(found.tells_seqs)));
+    origins.push(("max-num-batched-tokens", told(found.tells_batched)));
+    let cache = match size {
+        _ if found.tells_cache => Origin::Record { error: None },
+        Size::Unknown { .. } => default,
+        Size::Found { .. } | Size::AtLeast { .. } => Origin::AtLeast,
+    };
+    origins.push(("kv-cache-size", cache));
+    let names = group.iter().filter_map(|at| samples.endpoints.get(*at));
+    Kind {
+        name,
+        endpoints: names.map(|endpoint| Arc::clone(&endpoint.name)).collect(),
+        profile: found.candidate.written(fixed),
+        origins,
+    }
+}
+
+/// A name for a kind of one endpoint, as pool files take it: numbers keep names apart that differ only in what
+/// such names cannot have.
+fn endpoint_kind_name(nth: usize, endpoint: Option<&Endpoint>) -> String {
+    const MAX_CHARS: usize = 48;
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' }
+    };
+    let name = endpoint.map_or("", |endpoint| &endpoint.name);
+    // Of long names, the end tells more.
+    let n_skipped = name.chars().count().saturating_sub(MAX_CHARS);
+    let name: String = name.chars().skip(n_skipped).map(plain).collect();
+    format!("{}.{name}", nth + 1)
+}
