@@ -69,3 +69,5 @@ pub use schedule::{
     ProfileIndex, ProfileRun, Scorer, Screener,
 };
 pub use workbench::{Slots, Workbench};
+// Part of what hooks are told of a response.
+pub use router_wire::response::Usage;

@@ -10,6 +10,7 @@ pub mod policy;
 pub mod pool;
 pub mod read;
 pub mod recording;
+pub mod reproduce;
 pub mod run;
 pub mod summary;
 pub mod trace;

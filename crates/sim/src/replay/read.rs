@@ -20,6 +20,7 @@ use super::trace::{MAX_REQUESTS, Start, Trace, TraceRequest};
 
 mod azure;
 mod fuzz;
+pub mod inputs;
 pub mod jsonl;
 mod mooncake;
 
@@ -33,8 +34,8 @@ pub const MAX_BLOCK_IDS: usize = 1 << 26;
 pub const MAX_TOKENS: u32 = 1 << 24;
 /// The most tokens of one block, as engines have it.
 pub const MAX_BLOCK_TOKENS: u32 = 1 << 16;
-/// The longest name of a tenant, a session or an adapter, in bytes.
-const MAX_NAME_BYTES: usize = 256;
+/// The longest name of a tenant, a session, an adapter or an endpoint with its namespace, in bytes.
+pub const MAX_NAME_BYTES: usize = 512;
 /// The latest arrival: a year.
 const MAX_SECONDS: f64 = 366.0 * 86_400.0;
 
@@ -158,6 +159,7 @@ fn recognise(first: &str) -> Option<Format> {
 }
 
 /// The lines of a file, one at a time. Blank ones are passed over.
+#[derive(Debug)]
 struct Lines<R> {
     input: R,
     line: Vec<u8>,
@@ -288,7 +290,7 @@ impl Rows {
     }
 }
 
-fn within(
+pub(super) fn within(
     what: &'static str,
     value: u64,
     range: std::ops::RangeInclusive<u64>,

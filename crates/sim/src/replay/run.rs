@@ -43,9 +43,9 @@ mod arrivals;
 mod choice;
 mod members;
 mod request;
-mod router;
+pub(super) mod router;
 mod server;
-mod virtual_time;
+pub(super) mod virtual_time;
 
 pub use router::Configuration;
 
@@ -176,8 +176,9 @@ impl<'a> Replay<'a> {
             refresh_interval: pool.scrape.interval.unwrap_or(defaults.refresh_interval),
             ..defaults
         };
+        let clock = router::clock();
         let (router, metrics) =
-            router::build(configuration, registry, options.allow_experimental, settings)?;
+            router::build(configuration, registry, options.allow_experimental, settings, clock)?;
         router.datastore().set_objectives(request::objectives(trace)?);
         let requests = Requests::of(trace);
         let engine_seeds = seeds.family("engines");

@@ -1,10 +1,10 @@
 //! Fuzz target of the trace readers and of the pool file.
 
-use super::{Format, MAX_TOKENS, read};
+use super::{Format, MAX_TOKENS, inputs::Inputs, read};
 use crate::replay::{pool::Pool, trace::Start};
 
 /// Reads any bytes as a trace, the first byte choosing the format; what is read must be playable. The same bytes
-/// are read as a pool file.
+/// are read as a recording with inputs and as a pool file.
 pub fn fuzz_traces(data: &[u8]) {
     let Some((&choice, rest)) = data.split_first() else { return };
     let format = match choice % 4 {
@@ -29,6 +29,11 @@ pub fn fuzz_traces(data: &[u8]) {
                 assert!(latest <= Some(at), "times in order");
                 latest = Some(at);
             }
+        }
+    }
+    if let Ok(mut inputs) = Inputs::open("fuzz", rest) {
+        while let Ok(Some((line, _))) = inputs.read_next() {
+            assert!(line > 1);
         }
     }
     if let Ok(pool) = Pool::parse("fuzz", rest) {

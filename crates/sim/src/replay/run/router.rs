@@ -24,15 +24,19 @@ pub struct Configuration {
     pub text: Option<String>,
 }
 
-/// Reads the document and builds its pipeline, with the registry of its metrics. Must run on the runtime whose
-/// clock it shall read.
-pub(super) fn build(
+/// The clock of a run, which begins now. Must be made on the runtime whose time it shall read.
+pub(in crate::replay) fn clock() -> Clock {
+    Clock::with_unix_origin(UNIX_ORIGIN)
+}
+
+/// Reads the document and builds its pipeline, with the registry of its metrics.
+pub(in crate::replay) fn build(
     configuration: &Configuration,
     registry: &Registry,
     allow_experimental: bool,
     settings: Settings,
+    clock: Clock,
 ) -> Result<(Arc<Router>, router_telemetry::Registry), RunError> {
-    let clock = Clock::with_unix_origin(UNIX_ORIGIN);
     let metrics_registry = router_telemetry::Registry::default();
     let metrics = RouterMetrics::new(&metrics_registry, &BUILD)
         .map(Arc::new)

@@ -15,7 +15,7 @@ const GRAIN_NANOS: u64 = 1_000_000;
 const SETTLING_TURNS: usize = 16;
 
 /// Sets the clock to `at`; it does not go back.
-pub(super) async fn jump(clock: Clock, at: Stamp) {
+pub(in crate::replay) async fn jump(clock: Clock, at: Stamp) {
     let ahead = at.since(clock.now());
     if ahead > Duration::ZERO {
         tokio::time::advance(ahead).await;
