@@ -11,7 +11,7 @@ mod picker;
 mod replay;
 
 pub use kubernetes::KubernetesFlags;
-pub use picker::{ConfigFlags, ListenFlags, LogFlags, PickerFlags, TlsFlags};
+pub use picker::{ConfigFlags, ListenFlags, LogFlags, PickerFlags, RecordFlags, TlsFlags};
 pub(crate) use picker::{bytes, message_size, not_negative, positive};
 pub use replay::ReplayArgs;
 

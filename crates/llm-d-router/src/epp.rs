@@ -79,6 +79,7 @@ pub(crate) fn run(args: EppArgs, registry: Registry) -> anyhow::Result<()> {
         running.start_draining();
         tracing::info!(signal, drain = ?drain.window, idle = ?drain.idle, "draining");
         signals.unless_again(epp.drain(drain, running.clock())).await?;
+        running.finish_recording().await;
         tasks.cancel();
         let _late_tasks_are_logged = tasks.shutdown(STOP_DEADLINE).await;
         telemetry.shutdown(STOP_DEADLINE);

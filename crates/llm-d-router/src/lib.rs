@@ -17,6 +17,7 @@
 //! | [`cli`] | flags, Go's included |
 //! | [`configuration`] | from a document to a loaded pipeline, errors shown with their place |
 //! | [`running`] | a router at work: discovery, scraping, gauges, objectives, reload |
+//! | [`record`] | live traffic into a file |
 //! | [`tls`] | certificates and what flags say about them |
 //! | [`capabilities`] | sockets for those who must not have any: fetching pages, looking up names |
 //! | [`admin`] | the pages of the metrics port |
@@ -31,6 +32,7 @@ mod epp;
 mod explain;
 mod origin;
 mod process;
+mod record;
 mod replay;
 mod running;
 mod serve;

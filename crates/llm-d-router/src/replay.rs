@@ -29,6 +29,7 @@ mod grid;
 mod json;
 mod page;
 mod progress;
+mod reproduce;
 mod table;
 mod traces;
 
@@ -45,6 +46,9 @@ pub(crate) fn run(args: &ReplayArgs, mut registry: Registry) -> anyhow::Result<(
         if registry.get(def.plugin_type).is_none() {
             registry.add(**def);
         }
+    }
+    if let Some(recording) = &args.reproduce {
+        return reproduce_decisions(args, recording, registry);
     }
     let grid = grid(args, registry)?;
     let jobs = args
@@ -67,6 +71,23 @@ pub(crate) fn run(args: &ReplayArgs, mut registry: Registry) -> anyhow::Result<(
 fn write(path: &Path, text: String) -> Result<(), UsageError> {
     std::fs::write(path, text)
         .map_err(|error| UsageError(format!("cannot write {}: {error}", path.display())))
+}
+
+fn reproduce_decisions(
+    args: &ReplayArgs,
+    recording: &Path,
+    registry: Registry,
+) -> anyhow::Result<()> {
+    let configuration = match &args.config[..] {
+        [] => None,
+        [name] => {
+            let configuration = named_configuration(name)?;
+            check(&configuration, &registry, args.allow_experimental_plugins)?;
+            Some(configuration)
+        }
+        [_, _, ..] => return Err(UsageError::at("--reproduce", "takes one --config").into()),
+    };
+    reproduce::run(recording, configuration, registry, args.allow_experimental_plugins)
 }
 
 /// All that is to be played, with every file read and every document checked.
@@ -185,7 +206,9 @@ fn read_trace(path: &Path, format: Option<read::Format>, limit: usize) -> anyhow
     let name = path.display().to_string();
     let file = std::fs::File::open(path)
         .map_err(|error| UsageError(format!("cannot read {name}: {error}")))?;
-    Ok(read::read(&name, BufReader::new(file), format, limit).map_err(UsageError::of)?)
+    let mut note = |note: &str| process::complain(&format!("{name}: {note}"));
+    let trace = read::read_noting(&name, BufReader::new(file), format, limit, &mut note);
+    Ok(trace.map_err(UsageError::of)?)
 }
 
 fn pools(args: &ReplayArgs) -> anyhow::Result<Vec<NamedPool>> {

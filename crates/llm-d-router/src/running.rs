@@ -20,7 +20,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use router_engine::{Objectives, Router, RouterEnv, Settings, scrape};
+use router_engine::{Objectives, Recorder, Router, RouterEnv, Settings, scrape};
 use router_framework::{
     Discovery, PluginEnv, Registry,
     document::{Document, Options},
@@ -37,6 +37,7 @@ use crate::{
     cli::{PickerFlags, UsageError},
     configuration::{self, Source},
     origin::BUILD,
+    record::Recording,
 };
 
 pub(crate) use follow::{read_objectives, watch_options};
@@ -45,6 +46,9 @@ pub(crate) use follow::{read_objectives, watch_options};
 const FIND_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a new configuration may take until every endpoint has been scraped once.
 const WARM_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What cuts prompts into blocks where nothing else does and traffic is recorded.
+const BLOCKS_FOR_RECORDING: &str = "approx-prefix-cache-producer";
 
 /// What a personality has to say about where endpoints are.
 pub(crate) struct Place {
@@ -63,6 +67,8 @@ struct Parts {
     settings: Settings,
     options: Options,
     place: Place,
+    /// What every router records into.
+    recorder: Option<Recorder>,
 }
 
 /// A configuration whose pipeline is built, and what finds its endpoints.
@@ -84,6 +90,7 @@ pub(crate) struct Running {
     /// The work of the configuration that serves.
     work: Mutex<Option<Work>>,
     is_draining: AtomicBool,
+    recording: Mutex<Option<Recording>>,
     /// Keeps the process's own series fresh.
     _process: ProcessMetrics,
 }
@@ -116,14 +123,17 @@ impl Running {
     ) -> anyhow::Result<Idle> {
         let twins = RegistryOptions { deprecated_twins: flags.decide.deprecated_metrics };
         let metrics_registry = router_telemetry::Registry::new(twins);
+        let clock = Clock::new();
+        let recording = Recording::start(&flags.record, &metrics_registry, clock, tasks)?;
         let parts = Parts {
             metrics: Arc::new(RouterMetrics::new(&metrics_registry, &BUILD)?),
             metrics_registry,
-            clock: Clock::new(),
+            clock,
             registry,
             settings,
             options: Options { allow_experimental: flags.config.allow_experimental_plugins },
             place,
+            recorder: recording.as_ref().map(|recording| recording.recorder().clone()),
         };
         let process =
             ProcessMetrics::new(&parts.metrics_registry, parts.clock.unix_now().as_secs_f64())?;
@@ -138,6 +148,7 @@ impl Running {
             tasks: tasks.clone(),
             work: Mutex::new(None),
             is_draining: AtomicBool::new(false),
+            recording: Mutex::new(recording),
             _process: process,
         });
         running.set_objectives(objectives.unwrap_or_default());
@@ -179,6 +190,14 @@ impl Running {
     /// From here on the router says that it is not ready; it goes on serving what comes.
     pub(crate) fn start_draining(&self) {
         self.is_draining.store(true, Ordering::Release);
+    }
+
+    /// Closes the recording, where there is one. To be called when requests have ended.
+    pub(crate) async fn finish_recording(&self) {
+        let recording = self.recording.lock().take();
+        if let Some(recording) = recording {
+            recording.finish().await;
+        }
     }
 
     fn set_objectives(&self, objectives: Objectives) {
@@ -270,6 +289,12 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
         };
         let mut loaded = configuration::load(&mut document, &self.registry, &env, &mut warn)?;
+        if self.recorder.is_some()
+            && !loaded.prompt_blocks.is_bound()
+            && document.add_plugin(BLOCKS_FOR_RECORDING, "the recording needs the prompts' blocks")
+        {
+            loaded = configuration::load(&mut document, &self.registry, &env, &mut warn)?;
+        }
         let configured = loaded.discovery.take();
         let discovery = match (&self.place.given, configured) {
             (Some(given), configured) => {
@@ -289,7 +314,11 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
             settings: self.settings.clone(),
         };
-        Ok(Built { router: Router::new(loaded, env), discovery })
+        let record = self.recorder.as_ref().map(Recorder::router);
+        if let Some(record) = &record {
+            record.configured(&source.name, source.text.as_deref(), &self.settings);
+        }
+        Ok(Built { router: Router::recorded(loaded, env, record), discovery })
     }
 
     /// Starts what a configuration needs. Returns when endpoints are known.

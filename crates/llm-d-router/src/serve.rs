@@ -89,6 +89,7 @@ pub(crate) fn run(args: ServeArgs, registry: Registry) -> anyhow::Result<()> {
         running.start_draining();
         tracing::info!(signal, drain = ?drain_timeout, "draining");
         signals.unless_again(serving.drain(drain_timeout)).await?;
+        running.finish_recording().await;
         tasks.cancel();
         let _late_tasks_are_logged = tasks.shutdown(STOP_DEADLINE).await;
         servers.cancel();

@@ -2,7 +2,7 @@
 //! (`spec/request-path.md` §6.1, `spec/scheduling.md` §16).
 //!
 //! Each group is a struct built from a [`Registry`]; nothing is global. Groups that only some
-//! configurations have ([`PrefixIndexMetrics`], [`InflightMetrics`], [`ExtProcMetrics`]) are made
+//! configurations have ([`PrefixIndexMetrics`], [`InflightMetrics`], [`ExtProcMetrics`], [`RecordMetrics`]) are made
 //! by who needs them.
 
 mod buckets;
@@ -10,6 +10,7 @@ mod limiter;
 mod plugin;
 mod pool;
 mod process;
+mod record;
 mod reload;
 mod request;
 mod scheduler;
@@ -18,6 +19,7 @@ pub use limiter::{FirstNames, KnownBy, KnownModels};
 pub use plugin::{InflightMetrics, PrefixIndexMetrics};
 pub use pool::{DataLayerMetrics, PoolMetrics};
 pub use process::ProcessMetrics;
+pub use record::RecordMetrics;
 pub use reload::{Followed, ReloadMetrics, Reloads};
 pub use request::{DEFAULT_FLOW, ExtProcMetrics, RequestMetrics, RequestSeries, RunningGuard};
 pub use scheduler::{ExtensionPoint, SchedulerMetrics};

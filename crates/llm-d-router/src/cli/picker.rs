@@ -40,6 +40,8 @@ pub struct PickerFlags {
     #[command(flatten)]
     pub decide: DecideFlags,
     #[command(flatten)]
+    pub record: RecordFlags,
+    #[command(flatten)]
     pub rejected: RejectedFlags,
 }
 
@@ -86,6 +88,27 @@ pub struct DecideFlags {
     /// Seed of ties and other random choices; random where it is not given.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+}
+
+/// What is written down of live traffic.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Recording")]
+pub struct RecordFlags {
+    /// Write an anonymised trace of live traffic to this new file, which `replay --trace` plays.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Write all that decisions depend on as well, so that `replay --reproduce` can make them again.
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set, requires = "record")]
+    pub record_inputs: bool,
+    /// Write the names of models, adapters and tenants as they are, instead of made-up ones.
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set, requires = "record")]
+    pub record_names: bool,
+    /// Longest recording; it ends there.
+    #[arg(long, value_name = "QUANTITY", default_value = "1Gi", requires = "record")]
+    pub record_max_bytes: Quantity,
+    /// Replace a file that is there; without it, that is an error.
+    #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set, requires = "record")]
+    pub record_overwrite: bool,
 }
 
 /// Flags that the Go implementation rejects when they are set, and so do we.

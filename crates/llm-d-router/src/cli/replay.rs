@@ -11,6 +11,7 @@ use super::at_least_one;
 pub(super) const EXAMPLES: &str = "\
 Examples:
   llm-d-router replay --trace mooncake.jsonl --config go-default --config config.yaml --load 1 --load 1.3
+  llm-d-router replay --reproduce recording.jsonl
   llm-d-router replay --workload agents --config go-default --config sticky --load 0.5,0.8 --seeds 5
   llm-d-router replay --trace mooncake.jsonl --pool pool.yaml --scrape-interval 5s --json results.json
   llm-d-router replay --list";
@@ -21,11 +22,20 @@ pub struct ReplayArgs {
     #[arg(
         long,
         value_name = "FILE",
-        required_unless_present_any = ["workload", "list"],
+        required_unless_present_any = ["workload", "list", "reproduce"],
         conflicts_with = "workload",
         help_heading = "Requests"
     )]
     pub trace: Option<PathBuf>,
+    /// Make the decisions of a recording again (`serve --record FILE --record-inputs`) and compare them with
+    /// those that were made; with --config, see what another configuration would have decided.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["trace", "workload", "load", "jitter", "pool", "servers", "seeds", "seed", "json"],
+        help_heading = "Requests"
+    )]
+    pub reproduce: Option<PathBuf>,
     /// What the trace file is: mooncake, azure or jsonl. Told by its first line if not said.
     #[arg(long, value_name = "FORMAT", requires = "trace", help_heading = "Requests")]
     pub format: Option<Format>,

@@ -5,18 +5,21 @@ use std::fmt::Write;
 use router_telemetry::{
     BUILD, RouterMetrics,
     metrics::{Description, Registry},
-    router::{ExtProcMetrics, InflightMetrics, PrefixIndexMetrics},
+    router::{ExtProcMetrics, InflightMetrics, PrefixIndexMetrics, RecordMetrics},
 };
 
 use super::{cell, code, table};
 
 /// When families exist, and what registers them.
-const GROUPS: [(&str, fn(&Registry)); 4] = [
+const GROUPS: [(&str, fn(&Registry)); 5] = [
     ("Always", |registry| {
         RouterMetrics::new(registry, &BUILD).unwrap();
     }),
     ("With `--enable-grpc-stream-metrics`", |registry| {
         ExtProcMetrics::new(registry).unwrap();
+    }),
+    ("With `--record`", |registry| {
+        RecordMetrics::new(registry).unwrap();
     }),
     ("With an `approx-prefix-cache-producer`", |registry| {
         PrefixIndexMetrics::new(registry, "name", "type").unwrap();
@@ -75,7 +78,7 @@ fn reference_of_metrics_is_current() {
     page += "Label values are bounded per family; what is beyond the bound is shown as `other`, and so are models that no model server has vouched for, by its metrics page or by a response below 400.\n";
     page += "Where there are many fairness ids, those beyond the first share histograms and errors with `other` as their fairness id.\n";
     page += "All families are alpha, as in the Go implementation: names may change with notice.\n";
-    page += "Go lacks those about panics and reloads; of the latter, `what` is `configuration`, `endpoints`, `resources`, `certificate`, `metrics_certificate` or `api_keys`.\n";
+    page += "Go lacks those about panics, recordings and reloads; of the latter, `what` is `configuration`, `endpoints`, `resources`, `certificate`, `metrics_certificate` or `api_keys`.\n";
     let mut sets = Vec::new();
     for (title, register) in GROUPS {
         let registry = Registry::default();

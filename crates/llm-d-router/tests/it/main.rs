@@ -12,6 +12,7 @@ mod flags;
 mod live;
 mod metrics_page;
 mod page;
+mod recording;
 mod replay;
 mod serve;
 mod system;

@@ -1,0 +1,157 @@
+//! `replay --reproduce`: the decisions of a recording, made again and compared.
+
+use std::{fmt::Write, io::BufReader, path::Path};
+
+use anyhow::bail;
+use router_framework::Registry;
+use router_sim::replay::{
+    reproduce::{Report, ReproduceError, Side, Terms, reproduce},
+    run::{Configuration, RunError},
+};
+
+use crate::{cli::UsageError, configuration::Faulty, process};
+
+/// Scores that are shown of one decision.
+const SHOWN_SCORES: usize = 4;
+
+/// Shows how the decisions of a recording compare with those of its own configuration, or of another one.
+pub(super) fn run(
+    path: &Path,
+    configuration: Option<Configuration>,
+    registry: Registry,
+    allow_experimental: bool,
+) -> anyhow::Result<()> {
+    let name = path.display().to_string();
+    let file = std::fs::File::open(path)
+        .map_err(|error| UsageError(format!("cannot read {name}: {error}")))?;
+    let other = configuration.as_ref().map(|configuration| configuration.name.clone());
+    let terms = Terms { configuration, registry, allow_experimental };
+    let report = reproduce(&name, BufReader::new(file), &terms).map_err(|error| match error {
+        ReproduceError::Read(error) => UsageError::of(error).into(),
+        ReproduceError::Run(RunError::Configuration(text)) => {
+            anyhow::Error::from(Faulty(format!("the configuration cannot be used\n{text}")))
+        }
+        error => error.into(),
+    })?;
+    for note in &report.notes {
+        process::complain(&format!("{name}: {note}"));
+    }
+    process::say(text(&report, other.as_deref()).trim_end());
+    if report.n_decisions == 0 {
+        bail!("there is no decision in {name}");
+    }
+    if other.is_none() && !report.is_equal() {
+        bail!("{} decisions differ", report.n_decisions - report.n_equal);
+    }
+    Ok(())
+}
+
+/// The report for people.
+fn text(report: &Report, other: Option<&str>) -> String {
+    let Report { n_decisions, n_equal, n_same_endpoint, n_unsettled, n_lines_missing, .. } = report;
+    let n_differ = n_decisions - n_equal;
+    let mut text = String::new();
+    let mut line = |line: String| text += &(line + "\n");
+    match other {
+        None => line(format!("{n_equal} of {n_decisions} decisions equal")),
+        Some(name) => line(format!(
+            "{n_equal} of {n_decisions} requests would have gone to the same endpoint under {name}"
+        )),
+    }
+    if *n_lines_missing > 0 {
+        line(format!(
+            "{n_lines_missing} lines are missing in the recording; what comes after them may differ"
+        ));
+    }
+    if n_differ > 0 && other.is_none() {
+        if *n_same_endpoint > 0 {
+            line(format!("{n_same_endpoint} of the others go to the same endpoint all the same"));
+        }
+        if *n_unsettled > 0 {
+            line(format!(
+                "{n_unsettled} of the others were made while what they depend on changed, by another thread or while a plugin waited"
+            ));
+        }
+    }
+    for difference in &report.differences {
+        line(String::new());
+        line(format!(
+            "request {} at {:.6} s (line {}){}",
+            difference.request,
+            difference.at.as_nanos() as f64 / 1e9,
+            difference.line,
+            if difference.is_unsettled { ", unsettled" } else { "" }
+        ));
+        line(format!("  recorded  {}", side(&difference.recorded)));
+        line(format!("  again     {}", side(&difference.again)));
+    }
+    if n_differ > report.differences.len() as u64 {
+        line(format!("\n… and {} more", n_differ - report.differences.len() as u64));
+    }
+    text
+}
+
+fn side(side: &Side) -> String {
+    let mut text = match (&side.refused, side.targets.first()) {
+        (Some(code), _) => format!("refused: {code}"),
+        (None, Some(first)) => first.clone(),
+        (None, None) => "nowhere".to_owned(),
+    };
+    let mut before = "  scores";
+    for (endpoint, score) in side.scores.iter().take(SHOWN_SCORES) {
+        let _writing_to_a_string_cannot_fail = write!(text, "{before} {endpoint} {score:.9}");
+        before = ",";
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use router_core::Stamp;
+    use router_sim::replay::reproduce::Difference;
+
+    use super::*;
+
+    fn report() -> Report {
+        let of = |target: &str, scores: &[(&str, f64)]| Side {
+            targets: vec![target.to_owned()],
+            refused: None,
+            scores: scores.iter().map(|(name, score)| ((*name).to_owned(), *score)).collect(),
+        };
+        Report {
+            n_decisions: 12,
+            n_equal: 10,
+            n_same_endpoint: 1,
+            n_unsettled: 1,
+            n_lines_missing: 0,
+            differences: vec![Difference {
+                line: 7,
+                request: 3,
+                at: Stamp::from_nanos(1_500_000_000),
+                is_unsettled: true,
+                recorded: of("d/a", &[("d/a", 1.0), ("d/b", 0.5)]),
+                again: Side { refused: Some("Internal".to_owned()), ..Side::default() },
+            }],
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn both_sides_of_a_difference_are_shown() {
+        let shown = text(&report(), None);
+        assert_eq!(
+            shown,
+            "10 of 12 decisions equal\n\
+             1 of the others go to the same endpoint all the same\n\
+             1 of the others were made while what they depend on changed, by another thread or while a plugin waited\n\
+             \n\
+             request 3 at 1.500000 s (line 7), unsettled\n\
+             \x20 recorded  d/a  scores d/a 1.000000000, d/b 0.500000000\n\
+             \x20 again     refused: Internal\n\
+             \n… and 1 more\n"
+        );
+        let other = text(&report(), Some("least-requests"));
+        let first = "10 of 12 requests would have gone to the same endpoint under least-requests\n\nrequest 3";
+        assert!(other.starts_with(first), "{other}");
+    }
+}
