@@ -184,3 +184,41 @@ fn play_one(
     let outcome = run::play(&setup, grid.seeds[nth_seed], ended).map_err(UsageError::of)?;
     Ok(Summary::of(&outcome, grid.goals))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_one_trace_stand_together() {
+        let pool = |n_servers: usize| NamedPool {
+            name: n_servers.to_string(),
+            pool: Arc::new(Pool::uniform(n_servers)),
+        };
+        let configuration = |name: &str| Configuration { name: name.to_owned(), text: None };
+        let grid = Grid {
+            requests: Requests::Workload {
+                name: "sessions".to_owned(),
+                duration: Duration::from_secs(1),
+                limit: 1,
+            },
+            configurations: ["a", "b"].map(configuration).into(),
+            loads: vec![1.0, 0.5],
+            pools: [8, 4, 8].map(pool).into(),
+            seeds: vec![1, 2, 3],
+            goals: Goals::default(),
+            options: Options::default(),
+            registry: Registry::new([]),
+        };
+        let cells = grid.cells();
+        let mut keys: Vec<Key> = grid
+            .runs(&cells)
+            .into_iter()
+            .map(|(nth_cell, nth_seed)| grid.key(cells[nth_cell], nth_seed))
+            .collect();
+        assert_eq!(keys.len(), 2 * 2 * 3 * 3, "every run once");
+        keys.dedup();
+        // Two loads, two sizes, three seeds: pools of one size share theirs.
+        assert_eq!(keys.len(), 2 * 2 * 3);
+    }
+}

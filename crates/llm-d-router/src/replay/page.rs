@@ -10,7 +10,7 @@
     reason = "a page is made once, and what it says is easier to see in whole strings"
 )]
 
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 
 use router_sim::replay::summary::Estimate;
 
@@ -186,6 +186,16 @@ fn plus_minus(estimate: Estimate, factor: f64, digits: usize) -> String {
 /// `3 seeds`, `1 seed`.
 fn counted(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{} {what}s", thousands(n)) }
+}
+
+/// `15 min`, `90 s`.
+fn length(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if duration.subsec_nanos() == 0 && seconds > 0 && seconds.is_multiple_of(60) {
+        format!("{} min", seconds / 60)
+    } else {
+        axis::seconds(duration.as_secs_f64())
+    }
 }
 
 /// `12,031`.

@@ -12,7 +12,7 @@ use self::browser::{Browser, Scheme};
 use crate::testdata;
 
 /// For all that a test asks of the browser, on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 /// What a hostile file name could try.
 const HOSTILE: &str = "<img src=x onerror=document.title='broken'>.yaml";
 

@@ -11,6 +11,8 @@ use super::{
 
 /// Lines of many cells have fewer points, so that the page stays small.
 const MAX_POINTS: usize = 40_000;
+/// Bands of more lines than this would hide each other: only that of the line pointed at is shown.
+const MAX_BANDS: usize = 5;
 /// The smallest time that is drawn, in seconds.
 const MIN_SECONDS: f64 = 1e-4;
 
@@ -63,22 +65,32 @@ fn one(view: &View<'_>, panel: &Panel<'_>, kind: &Kind) -> String {
     let title = format!("{} (logarithmic)", kind.what);
     let mut drawing = plot::frame(
         &x,
-        &Labels { title: &title, tick: axis::seconds },
+        &Labels { title: &title, ticks: x.ticks(), tick: axis::seconds },
         &y,
-        &Labels { title: "% of all requests, up to that time", tick: axis::plain },
+        &Labels {
+            title: "% of all requests, up to that time",
+            ticks: y.ticks(),
+            tick: axis::plain,
+        },
     );
     drawing += &goal(&x, kind.goal);
     for (nth, curve) in curves.iter().enumerate() {
         drawing += &plot::of_configuration(nth, &view.name(nth), &curve.drawn(&x, &y));
     }
     let label = format!("{} of each configuration, cumulative", kind.heading);
-    let band = if view.n_seeds() > 1 { " Bands: 95 % intervals over the seeds." } else { "" };
+    let is_crowded = view.names.len() > MAX_BANDS;
+    let band = match (view.n_seeds(), is_crowded) {
+        (1, _) => "",
+        (_, false) => " Bands: 95 % intervals over the seeds.",
+        (_, true) => " Point at a configuration above for its 95 % interval over the seeds.",
+    };
     let caption = format!(
         "{}Further left is faster: where a line crosses the dashed one, so many requests were within the goal of {}.{band}",
         view.legend(),
         axis::seconds(kind.goal),
     );
-    figure("plot", kind.heading, &plot::svg(HEIGHT, &label, &drawing), &caption)
+    let class = if is_crowded { "plot crowded" } else { "plot" };
+    figure(class, kind.heading, &plot::svg(HEIGHT, &label, &drawing), &caption)
 }
 
 fn goal(x: &Axis, seconds: f64) -> String {

@@ -1,6 +1,6 @@
 //! What was played: the head of the page, and the selectors.
 
-use super::{View, counted, escape::html, listed, plot, short, thousands};
+use super::{View, counted, escape::html, length, listed, plot, short, thousands};
 use crate::{
     origin::BUILD,
     replay::grid::{Grid, NamedPool, Requests},
@@ -20,7 +20,7 @@ pub(super) fn lead(view: &View<'_>) -> String {
     let what = match &view.grid.requests {
         Requests::Trace { trace, .. } => counted(trace.requests.len(), "recorded request"),
         Requests::Workload { name, duration, .. } => {
-            format!("{duration:?} of the made-up workload {}", html(name))
+            format!("{} of the made-up workload {}", length(*duration), html(name))
         }
     };
     let (n, seeds) = (view.names.len(), counted(view.n_seeds(), "seed"));
@@ -41,11 +41,11 @@ pub(super) fn of(view: &View<'_>) -> String {
     let grid = view.grid;
     let requests = match &grid.requests {
         Requests::Trace { name, trace } => format!(
-            "{}: {}, blocks of {} tokens, arrivals moved by up to {:?}",
+            "{}: {}, blocks of {} tokens, arrivals moved by up to {}",
             html(name),
             counted(trace.requests.len(), "request"),
             trace.block_tokens,
-            grid.options.jitter
+            length(grid.options.jitter)
         ),
         Requests::Workload { name, duration, limit } => {
             let limit = if *limit == usize::MAX {
@@ -53,7 +53,11 @@ pub(super) fn of(view: &View<'_>) -> String {
             } else {
                 format!(", the first {} requests", thousands(*limit))
             };
-            format!("workload {}, {duration:?}{limit}, drawn anew for each seed", html(name))
+            format!(
+                "workload {}, {}{limit}, drawn anew for each seed",
+                html(name),
+                length(*duration)
+            )
         }
     };
     let configurations: Vec<String> =
@@ -68,8 +72,9 @@ pub(super) fn of(view: &View<'_>) -> String {
         _ => String::new(),
     };
     let goals = format!(
-        "first token within {:?}, each token after it within {:?}",
-        grid.goals.ttft, grid.goals.tpot
+        "first token within {}, each token after it within {}",
+        length(grid.goals.ttft),
+        length(grid.goals.tpot)
     );
     let commit =
         if BUILD.commit.is_empty() { String::new() } else { format!(" ({})", BUILD.commit) };
@@ -89,9 +94,11 @@ fn pool(named: &NamedPool) -> String {
     let NamedPool { name, pool } = named;
     let scrapes = match pool.scrape.interval {
         None => "never scraped".to_owned(),
-        Some(interval) if pool.scrape.delay.is_zero() => format!("scraped every {interval:?}"),
+        Some(interval) if pool.scrape.delay.is_zero() => {
+            format!("scraped every {}", length(interval))
+        }
         Some(interval) => {
-            format!("scraped every {interval:?}, {:?} late", pool.scrape.delay)
+            format!("scraped every {}, {} late", length(interval), length(pool.scrape.delay))
         }
     };
     let servers = counted(pool.servers.len(), "server");

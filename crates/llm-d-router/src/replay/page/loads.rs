@@ -13,6 +13,8 @@ use crate::replay::columns;
 
 /// Points of configurations at one load stand so far apart, so that their intervals can be seen.
 const DODGE: f64 = 4.0;
+/// Up to so many loads each have a label.
+const MAX_LOADS: usize = 8;
 /// Between the names of two rows, where there is only one load.
 const ROW_HEIGHT: f64 = 38.0;
 
@@ -137,8 +139,15 @@ fn over_load(view: &View<'_>, lines: &[Vec<Point>], kind: &Kind, label: &str) ->
     let room = DODGE * lines.len() as f64 / 2.0 + 6.0;
     let x = Axis::linear(low, high, LEFT + room, RIGHT - room);
     let y = values_axis(lines, kind, BOTTOM, TOP);
-    let (x_labels, y_labels) =
-        (Labels { title: "load", tick: axis::plain }, Labels { title: kind.axis, tick: kind.tick });
+    // The loads that were played, if they fit.
+    let mut ticks: Vec<f64> = loads().collect();
+    ticks.sort_by(f64::total_cmp);
+    ticks.dedup();
+    if ticks.len() > MAX_LOADS {
+        ticks = x.ticks();
+    }
+    let x_labels = Labels { title: "load", ticks, tick: axis::plain };
+    let y_labels = Labels { title: kind.axis, ticks: y.ticks(), tick: kind.tick };
     let mut drawing = plot::frame(&x, &x_labels, &y, &y_labels);
     for (nth, line) in lines.iter().enumerate() {
         let aside = (nth as f64 - (lines.len() - 1) as f64 / 2.0) * DODGE;

@@ -20,6 +20,8 @@ const MIN_DISTANCE: f64 = 1.5;
 pub(super) struct Labels<'a> {
     /// HTML.
     pub(super) title: &'a str,
+    /// Values that get a grid line and a label.
+    pub(super) ticks: Vec<f64>,
     pub(super) tick: fn(f64) -> String,
 }
 
@@ -33,7 +35,7 @@ pub(super) fn svg(height: f64, label: &str, content: &str) -> String {
 /// Grid lines and labels of both axes.
 pub(super) fn frame(x: &Axis, x_labels: &Labels<'_>, y: &Axis, y_labels: &Labels<'_>) -> String {
     let mut text = String::new();
-    for tick in x.ticks() {
+    for &tick in &x_labels.ticks {
         let (at, label) = (x.at(tick), (x_labels.tick)(tick));
         text += &format!("<path class=\"grid\" d=\"M{at:.1} {TOP}V{BOTTOM}\"/>");
         text += &format!(
@@ -41,7 +43,7 @@ pub(super) fn frame(x: &Axis, x_labels: &Labels<'_>, y: &Axis, y_labels: &Labels
             BOTTOM + 16.0
         );
     }
-    for tick in y.ticks() {
+    for &tick in &y_labels.ticks {
         let (at, label) = (y.at(tick), (y_labels.tick)(tick));
         text += &format!("<path class=\"grid\" d=\"M{LEFT} {at:.1}H{RIGHT}\"/>");
         text += &format!(

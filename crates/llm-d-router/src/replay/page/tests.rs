@@ -224,6 +224,8 @@ fn long_paths_are_shown_by_their_end() {
 fn words_for_numbers() {
     assert_eq!([0, 999, 12_031, 1_000_000].map(thousands), ["0", "999", "12,031", "1,000,000"]);
     assert_eq!(counted(1, "seed"), "1 seed");
+    let lengths = [900_000, 90_000, 100, 0].map(|millis| length(Duration::from_millis(millis)));
+    assert_eq!(lengths, ["15 min", "90 s", "100 ms", "0 ms"]);
     assert_eq!(listed(&["a", "b", "c"]), "a, b and c");
     assert_eq!(fill("{{a}}-{{b}}{{", &[("a", "{{b}}"), ("b", "x")]), "{{b}}-x{{");
 }

@@ -1,6 +1,6 @@
 //! What the words of the page mean.
 
-use super::{choices, html};
+use super::{choices, html, length};
 use crate::replay::grid::{Grid, Requests};
 
 pub(super) fn of(grid: &Grid) -> String {
@@ -14,9 +14,10 @@ pub(super) fn of(grid: &Grid) -> String {
         }
     };
     let goals = format!(
-        "requests whose first token came within {:?} and whose tokens after it took {:?} each at most, of all \
+        "requests whose first token came within {} and whose tokens after it took {} each at most, of all \
          requests; one that was refused counts against it",
-        grid.goals.ttft, grid.goals.tpot
+        length(grid.goals.ttft),
+        length(grid.goals.tpot)
     );
     let words = [
         ("goodput", goals.as_str()),
