@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use self::{
     cache::Size,
-    candidate::{COST_KEYS, Candidate, Fixed},
+    candidate::{COST_KEYS, Fixed},
     judge::Pairs,
     load::{Course, Equation},
     play::play,
@@ -223,7 +223,7 @@ pub fn fit(trace: &Trace, options: Options, progress: &Progress) -> Result<Fit, 
             let fit = EndpointFit {
                 name: Arc::clone(&endpoint.name),
                 kind: nth,
-                n_fitted: endpoint.n_train,
+                n_fitted: endpoint.n_fitted(),
                 judgement: pairs.judge(),
             };
             judged.push((at, fit));
@@ -244,20 +244,20 @@ pub fn fit(trace: &Trace, options: Options, progress: &Progress) -> Result<Fit, 
 
 /// Whether there is enough to go by.
 fn check(samples: &Samples, options: Options) -> Result<(), FitError> {
-    let n_train: usize = samples.endpoints.iter().map(|endpoint| endpoint.n_train).sum();
-    if n_train < MIN_REQUESTS {
-        return Err(FitError::TooFew { n_requests: n_train, needed: MIN_REQUESTS });
+    let n_fitted: usize = samples.endpoints.iter().map(Endpoint::n_fitted).sum();
+    if n_fitted < MIN_REQUESTS {
+        return Err(FitError::TooFew { n_requests: n_fitted, needed: MIN_REQUESTS });
     }
-    let few = samples.endpoints.iter().find(|endpoint| endpoint.n_train < MIN_PER_ENDPOINT);
+    let few = samples.endpoints.iter().find(|endpoint| endpoint.n_fitted() < MIN_PER_ENDPOINT);
     if let Some(few) = few.filter(|_| options.per_endpoint) {
         return Err(FitError::TooFewOf {
             endpoint: Arc::clone(&few.name),
-            n_requests: few.n_train,
+            n_requests: few.n_fitted(),
             needed: MIN_PER_ENDPOINT,
         });
     }
     let mut train = samples.endpoints.iter().flat_map(Endpoint::train);
-    if train.any(|sample| sample.ttft.is_some()) { Ok(()) } else { Err(FitError::NoFirstTokens) }
+    if train.any(|sample| sample.first_is_fitted) { Ok(()) } else { Err(FitError::NoFirstTokens) }
 }
 
 /// The part of an endpoint's record that is fitted to, and what follows from it at once.
@@ -290,6 +290,11 @@ struct Guess {
 impl Endpoint {
     fn train(&self) -> &[Sample] {
         self.samples.get(..self.n_train).unwrap_or_default()
+    }
+
+    /// Requests that ended before the part that judges.
+    fn n_fitted(&self) -> usize {
+        self.train().iter().filter(|sample| sample.end_is_fitted).count()
     }
 }
 
@@ -379,7 +384,7 @@ impl Guess {
             knows_cached: !matches!(size, Size::Unknown { .. }),
             n_played: &progress.n_played,
         };
-        let found = search.run(Candidate::new(costs, kv_blocks));
+        let found = search.run(&[costs, prior.mean], kv_blocks);
         Searched { fixed, found, errors, slowness, size }
     }
 }

@@ -180,11 +180,12 @@ pub(super) fn equations(samples: &[Sample], course: &Course, max_batched: u32) -
             latest_first_token = latest_first_token.max(sample.ends());
             continue;
         };
-        if let Some((n_gaps, seconds)) = sample.decode() {
+        if let Some((n_gaps, seconds)) = sample.decode().filter(|_| sample.end_is_fitted) {
             equations.push(decode(sample, course, first, n_gaps, seconds));
         }
         let next = samples.get(nth + 1).map_or(f64::INFINITY, Sample::begins);
-        if latest_first_token <= sample.begins() && next >= first && sample.adapter.is_none() {
+        let is_alone = latest_first_token <= sample.begins() && next >= first;
+        if is_alone && sample.first_is_fitted && sample.adapter.is_none() {
             equations.push(prefill(sample, course, sample.ttft.unwrap_or(sample.e2e), max_batched));
         }
         latest_first_token = latest_first_token.max(first);

@@ -26,7 +26,7 @@ pub(super) struct Endpoint {
     pub(super) name: Arc<str>,
     /// In the order of arrival.
     pub(super) samples: Vec<Sample>,
-    /// How many of them, from the first on, may be fitted to; the rest judges.
+    /// How many of them, from the first on, arrived in the part that is fitted to; the rest judges.
     pub(super) n_train: usize,
 }
 
@@ -48,6 +48,10 @@ pub(super) struct Sample {
     pub(super) is_foreseeable: bool,
     /// Prompt tokens that a cache of any size would have found.
     pub(super) could_hit: u32,
+    /// Whether its first token came before the part that judges, and whether its end did. What comes later
+    /// depends on requests that are not fitted to.
+    pub(super) first_is_fitted: bool,
+    pub(super) end_is_fitted: bool,
 }
 
 impl Sample {
@@ -161,6 +165,11 @@ fn token_ratio(trace: &Trace) -> Option<f64> {
 
 fn endpoint(name: Arc<str>, mut samples: Vec<Sample>, split: Stamp, block_tokens: u32) -> Endpoint {
     samples.sort_by_key(|sample| sample.arrived);
+    let fitted_until = split.as_nanos() as f64 / 1e9;
+    for sample in &mut samples {
+        sample.first_is_fitted = sample.first_token().is_some_and(|at| at <= fitted_until);
+        sample.end_is_fitted = sample.ends() <= fitted_until;
+    }
     foresee(&mut samples, block_tokens);
     let n_train = samples.partition_point(|sample| sample.arrived < split);
     Endpoint { name, samples, n_train }
@@ -227,6 +236,8 @@ fn sample(
             .map(|cached| in_tokens_of_the_trace(cached, observed, prompt)),
         is_foreseeable: true,
         could_hit: 0,
+        first_is_fitted: false,
+        end_is_fitted: false,
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     load::N_COSTS,
     play::{Played, play},
     samples::Sample,
-    solve::{HUBER, Prior, huber_weight, linear, scale_of},
+    solve::{Costs, HUBER, Prior, huber_weight, linear, scale_of},
 };
 
 /// Log deviation of what never ended.
@@ -29,8 +29,9 @@ const PROBE: f64 = 0.05;
 const CLEAR: f64 = 0.04;
 const CLEAR_ERRORS: f64 = 2.0;
 const N_STRETCHES: usize = 16;
-/// Rounds of damped steps, each time after capacities were tried.
-const ROUNDS: [usize; 3] = [3, 3, 2];
+/// Rounds of damped steps, from each first guess and then each time after capacities were tried.
+const FIRST_ROUNDS: usize = 3;
+const ROUNDS: [usize; 2] = [3, 2];
 /// Tries of a damped step.
 const DAMPINGS: usize = 4;
 /// Steps of the search one by one.
@@ -51,7 +52,7 @@ const CACHE_SIZES: [&[&[f64]]; 2] = [
 const CLEARLY_CACHED: f64 = 0.005;
 
 /// Plays of all samples that [`Search::run`] does at most; what the caller bounds its time by.
-pub(super) const MAX_PLAYS: usize = 170;
+pub(super) const MAX_PLAYS: usize = 240;
 
 /// The samples of one endpoint that a search plays.
 #[derive(Clone, Debug)]
@@ -97,26 +98,42 @@ type Scales = [f64; 2];
 // === impl Search ===
 
 impl Search<'_> {
-    pub(super) fn run(&self, first: Candidate) -> Found {
-        let mut found =
-            Found { candidate: first, tells_seqs: false, tells_batched: false, tells_cache: false };
-        let least = first.max_num_seqs.max(self.most_at_once);
-        found.candidate.max_num_seqs = least.min(1 << 16);
-        for (nth, rounds) in ROUNDS.into_iter().enumerate() {
+    /// From the best of some first guesses.
+    pub(super) fn run(&self, guesses: &[Costs], kv_blocks: u32) -> Found {
+        let starts: Vec<Found> =
+            guesses.iter().map(|costs| self.start(Candidate::new(*costs, kv_blocks))).collect();
+        // Scales of one for all, or a guess that is far from everything would look good by its own.
+        let scales = starts.iter().map(|start| self.deviations(&start.candidate).scales());
+        let scales = scales.fold([f64::INFINITY; 2], |least, scales| {
+            [least[0].min(scales[0]), least[1].min(scales[1])]
+        });
+        let losses = starts.iter().map(|start| self.loss(&start.candidate, scales));
+        let best = losses.zip(&starts).min_by(|one, other| one.0.total_cmp(&other.0));
+        let mut found = match best {
+            Some((_, start)) => *start,
+            None => Found::at(Candidate::new(self.prior.mean, kv_blocks)),
+        };
+        for (rounds, sizes) in ROUNDS.into_iter().zip(CACHE_SIZES) {
             let scales = self.deviations(&found.candidate).scales();
             self.choose_seqs(&mut found, scales);
-            // Smaller chunks look much like dearer tokens, so costs come first.
-            if nth > 0 {
-                self.choose_batched(&mut found, scales);
-            }
-            if let Some(sizes) = CACHE_SIZES.get(nth) {
-                self.choose_cache(&mut found, scales, sizes);
-            }
+            // Smaller chunks look much like dearer tokens, so costs came first.
+            self.choose_batched(&mut found, scales);
+            self.choose_cache(&mut found, scales, sizes);
             let scales = self.deviations(&found.candidate).scales();
             self.descend(&mut found, scales, rounds);
         }
         let scales = self.deviations(&found.candidate).scales();
         self.polish(&mut found.candidate, scales);
+        found
+    }
+
+    fn start(&self, first: Candidate) -> Found {
+        let least = first.max_num_seqs.max(self.most_at_once).min(1 << 16);
+        let mut found = Found::at(first.with_seqs(least));
+        let scales = self.deviations(&found.candidate).scales();
+        self.choose_seqs(&mut found, scales);
+        let scales = self.deviations(&found.candidate).scales();
+        self.descend(&mut found, scales, FIRST_ROUNDS);
         found
     }
 
@@ -349,13 +366,24 @@ impl Search<'_> {
     }
 }
 
+// === impl Found ===
+
+impl Found {
+    fn at(candidate: Candidate) -> Self {
+        Self { candidate, tells_seqs: false, tells_batched: false, tells_cache: false }
+    }
+}
+
 // === impl Deviations ===
 
 impl Deviations {
     fn note(&mut self, sample: &Sample, played: Option<&Played>) {
         let ratio = |played: f64, seen: f64| ((played + GRACE_S) / (seen + GRACE_S)).ln();
-        if let Some(seen) = sample.ttft {
+        if let Some(seen) = sample.ttft.filter(|_| sample.first_is_fitted) {
             self.logs[0].push(played.map_or(NEVER, |played| ratio(played.ttft, seen)));
+        }
+        if !sample.end_is_fitted {
+            return;
         }
         // By themselves, tokens are shorter than any grace.
         let after = match sample.decode() {

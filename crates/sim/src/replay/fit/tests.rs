@@ -276,7 +276,7 @@ fn what_cannot_be_fitted_says_why() {
     check(
         many(100, &plain),
         false,
-        "there are 70 requests with times to fit to and 100 are needed",
+        "there are 67 requests with times to fit to and 100 are needed",
     );
     let failed = |_| Observed { status: 500, ..seen("a", 50, 300) };
     check(many(400, &failed), false, "there are 0 requests");
