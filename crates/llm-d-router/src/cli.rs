@@ -13,7 +13,7 @@ mod replay;
 pub use kubernetes::KubernetesFlags;
 pub use picker::{ConfigFlags, ListenFlags, LogFlags, PickerFlags, RecordFlags, TlsFlags};
 pub(crate) use picker::{bytes, message_size, not_negative, positive};
-pub use replay::ReplayArgs;
+pub use replay::{FitArgs, ReplayArgs, ReplayCommand};
 
 /// Arguments that contradict each other or cannot be followed.
 #[derive(Debug, thiserror::Error)]

@@ -18,13 +18,14 @@ use router_sim::replay::{
 
 use self::grid::{Grid, NamedPool, Requests};
 use crate::{
-    cli::{ReplayArgs, UsageError},
+    cli::{ReplayArgs, ReplayCommand, UsageError},
     config_command::plugin_env,
     configuration::{self, Source, read_file},
     process,
 };
 
 mod columns;
+mod fit;
 mod grid;
 mod json;
 mod page;
@@ -38,6 +39,9 @@ const MAX_POOL_BYTES: u64 = 1 << 20;
 const BUILT_IN: &str = "default";
 
 pub(crate) fn run(args: &ReplayArgs, mut registry: Registry) -> anyhow::Result<()> {
+    if let Some(ReplayCommand::Fit(args)) = &args.command {
+        return fit::run(args);
+    }
     if args.list {
         process::say(list().trim_end());
         return Ok(());

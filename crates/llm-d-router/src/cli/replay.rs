@@ -8,16 +8,24 @@ use router_sim::replay::read::Format;
 
 use super::at_least_one;
 
+mod fit;
+
+pub use fit::{FitArgs, ReplayCommand};
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   llm-d-router replay --trace mooncake.jsonl --config go-default --config config.yaml --load 1 --load 1.3
   llm-d-router replay --reproduce recording.jsonl
   llm-d-router replay --workload agents --config go-default --config sticky --load 0.5,0.8 --seeds 5
   llm-d-router replay --trace mooncake.jsonl --pool pool.yaml --scrape-interval 5s --json results.json
+  llm-d-router replay fit --trace recorded.jsonl --out pool.yaml
   llm-d-router replay --list";
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct ReplayArgs {
+    #[command(subcommand)]
+    pub command: Option<ReplayCommand>,
     /// The trace: Mooncake's JSON lines, Azure's CSV, or JSON lines of our own.
     #[arg(
         long,

@@ -79,7 +79,7 @@ fn titles() -> Vec<String> {
 }
 
 /// Rows under each other: the first columns to the left, numbers to the right.
-fn aligned(rows: &[Vec<String>], n_text_columns: usize) -> String {
+pub(super) fn aligned(rows: &[Vec<String>], n_text_columns: usize) -> String {
     let n_columns = rows.first().map_or(0, Vec::len);
     let width = |nth: usize| {
         let cells = rows.iter().filter_map(|row| row.get(nth));

@@ -15,6 +15,7 @@ use router_sim::replay::{
     read,
     run::{self, Configuration, Options, Setup},
     summary::{Goals, Summary},
+    workload,
 };
 use router_telemetry::metrics::Format;
 use serde_json::Value;
@@ -228,4 +229,106 @@ fn the_command_says_what_is_wrong() {
     check_fails(&["--trace", trace, "--config", &config], "config.yaml:2:1");
     let pool = file("pool.yaml", "servers:\n- {name: a, cuont: 3}\n");
     check_fails(&["--trace", trace, "--pool", &pool], "did you mean `count`?");
+}
+
+/// A recorded trace of two servers of which one is half as fast, with what they took.
+fn recorded(folder: &std::path::Path) -> String {
+    let spec = workload::Spec {
+        duration: Duration::from_secs(100),
+        volume: workload::Volume::Rate(3.0),
+        ..workload::Spec::default()
+    };
+    let trace = workload::generate("shared-prompts", &spec).unwrap();
+    let mut pool = Pool::uniform(2);
+    pool.servers[1].profile.time_factor = 2.0;
+    let setup = Setup {
+        trace: Arc::new(trace),
+        pool: Arc::new(pool),
+        configuration: configuration("round-robin"),
+        registry: Registry::new(router_plugins::PLUGINS.iter().chain(policy::PLUGINS).copied()),
+        options: Options { jitter: Duration::ZERO, ..Options::default() },
+    };
+    let outcome = run::play(&setup, 1, &AtomicUsize::new(0)).unwrap();
+    let mut rows: Vec<(u64, Value)> = setup
+        .trace
+        .requests
+        .iter()
+        .zip(&outcome.requests)
+        .map(|(request, seen)| {
+            let seconds = |time: Duration| time.as_secs_f64();
+            let row = serde_json::json!({
+                "at": seen.arrived.as_secs_f64(),
+                "prompt_tokens": request.prompt_tokens,
+                "output_tokens": request.output_tokens,
+                "blocks": request.chain,
+                "observed": {
+                    "endpoint": format!("default/server-{}", seen.server.unwrap()),
+                    "ttft": seen.ttft().map(seconds),
+                    "e2e": seconds(seen.ended.since(seen.arrived)),
+                    "cached_tokens": seen.cached_tokens,
+                    "status": 200,
+                },
+            });
+            (seen.arrived.as_nanos(), row)
+        })
+        .collect();
+    rows.sort_by_key(|(at, _)| *at);
+    let block_tokens = setup.trace.block_tokens;
+    let mut text =
+        serde_json::json!({"llm-d-router-trace": 1, "block_tokens": block_tokens}).to_string();
+    for (_, row) in rows {
+        text.extend(["\n", &row.to_string()]);
+    }
+    let path = folder.join("recorded.jsonl");
+    std::fs::write(&path, text + "\n").unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn servers_are_fitted_to_a_recording_and_play() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = recorded(folder.path());
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (out, json) = (path("pool.yaml"), path("fit.json"));
+    let output = replay(&["fit", "--trace", &trace, "--out", &out, "--json", &json]);
+    let (stdout, stderr) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(stderr, "", "no progress where nobody looks");
+    assert!(stdout.contains("2 endpoints in 2 kinds"), "{stdout}");
+    assert!(stdout.contains("Good enough to compare policies."), "{stdout}");
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(report["good_enough"], true);
+    let step = |nth: usize| report["kinds"][nth]["profile"]["step-base-us"].as_f64().unwrap();
+    assert!((step(0) / 7_500.0 - 1.0).abs() < 0.1, "{report:#}");
+    assert!((step(1) / 15_000.0 - 1.0).abs() < 0.1, "{report:#}");
+
+    let played = replay(&["--trace", &trace, "--pool", &out, "--seeds=1", "--limit=50"]);
+    let stderr = String::from_utf8(played.stderr).unwrap();
+    assert!(played.status.success(), "{stderr}");
+    let played = String::from_utf8(played.stdout).unwrap();
+    assert!(played.lines().any(|line| line.starts_with("default ")), "{played}");
+}
+
+#[test]
+fn a_fit_that_cannot_be_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("pool.yaml");
+    let out = out.to_str().unwrap();
+    let trace = testdata::path(TRACE);
+    let trace = trace.to_str().unwrap();
+    check_fails(&["fit", "--trace", trace, "--out", out], "serve --record FILE");
+    check_fails(&["fit", "--trace", "missing.jsonl", "--out", out], "cannot read missing.jsonl");
+    check_fails(&["fit", "--trace", trace], "--out");
+    check_fails(&["--trace", trace, "fit", "--out", out], "fit");
+    let few = folder.path().join("few.jsonl");
+    std::fs::write(
+        &few,
+        "{\"llm-d-router-trace\": 1, \"block_tokens\": 16}\n\
+         {\"at\": 0, \"prompt_tokens\": 9, \"output_tokens\": 2, \
+         \"observed\": {\"endpoint\": \"a\", \"ttft\": 0.1, \"e2e\": 0.2, \"status\": 200}}\n",
+    )
+    .unwrap();
+    check_fails(&["fit", "--trace", few.to_str().unwrap(), "--out", out], "100 are needed");
+    assert!(!std::path::Path::new(out).try_exists().unwrap());
 }

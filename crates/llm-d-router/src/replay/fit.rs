@@ -1,0 +1,277 @@
+//! `llm-d-router replay fit`: the servers of a recorded trace.
+
+use std::{
+    io::{BufReader, Write},
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use router_rt::Offload;
+use router_sim::replay::{
+    fit::{self, Fit, Judgement, LeftOut, Options, Progress},
+    read,
+    trace::Trace,
+};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    cli::{FitArgs, UsageError},
+    process,
+};
+
+/// Fits that end before this show no progress.
+const QUIET: Duration = Duration::from_secs(2);
+/// How often the progress is drawn.
+const DRAW_INTERVAL: Duration = Duration::from_millis(200);
+
+pub(crate) fn run(args: &FitArgs) -> anyhow::Result<()> {
+    let trace = read_trace(&args.trace, args.limit)?;
+    let options = Options { per_endpoint: args.per_endpoint };
+    let (out, json) = (args.out.clone(), args.json.clone());
+    process::block_on(async move {
+        let fit = fitted(trace, options).await?;
+        write(&out, &fit::to_yaml(&fit))?;
+        if let Some(path) = json {
+            write(&path, &(serde_json::to_string_pretty(&results(&fit))? + "\n"))?;
+        }
+        process::say(report(&fit, &out).trim_end());
+        Ok(())
+    })
+}
+
+fn read_trace(path: &Path, limit: Option<usize>) -> anyhow::Result<Trace> {
+    let name = path.display().to_string();
+    let file = std::fs::File::open(path)
+        .map_err(|error| UsageError(format!("cannot read {name}: {error}")))?;
+    let mut note = |text: &str| process::complain(&format!("{name}: {text}"));
+    let limit = limit.unwrap_or(usize::MAX);
+    Ok(read::read_noting(&name, BufReader::new(file), None, limit, &mut note)
+        .map_err(UsageError::of)?)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), UsageError> {
+    std::fs::write(path, text)
+        .map_err(|error| UsageError(format!("cannot write {}: {error}", path.display())))
+}
+
+/// Fits, and shows how far it is to people who wait for it.
+async fn fitted(trace: Trace, options: Options) -> anyhow::Result<Fit> {
+    let progress = Arc::new(Progress::default());
+    let of_work = Arc::clone(&progress);
+    let offload = Offload::pool(1);
+    let mut work = std::pin::pin!(offload.run(move || fit::fit(&trace, options, &of_work)));
+    let started = Instant::now();
+    let mut is_shown = false;
+    let fit = loop {
+        match tokio::time::timeout(DRAW_INTERVAL, &mut work).await {
+            Ok(done) => break done?,
+            Err(_not_yet) if started.elapsed() >= QUIET && process::is_terminal() => {
+                is_shown = true;
+                let _terminal_may_be_gone =
+                    write!(std::io::stderr(), "\r\x1b[2K{}", line(&progress));
+            }
+            Err(_not_yet) => {}
+        }
+    };
+    if is_shown {
+        let _terminal_may_be_gone = write!(std::io::stderr(), "\r\x1b[2K");
+    }
+    Ok(fit.map_err(UsageError::of)?)
+}
+
+fn line(progress: &Progress) -> String {
+    let planned = progress.n_planned.load(Ordering::Relaxed);
+    if planned == 0 {
+        return "looking at the record".to_owned();
+    }
+    let played = progress.n_played.load(Ordering::Relaxed);
+    let share = (100.0 * played as f64 / planned as f64).min(99.0);
+    format!("fitting: {played} requests played, at most {:.0} % left", 100.0 - share)
+}
+
+/// What people read.
+fn report(fit: &Fit, out: &Path) -> String {
+    let n_fitted: usize = fit.endpoints.iter().map(|endpoint| endpoint.n_fitted).sum();
+    let mut text = format!(
+        "{} in {}: fitted to {n_fitted} requests of {:.0?}, judged by {} of the {:.0?} after it.\n",
+        count(fit.endpoints.len(), "endpoint", "endpoints"),
+        count(fit.kinds.len(), "kind", "kinds"),
+        fit.length.saturating_sub(fit.judged),
+        fit.overall.e2e.n,
+        fit.judged,
+    );
+    text += &left_out(fit);
+    text += "\n";
+    text += &super::table::aligned(&profiles(fit), 1);
+    text += "A * stands for what the record does not tell; the pool file says more.\n\n";
+    text += &super::table::aligned(&errors(fit), 2);
+    text += "Errors are shares of the recorded time: the median, the 90th percentile, and the median with its \
+             sign.\n\n";
+    let faults = fit.overall.faults();
+    if faults.is_empty() {
+        text += "Good enough to compare policies.\n";
+    } else {
+        text += "Not good enough to compare policies:\n";
+        text.extend(faults.iter().map(|fault| format!("- {fault}\n")));
+    }
+    text.extend(["The servers are in ", &out.display().to_string(), ".\n"]);
+    text
+}
+
+fn count(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+fn left_out(fit: &Fit) -> String {
+    let LeftOut { not_observed, no_arrival, failed } = fit.left_out;
+    let parts = [
+        (not_observed, "of which nothing was recorded"),
+        (no_arrival, "that waited for one of which nothing was recorded"),
+        (failed, "that were refused or failed"),
+        (fit.overall.n_unforeseen, "that found cached what the record does not know"),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if parts.is_empty() { String::new() } else { format!("Left out: {}.\n", parts.join(", ")) }
+}
+
+/// The profiles, in units for people.
+fn profiles(fit: &Fit) -> Vec<Vec<String>> {
+    let titles = [
+        "kind",
+        "endpoints",
+        "step ms",
+        "sequence us",
+        "context token ns",
+        "prompt us",
+        "prompt token us",
+        "pair ns",
+        "cache tokens",
+        "sequences",
+        "step tokens",
+    ];
+    let mut rows = vec![titles.map(str::to_owned).to_vec()];
+    for kind in &fit.kinds {
+        let profile = &kind.profile;
+        let star = |key: &str| {
+            let origin = kind.origins.iter().find(|(known, _)| *known == key);
+            let is_told = |(_, origin): &(_, fit::Origin)| {
+                matches!(origin, fit::Origin::Record { .. } | fit::Origin::AtLeast)
+            };
+            if origin.is_some_and(is_told) { "" } else { "*" }
+        };
+        let mut row = vec![kind.name.clone(), kind.endpoints.len().to_string()];
+        for (key, value, factor) in [
+            ("step-base-us", profile.step_base_us, 1e-3),
+            ("decode-seq-us", profile.decode_seq_us, 1.0),
+            ("decode-context-token-us", profile.decode_context_token_us, 1e3),
+            ("prefill-base-us", profile.prefill_base_us, 1.0),
+            ("prefill-token-us", profile.prefill_token_us, 1.0),
+            ("prefill-context-token-us", profile.prefill_context_token_us, 1e3),
+        ] {
+            row.push(format!("{:.2}{}", value * factor, star(key)));
+        }
+        let tokens = u64::from(profile.kv_cache_size) * u64::from(profile.block_size);
+        row.push(format!("{tokens}{}", star("kv-cache-size")));
+        row.push(format!("{}{}", profile.max_num_seqs, star("max-num-seqs")));
+        row.push(format!("{}{}", profile.max_num_batched_tokens, star("max-num-batched-tokens")));
+        rows.push(row);
+    }
+    rows
+}
+
+/// The errors of each endpoint and of all.
+fn errors(fit: &Fit) -> Vec<Vec<String>> {
+    let titles = [
+        "endpoint",
+        "kind",
+        "fitted to",
+        "judged by",
+        "TTFT p50 %",
+        "p90 %",
+        "bias %",
+        "R2",
+        "E2E p50 %",
+        "p90 %",
+        "bias %",
+        "R2",
+        "cached %",
+        "simulated %",
+    ];
+    let mut rows = vec![titles.map(str::to_owned).to_vec()];
+    let mut add = |name: &str, kind: &str, n_fitted: usize, judgement: &Judgement| {
+        let percent = |value: f64| format!("{:.1}", 100.0 * value);
+        let mut row = vec![name.to_owned(), kind.to_owned(), n_fitted.to_string()];
+        row.push(judgement.e2e.n.to_string());
+        for errors in [&judgement.ttft, &judgement.e2e] {
+            row.extend([
+                percent(errors.median),
+                percent(errors.p90),
+                format!("{:+.1}", 100.0 * errors.bias),
+                format!("{:.2}", errors.r2),
+            ]);
+        }
+        match judgement.cached {
+            Some((seen, played)) => row.extend([percent(seen), percent(played)]),
+            None => row.extend(["-", "-"].map(str::to_owned)),
+        }
+        rows.push(row);
+    };
+    let mut n_fitted = 0;
+    for endpoint in &fit.endpoints {
+        let kind = fit.kinds.get(endpoint.kind).map_or("", |kind| &kind.name);
+        add(&endpoint.name, kind, endpoint.n_fitted, &endpoint.judgement);
+        n_fitted += endpoint.n_fitted;
+    }
+    if fit.endpoints.len() > 1 {
+        add("all", "", n_fitted, &fit.overall);
+    }
+    rows
+}
+
+/// What programs read.
+fn results(fit: &Fit) -> Value {
+    let kinds: Vec<Value> = fit
+        .kinds
+        .iter()
+        .map(|kind| {
+            let origins: Map<String, Value> = kind
+                .origins
+                .iter()
+                .map(|(key, origin)| ((*key).to_owned(), json!(origin)))
+                .collect();
+            let endpoints: Vec<&str> = kind.endpoints.iter().map(|name| &**name).collect();
+            json!({
+                "name": kind.name,
+                "endpoints": endpoints,
+                "profile": kind.profile,
+                "origins": origins,
+            })
+        })
+        .collect();
+    let endpoints: Vec<Value> = fit
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            json!({
+                "name": &*endpoint.name,
+                "kind": fit.kinds.get(endpoint.kind).map(|kind| &kind.name),
+                "n_fitted": endpoint.n_fitted,
+                "judgement": endpoint.judgement,
+            })
+        })
+        .collect();
+    json!({
+        "seconds": fit.length.as_secs_f64(),
+        "seconds_judged": fit.judged.as_secs_f64(),
+        "left_out": fit.left_out,
+        "token_ratio": fit.token_ratio,
+        "kinds": kinds,
+        "endpoints": endpoints,
+        "overall": fit.overall,
+        "faults": fit.overall.faults(),
+        "good_enough": fit.overall.faults().is_empty(),
+    })
+}
