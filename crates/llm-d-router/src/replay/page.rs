@@ -42,6 +42,8 @@ struct View<'a> {
     grid: &'a Grid,
     /// Short names of the configurations.
     names: Vec<String>,
+    /// Short names of the pools.
+    pools: Vec<String>,
     panels: Vec<Panel<'a>>,
 }
 
@@ -118,7 +120,13 @@ impl<'a> View<'a> {
             Some(Panel { pool: cell.pool, load: cell.load, played })
         });
         let names: Vec<&str> = grid.configurations.iter().map(|c| c.name.as_str()).collect();
-        Self { grid, names: short_names(&names), panels: panels.collect() }
+        let pools: Vec<&str> = grid.pools.iter().map(|pool| pool.name.as_str()).collect();
+        Self {
+            grid,
+            names: short_names(&names),
+            pools: short_names(&pools),
+            panels: panels.collect(),
+        }
     }
 
     fn n_seeds(&self) -> usize {
@@ -130,11 +138,10 @@ impl<'a> View<'a> {
         self.names.get(configuration).map(|name| html(name)).unwrap_or_default()
     }
 
-    /// `Load 1.3 on 8 servers`, as far as there is more than one of each.
+    /// `Load 1.3 on 8 servers`, as text.
     fn title(&self, panel: &Panel<'_>) -> String {
         let load = self.grid.loads[panel.load];
-        let pool = &self.grid.pools[panel.pool].name;
-        format!("Load {load} on {}", short(pool))
+        format!("Load {load} on {}", self.pools[panel.pool])
     }
 
     /// Which configurations the lines of a plot are.

@@ -148,7 +148,7 @@ fn table(view: &View<'_>, shown: &[usize], shares: &[Vec<Estimate>]) -> String {
     };
     let rows: String = shares.iter().enumerate().map(row).collect();
     format!(
-        "<details><summary>In numbers</summary><div class=\"scroll\" tabindex=\"0\"><table>\
+        "<details><summary>In numbers</summary><div class=\"scroll\" role=\"region\" aria-label=\"Decisions\" tabindex=\"0\"><table>\
          <thead><tr><th scope=\"col\" class=\"left\">% of requests</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 }

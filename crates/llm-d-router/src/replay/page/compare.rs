@@ -10,7 +10,7 @@ use crate::replay::columns::COLUMNS;
 #[derive(Serialize)]
 pub(super) struct Data<'a> {
     configurations: &'a [String],
-    pools: Vec<String>,
+    pools: &'a [String],
     loads: &'a [f64],
     measures: Vec<Row>,
     /// Half of a 95 % interval over the standard deviation, for this number of seeds.
@@ -61,7 +61,7 @@ pub(super) fn data<'a>(view: &'a View<'_>) -> Data<'a> {
     });
     Data {
         configurations: &view.names,
-        pools: view.grid.pools.iter().map(|pool| super::short(&pool.name)).collect(),
+        pools: &view.pools,
         loads: &view.grid.loads,
         measures: COLUMNS.iter().map(row).collect(),
         half_width_factor: half_width_factor(view.n_seeds()),

@@ -121,7 +121,7 @@ pub(super) fn controls(view: &View<'_>) -> String {
         let options: String = options.iter().enumerate().map(option).collect();
         format!("<label>{label} <select id=\"{id}\">{options}</select></label>")
     };
-    let pools = view.grid.pools.iter().map(|pool| html(&short(&pool.name))).collect();
+    let pools = view.pools.iter().map(|pool| html(pool)).collect();
     let loads = view.grid.loads.iter().map(ToString::to_string).collect();
     let chip = |nth: usize| {
         let (sample, name) = (plot::sample(nth), view.name(nth));

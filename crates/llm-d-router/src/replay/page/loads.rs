@@ -69,7 +69,7 @@ fn section(view: &View<'_>, pool: usize) -> String {
         view.panels.iter().filter(|panel| panel.pool == pool).collect();
     let load_of = |panel: &Panel<'_>| view.grid.loads[panel.load];
     panels.sort_by(|a, b| load_of(a).total_cmp(&load_of(b)));
-    let name = html(&super::short(&view.grid.pools[pool].name));
+    let name = html(&view.pools[pool]);
     let (heading, what) =
         if panels.len() > 1 { ("Over load", "over load") } else { ("Side by side", "of each") };
     let figures: String = KINDS.iter().map(|kind| one(view, &panels, kind, what)).collect();

@@ -82,7 +82,8 @@
     const interval = ({ half }, by, n) => (half === null ? "" : ` ±${(half * by).toFixed(n)}`);
     const isClear = difference.half !== null && Math.abs(difference.mean) > difference.half;
     const verdict = !isClear ? "same" : better === 0 ? "" : better * difference.mean > 0 ? "good" : "bad";
-    const word = { good: "▲ B better", bad: "▼ B worse", same: difference.half === null ? "" : "≈ not clear", "": "" }[verdict];
+    const unclear = difference.half === null ? "" : difference.mean === 0 && difference.half === 0 ? "equal" : "not clear";
+    const word = { good: "B better", bad: "B worse", same: unclear, "": "" }[verdict];
     const cell = element("td", { class: verdict }, element("b", {}, signed(difference.mean * factor, digits)));
     cell.append(element("small", {}, interval(difference, factor, digits)));
     const second = element("small");
@@ -110,7 +111,7 @@
       }
       body.append(line);
     });
-    return element("div", { class: "scroll", tabindex: "0" }, element("table", {}, element("thead", {}, head), body));
+    return element("div", { class: "scroll", role: "region", "aria-label": "Differences", tabindex: "0" }, element("table", {}, element("thead", {}, head), body));
   };
 
   const showDifferences = () => {

@@ -32,7 +32,7 @@ pub(super) fn table(view: &View<'_>, panel: &Panel<'_>) -> String {
         "One seed: how far chance has a hand in it cannot be told.".to_owned()
     };
     format!(
-        "<div class=\"scroll\" tabindex=\"0\"><table class=\"results\">{}<tbody>{rows}</tbody></table></div>\n\
+        "<div class=\"scroll\" role=\"region\" aria-label=\"Results\" tabindex=\"0\"><table class=\"results\">{}<tbody>{rows}</tbody></table></div>\n\
          <p class=\"note\">{intervals}{bold}</p>\n",
         head()
     )
