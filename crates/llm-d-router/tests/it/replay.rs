@@ -129,7 +129,8 @@ fn check_fails(args: &[&str], said: &str) {
 fn the_command_compares_configurations() {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("results.json");
-    let config = folder.path().join("mine.yaml");
+    // A comma in the name of a file that is there is no list.
+    let config = folder.path().join("mine,1.yaml");
     std::fs::write(&config, WITH_IN_FLIGHT).unwrap();
     let trace = testdata::path(TRACE);
     let args = [
