@@ -64,7 +64,10 @@ impl Recording {
             version: VERSION,
             block_tokens: u64::from(BLOCK_TOKENS),
             recorded: Some(RecordedBy {
-                version: format!("{} ({})", BUILD.version, BUILD.commit),
+                version: match BUILD.commit {
+                    "" => BUILD.version.to_owned(),
+                    commit => format!("{} ({commit})", BUILD.version),
+                },
                 inputs: flags.record_inputs,
             }),
         };
