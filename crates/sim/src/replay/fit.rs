@@ -492,8 +492,13 @@ fn kind(name: String, group: &[usize], samples: &Samples, searched: &Searched) -
     origins.push(("max-num-batched-tokens", told(found.tells_batched)));
     let cache = match size {
         _ if found.tells_cache => Origin::Record { error: None },
-        Size::Unknown { .. } => default,
-        Size::Found { .. } | Size::AtLeast { .. } => Origin::AtLeast,
+        // Less would contradict the record; whether more does, nobody knows.
+        Size::Found { n_blocks } | Size::AtLeast { n_blocks }
+            if found.candidate.kv_blocks <= *n_blocks =>
+        {
+            Origin::AtLeast
+        }
+        Size::Unknown { .. } | Size::Found { .. } | Size::AtLeast { .. } => default,
     };
     origins.push(("kv-cache-size", cache));
     let names = group.iter().filter_map(|at| samples.endpoints.get(*at));

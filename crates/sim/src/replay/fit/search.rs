@@ -147,7 +147,7 @@ impl Search<'_> {
             let tried = SEQS.map(|factor| seqs(factor).max(1));
             let here = found.candidate;
             let tried = tried.into_iter().map(|seqs| here.with_seqs(seqs)).collect();
-            let (best, _) = self.clearly_best(here, tried, scales);
+            let best = self.clearly_best(here, tried, scales).0;
             found.tells_seqs = best != found.candidate;
             found.candidate = best;
         }
@@ -173,30 +173,36 @@ impl Search<'_> {
             .filter(|max_batched| *max_batched != here.max_batched)
             .map(|max_batched| here.with_batched(max_batched))
             .collect();
-        let (best, is_told) = self.clearly_best(here, others, scales);
-        found.tells_batched |= is_told || best != here;
+        let (best, worse) = self.clearly_best(here, others, scales);
+        // That smaller steps would be worse only says that steps are no smaller.
+        let is_told = |side: &dyn Fn(u32) -> bool| worse.iter().any(|one| side(one.max_batched));
+        let is_between = is_told(&|other| other < here.max_batched)
+            && is_told(&|other| other > here.max_batched);
+        found.tells_batched |= is_between || best != here;
         found.candidate = best;
     }
 
-    /// The best of some candidates if it is clearly better than `here`, else `here`; and whether one of them is
-    /// clearly worse, so that the record tells them apart.
+    /// The best of some candidates if it is clearly better than `here`, else `here`; and those that are clearly
+    /// worse than `here`.
     fn clearly_best(
         &self,
         here: Candidate,
         others: Vec<Candidate>,
         scales: Scales,
-    ) -> (Candidate, bool) {
+    ) -> (Candidate, Vec<Candidate>) {
         let now = self.deviations(&here);
-        let (mut best, mut least, mut is_told) = (here, now.loss(scales), false);
+        let (mut best, mut least, mut worse) = (here, now.loss(scales), Vec::new());
         for candidate in others {
             let tried = self.deviations(&candidate);
             let loss = tried.loss(scales);
-            is_told |= now.is_clearly_better_than(&tried, scales);
+            if now.is_clearly_better_than(&tried, scales) {
+                worse.push(candidate);
+            }
             if loss < least && tried.is_clearly_better_than(&now, scales) {
                 (best, least) = (candidate, loss);
             }
         }
-        (best, is_told)
+        (best, worse)
     }
 
     /// By what was cached, or by the times alone where the record does not say.
