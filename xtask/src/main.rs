@@ -49,6 +49,10 @@ enum Task {
     /// Send many requests, with failures injected, through the release build and check that
     /// nothing leaks.
     Soak(measure::SoakArgs),
+    /// Play the default policy and every baseline in virtual time and write the table to bench/results.
+    ///
+    /// Takes up to 40 minutes on two cores; called again it goes on where it was.
+    Matrix(measure::MatrixArgs),
     /// Play a stretch of a trace in real time through the real Envoy, and in replay, and check that both rank
     /// the configurations alike.
     Live(measure::LiveArgs),
@@ -87,6 +91,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Tidy(args) => tidy::run(&args),
         Task::Bench(args) => measure::bench(&args),
         Task::Soak(args) => measure::soak(&args),
+        Task::Matrix(args) => measure::matrix(&args),
         Task::Live(args) => measure::live(&args),
         Task::Codegen(args) => codegen::run(args.check),
         Task::Fuzz(args) => fuzz::run(&args),

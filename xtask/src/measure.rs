@@ -1,4 +1,5 @@
 //! `cargo xtask bench`, `soak` and `live`: the release build under load.
+//! `cargo xtask matrix`: policies against each other in virtual time.
 
 use anyhow::bail;
 
@@ -22,6 +23,13 @@ pub(crate) struct SoakArgs {
     /// Handed to the soak program as they are; `-- --help` lists them.
     #[arg(last = true)]
     soak: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct MatrixArgs {
+    /// Handed to the matrix program as they are, for example `-- --part smoke`; `-- --help` lists them.
+    #[arg(last = true)]
+    matrix: Vec<String>,
 }
 
 #[derive(clap::Args)]
@@ -68,6 +76,25 @@ pub(crate) fn soak(args: &SoakArgs) -> anyhow::Result<()> {
         .arg("--router")
         .arg(paths::release_router());
     command::run(&format!("soak with {} requests", args.requests), soak.args(&args.soak))
+}
+
+/// Builds the matrix program with optimization and plays what is missing.
+pub(crate) fn matrix(args: &MatrixArgs) -> anyhow::Result<()> {
+    command::run(
+        "release build of the matrix program",
+        command::cargo().args(["build", "--release", "--locked"]).args([
+            "--package",
+            "router-bench",
+            "--bin",
+            "matrix",
+        ]),
+    )?;
+    let mut matrix = std::process::Command::new(paths::cargo_target().join("release/matrix"));
+    matrix
+        .arg("--state")
+        .arg(paths::cargo_target().join("matrix/runs.jsonl"))
+        .args(["--out", "bench/results"]);
+    command::run("matrix", matrix.args(&args.matrix))
 }
 
 /// Builds the router and the live program with optimization and plays the stretch.

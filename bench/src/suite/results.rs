@@ -31,8 +31,8 @@ pub struct Row {
     figures: Vec<Judged>,
 }
 
-#[derive(Clone, Debug, Serialize)]
 /// What the figures were measured on.
+#[derive(Clone, Debug, Serialize)]
 pub struct Machine {
     pub(crate) cpu: String,
     pub(crate) n_cores: usize,

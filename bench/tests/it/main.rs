@@ -5,4 +5,5 @@ mod args;
 mod extproc;
 mod http;
 mod live;
+mod matrix;
 mod suite;

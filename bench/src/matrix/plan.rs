@@ -1,0 +1,367 @@
+//! What is to be played: `matrix.toml`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use router_sim::replay::policy;
+use router_sim::replay::pool::Pool;
+use router_sim::replay::summary::Goals;
+use router_sim::replay::workload::WORKLOADS;
+use serde::Deserialize;
+
+use super::MatrixArgs;
+
+/// More seconds than a run lasts.
+const MAX_SECONDS: f64 = 1e6;
+
+/// What one call plays, checked.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// Length of a run until the last arrival, as servers see it.
+    pub(super) duration: Duration,
+    pub(super) select: Vec<u64>,
+    pub(super) judge: Vec<u64>,
+    pub(super) goals: Goals,
+    pub(super) bounds: Bounds,
+    /// The one that is judged comes first.
+    pub(super) policies: Vec<Policy>,
+    /// The pool's own scrapes come first.
+    pub(super) scrapes: Vec<Scrapes>,
+    /// Index of the policy that late metrics are shown with besides the one that is judged, and pools by index.
+    pub(super) contrast: Option<(usize, BTreeSet<usize>)>,
+    pub(super) pools: Vec<NamedPool>,
+    pub(super) workloads: Vec<Workload>,
+    pub(super) cells: Vec<Cell>,
+    pub(super) reasons: Vec<Reason>,
+    /// Whether nothing was left out.
+    pub(super) is_whole: bool,
+    /// Of a part.
+    pub(super) part: Option<String>,
+}
+
+/// How much worse than the best a cell may be.
+#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bounds {
+    /// Percentage points of goodput.
+    pub goodput_points: f64,
+    /// Percent of TTFT p90.
+    pub ttft_p90_percent: f64,
+    /// Percent of TTFT p99 that late metrics may cost.
+    pub stale_ttft_p99_percent: f64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Policy {
+    pub(super) name: String,
+    pub(super) document: String,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Scrapes {
+    pub(super) name: String,
+    pub(super) interval: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct NamedPool {
+    pub(super) name: String,
+    /// As the plan has it.
+    pub(super) document: String,
+    pub(super) pool: Pool,
+    /// As much as so many servers of the default profile.
+    pub(super) capacity: f64,
+    load_factor: f64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Workload {
+    pub(super) name: String,
+    /// File of a recorded trace; made up where there is none.
+    pub(super) trace: Option<String>,
+    /// The most requests of a run.
+    pub(super) limit: usize,
+}
+
+/// A workload at a load on a pool. Indices are those of the plan.
+#[derive(Clone, Debug)]
+pub(super) struct Cell {
+    pub(super) workload: usize,
+    pub(super) load: f64,
+    pub(super) pool: usize,
+    /// `workload/load/pool`.
+    pub(super) name: String,
+}
+
+/// Why ours loses in some cells, in a person's words.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reason {
+    /// What their names contain.
+    pub(super) cells: Vec<String>,
+    pub(super) why: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPlan {
+    minutes: f64,
+    ours: String,
+    seeds: RawSeeds,
+    goals: RawGoals,
+    bounds: Bounds,
+    #[serde(default)]
+    stale: Vec<RawScrapes>,
+    contrast: Option<RawContrast>,
+    pool: Vec<RawPool>,
+    workload: Vec<RawWorkload>,
+    #[serde(default)]
+    part: Vec<RawPart>,
+    #[serde(default)]
+    reason: Vec<Reason>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSeeds {
+    select: Vec<u64>,
+    judge: Vec<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGoals {
+    ttft_s: f64,
+    tpot_s: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScrapes {
+    name: String,
+    /// Never where nothing is said.
+    seconds: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawContrast {
+    policy: String,
+    pools: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPool {
+    name: String,
+    servers: String,
+    /// On the loads of all workloads.
+    #[serde(default = "one")]
+    load_factor: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWorkload {
+    name: String,
+    trace: Option<String>,
+    loads: BTreeMap<String, f64>,
+    limit: Option<usize>,
+    #[serde(default)]
+    is_extra: bool,
+}
+
+/// Some cells, played for less long and against fewer.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPart {
+    name: String,
+    cells: Vec<String>,
+    minutes: Option<f64>,
+    /// All where nothing is said.
+    baselines: Option<Vec<String>>,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Reads a plan and takes from it what the flags ask for.
+    pub(super) fn parse(text: &str, args: &MatrixArgs) -> Result<Self> {
+        let raw: RawPlan = toml::from_str(text)?;
+        let part = match &args.part {
+            None => None,
+            Some(name) => {
+                let found = raw.part.iter().find(|part| part.name == *name);
+                Some(found.with_context(|| format!("there is no part called {name}"))?)
+            }
+        };
+        let pools = raw.pool.iter().map(pool).collect::<Result<Vec<_>>>()?;
+        let workloads = raw.workload.iter().map(workload).collect::<Result<Vec<_>>>()?;
+        let policies = policies(&raw, part, args)?;
+        let cells = cells(&raw, part, &pools, &args.cells);
+        let contrast = match (&raw.contrast, part, args.no_stale) {
+            (Some(contrast), None, false) => Some(contrasted(contrast, &policies, &pools)?),
+            _ => None,
+        };
+        let has_stale = part.is_none() && !args.no_stale;
+        let is_whole = part.is_none() && args.cells.is_empty() && has_stale && args.ours.is_none();
+        ensure!(
+            !raw.seeds.select.is_empty() && !raw.seeds.judge.is_empty(),
+            "seeds to select and seeds to judge by must be named"
+        );
+        ensure!(
+            raw.seeds.select.iter().all(|seed| !raw.seeds.judge.contains(seed)),
+            "a seed cannot both select and judge"
+        );
+        Ok(Self {
+            duration: seconds(part.and_then(|part| part.minutes).unwrap_or(raw.minutes) * 60.0)?,
+            select: raw.seeds.select,
+            judge: raw.seeds.judge,
+            goals: Goals { ttft: seconds(raw.goals.ttft_s)?, tpot: seconds(raw.goals.tpot_s)? },
+            bounds: raw.bounds,
+            policies,
+            scrapes: scrapes(if has_stale { &raw.stale } else { &[] })?,
+            contrast,
+            pools,
+            workloads,
+            cells,
+            reasons: raw.reason,
+            is_whole,
+            part: args.part.clone(),
+        })
+    }
+
+    /// Why ours loses in this cell, as far as the plan says.
+    pub(super) fn reason(&self, cell: &Cell) -> Option<&str> {
+        let matches = |reason: &&Reason| is_chosen(&cell.name, &reason.cells);
+        self.reasons.iter().find(matches).map(|reason| reason.why.as_str())
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn is_chosen(name: &str, patterns: &[String]) -> bool {
+    patterns.iter().any(|pattern| name.contains(pattern.as_str()))
+}
+
+fn cells(
+    raw: &RawPlan,
+    part: Option<&RawPart>,
+    pools: &[NamedPool],
+    patterns: &[String],
+) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for (workload_idx, workload) in raw.workload.iter().enumerate() {
+        let mut loads: Vec<(&String, f64)> =
+            workload.loads.iter().map(|(name, load)| (name, *load)).collect();
+        loads.sort_by(|one, other| one.1.total_cmp(&other.1));
+        for (load_name, load) in loads {
+            for (pool_idx, pool) in pools.iter().enumerate() {
+                let name = format!("{}/{load_name}/{}", workload.name, pool.name);
+                let is_in_part = part.is_none_or(|part| is_chosen(&name, &part.cells));
+                // An extra one must be asked for by its name.
+                let is_offered = !workload.is_extra
+                    || patterns.iter().any(|pattern| pattern.contains(&workload.name));
+                let is_asked_for =
+                    is_offered && (patterns.is_empty() || is_chosen(&name, patterns));
+                if is_in_part && is_asked_for {
+                    let load = load * pool.load_factor;
+                    cells.push(Cell { workload: workload_idx, load, pool: pool_idx, name });
+                }
+            }
+        }
+    }
+    cells
+}
+
+fn policies(raw: &RawPlan, part: Option<&RawPart>, args: &MatrixArgs) -> Result<Vec<Policy>> {
+    let preset = |name: &str| {
+        let preset = policy::preset(name);
+        let preset = preset.with_context(|| format!("there is no preset called {name}"))?;
+        Ok::<_, anyhow::Error>(Policy {
+            name: name.to_owned(),
+            document: preset.document.to_owned(),
+        })
+    };
+    let mut ours = preset(&raw.ours)?;
+    if let Some(path) = &args.ours {
+        ours.document =
+            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    }
+    let mut policies = vec![ours];
+    match part.and_then(|part| part.baselines.as_ref()) {
+        Some(names) => {
+            for name in names {
+                policies.push(preset(name)?);
+            }
+        }
+        None => {
+            for known in policy::PRESETS.iter().filter(|preset| preset.name != raw.ours) {
+                policies.push(preset(known.name)?);
+            }
+        }
+    }
+    ensure!(policies.len() > 1, "there is no baseline");
+    Ok(policies)
+}
+
+fn contrasted(
+    raw: &RawContrast,
+    policies: &[Policy],
+    pools: &[NamedPool],
+) -> Result<(usize, BTreeSet<usize>)> {
+    let policy = policies.iter().position(|policy| policy.name == raw.policy);
+    let policy = policy.with_context(|| format!("there is no policy called {}", raw.policy))?;
+    let mut of_pools = BTreeSet::new();
+    for name in &raw.pools {
+        let at = pools.iter().position(|pool| pool.name == *name);
+        of_pools.insert(at.with_context(|| format!("there is no pool called {name}"))?);
+    }
+    Ok((policy, of_pools))
+}
+
+fn scrapes(raw: &[RawScrapes]) -> Result<Vec<Scrapes>> {
+    let own = Scrapes {
+        name: "50ms".to_owned(),
+        interval: router_sim::replay::pool::Scrape::default().interval,
+    };
+    let mut scrapes = vec![own];
+    for RawScrapes { name, seconds: length } in raw {
+        let interval = length.map(seconds).transpose()?;
+        scrapes.push(Scrapes { name: name.clone(), interval });
+    }
+    Ok(scrapes)
+}
+
+fn pool(raw: &RawPool) -> Result<NamedPool> {
+    let pool = Pool::parse(&raw.name, raw.servers.as_bytes())?;
+    let factors = pool.servers.iter().map(|server| server.profile.time_factor);
+    ensure!(factors.clone().all(|factor| factor > 0.0), "pool {}: a time factor of 0", raw.name);
+    let capacity = factors.map(|factor| 1.0 / factor).sum();
+    let load_factor = raw.load_factor;
+    ensure!(load_factor > 0.0 && load_factor.is_finite(), "pool {}: load_factor", raw.name);
+    let (name, document) = (raw.name.clone(), raw.servers.clone());
+    Ok(NamedPool { name, document, pool, capacity, load_factor })
+}
+
+fn workload(raw: &RawWorkload) -> Result<Workload> {
+    let is_known = WORKLOADS.iter().any(|workload| workload.name == raw.name);
+    if !is_known && raw.trace.is_none() {
+        bail!("there is no workload called {}, and no trace is named", raw.name);
+    }
+    let is_load = |load: &f64| *load > 0.0 && load.is_finite();
+    ensure!(raw.loads.values().all(is_load), "loads of {} must be above 0", raw.name);
+    Ok(Workload {
+        name: raw.name.clone(),
+        trace: raw.trace.clone(),
+        limit: raw.limit.unwrap_or(usize::MAX),
+    })
+}
+
+fn seconds(seconds: f64) -> Result<Duration> {
+    ensure!(seconds > 0.0 && seconds < MAX_SECONDS, "{seconds} s is no length of time to play");
+    Ok(Duration::from_secs_f64(seconds))
+}

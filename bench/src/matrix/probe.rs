@@ -1,0 +1,60 @@
+//! What a policy does, as a number: kept runs are good for as long as it stays the same.
+//!
+//! Three short runs over a small pool that is pressed hard: the hash takes in every decision and when each request
+//! got its first token and ended. A change of the policy, of what it reads, or of the simulated servers shows here,
+//! and one that cannot show in any decision does not matter.
+
+use std::sync::{Arc, atomic::AtomicUsize};
+use std::time::Duration;
+
+use anyhow::Result;
+use router_framework::Registry;
+use router_sim::replay::outcome::Outcome;
+use router_sim::replay::pool::Pool;
+use router_sim::replay::run::{self, Configuration, Options, Setup};
+use router_sim::replay::workload::{self, Spec, Volume};
+use xxhash_rust::xxh64::Xxh64;
+
+use super::plan::Policy;
+
+/// Workloads with requests a second, and milliseconds between scrapes; 0 for never.
+const RUNS: [(&str, f64, u64); 3] =
+    [("sessions", 5.0, 50), ("rag", 4.0, 5_000), ("agents", 5.0, 0)];
+const DURATION: Duration = Duration::from_secs(45);
+const SERVERS: &str = "
+servers:
+- {name: fast, count: 2, profile: {kv-cache-size: 3000}}
+- {name: slow, count: 1, profile: {kv-cache-size: 2000, time-factor: 2}}
+";
+
+pub(super) fn behaviour(policy: &Policy, registry: &Registry) -> Result<u64> {
+    let mut hash = Xxh64::new(0);
+    for (workload, rate, scrape_ms) in RUNS {
+        let spec =
+            Spec { seed: 1, duration: DURATION, volume: Volume::Rate(rate), ..Spec::default() };
+        let mut pool = Pool::parse("probe", SERVERS.as_bytes())?;
+        pool.scrape.interval = Some(scrape_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
+        let setup = Setup {
+            trace: Arc::new(workload::generate(workload, &spec)?),
+            pool: Arc::new(pool),
+            configuration: Configuration {
+                name: policy.name.clone(),
+                text: Some(policy.document.clone()),
+            },
+            registry: registry.clone(),
+            options: Options { jitter: Duration::ZERO, ..Options::default() },
+        };
+        take(&mut hash, &run::play(&setup, 1, &AtomicUsize::new(0))?);
+    }
+    Ok(hash.digest())
+}
+
+fn take(hash: &mut Xxh64, outcome: &Outcome) {
+    hash.update(&outcome.decisions.to_le_bytes());
+    for request in &outcome.requests {
+        let first_token = request.first_token.unwrap_or_default();
+        for stamp in [request.arrived, first_token, request.ended] {
+            hash.update(&stamp.as_nanos().to_le_bytes());
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Results for people, as Markdown, and for programs, as JSON.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::judge::{CellResult, Judged, Means, Results, Stale, Verdict};
+
+/// The whole report.
+pub(super) fn markdown(results: &Results) -> String {
+    let mut text = String::new();
+    head(&mut text, results);
+    overview(&mut text, results);
+    losses(&mut text, results);
+    cells(&mut text, results);
+    stale(&mut text, results);
+    policies(&mut text, results);
+    text
+}
+
+/// Writes the report, and the results as JSON beside it.
+pub(super) fn write(results: &Results, text: &str, path: &Path) -> Result<()> {
+    let json = serde_json::to_string_pretty(results)? + "\n";
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    for (path, text) in [(path, text), (&path.with_extension("json"), &json)] {
+        fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn head(text: &mut String, results: &Results) {
+    let Results { date, commit, machine, ours, minutes, n_played, n_known, .. } = results;
+    let part = results.part.as_ref().map_or(String::new(), |part| format!(" -- --part {part}"));
+    let bounds = results.bounds;
+    let lines = [
+        format!("# `{ours}` against every baseline, {date}\n"),
+        format!("Made by `cargo xtask matrix{part}` at commit {commit} on {machine}."),
+        format!(
+            "{} cells of {minutes} minutes; {n_played} runs were played in {:.1} minutes, {n_known} were kept \
+             from before.",
+            results.cells.len(),
+            results.wall / 60.0,
+        ),
+        if results.is_whole { String::new() } else { "This is a part of the matrix.".to_owned() },
+        format!(
+            "A cell's best baseline is chosen for each measure on seeds {:?}; regret is measured on seeds {:?}, \
+             seed by seed.",
+            results.select, results.judge
+        ),
+        format!(
+            "The upper end of its 95 % interval must be at most {} points of goodput and {} % of TTFT p90.",
+            bounds.goodput_points, bounds.ttft_p90_percent
+        ),
+        "A cell *holds* where it is, *loses* where even the mean is above, and is *unclear* in between."
+            .to_owned(),
+        "*Offered* is the work of a cell as a share of what its servers can do at best, with a perfect cache."
+            .to_owned(),
+    ];
+    for line in lines.iter().filter(|line| !line.is_empty()) {
+        *text += line;
+        text.push('\n');
+    }
+}
+
+/// Worst cases and how many cells hold, by measure.
+fn overview(text: &mut String, results: &Results) {
+    *text += "\n## In short\n\n";
+    *text += "| measure | bound | hold | unclear | lose | worst upper end | in |\n";
+    *text += "| --- | ---: | ---: | ---: | ---: | ---: | --- |\n";
+    let cells = || results.cells.iter();
+    let bounds = results.bounds;
+    let goodput = cells().map(|cell| (cell, cell.goodput.verdict, cell.goodput.upper));
+    let ttft = cells().map(|cell| (cell, cell.ttft_p90.verdict, cell.ttft_p90.upper));
+    count(text, "goodput, points", bounds.goodput_points, goodput.collect());
+    count(text, "TTFT p90, %", bounds.ttft_p90_percent, ttft.collect());
+    let mut names: Vec<&str> = Vec::new();
+    for of in cells().flat_map(|cell| &cell.stale).filter(|of| of.policy == results.ours) {
+        if !names.contains(&of.scrapes.as_str()) {
+            names.push(&of.scrapes);
+        }
+    }
+    for name in names {
+        let is_it = |of: &&Stale| of.policy == results.ours && of.scrapes == name;
+        let title = format!("TTFT p99 with scrapes {name}, %");
+        let found = cells().filter_map(|cell| {
+            cell.stale.iter().find(is_it).map(|of| (cell, of.verdict, of.upper))
+        });
+        count(text, &title, bounds.stale_ttft_p99_percent, found.collect());
+    }
+}
+
+fn count(text: &mut String, title: &str, bound: f64, cells: Vec<(&CellResult, Verdict, f64)>) {
+    let n = |verdict| cells.iter().filter(|(_, is, _)| *is == verdict).count();
+    let worst = cells.iter().max_by(|one, other| one.2.total_cmp(&other.2));
+    let (upper, name) = worst.map_or((0.0, ""), |(cell, _, upper)| (*upper, cell.name.as_str()));
+    let (holds, unclear, loses) = (n(Verdict::Holds), n(Verdict::Unclear), n(Verdict::Loses));
+    line(
+        text,
+        format!("| {title} | {bound} | {holds} | {unclear} | {loses} | {upper:+.1} | {name} |"),
+    );
+}
+
+/// What does not hold, worst first, with the reason where one is known.
+fn losses(text: &mut String, results: &Results) {
+    let bounds = results.bounds;
+    let mut found: Vec<(f64, String)> = Vec::new();
+    for cell in &results.cells {
+        let measures = [
+            ("goodput", "points", 100.0, "%", &cell.goodput, bounds.goodput_points),
+            ("TTFT p90", "%", 1.0, "s", &cell.ttft_p90, bounds.ttft_p90_percent),
+        ];
+        for (measure, of_regret, factor, unit, judged, bound) in measures {
+            if judged.verdict == Verdict::Holds {
+                continue;
+            }
+            let reason = cell.reason.as_deref().map_or(String::new(), |why| format!(" {why}"));
+            let line = format!(
+                "- {} {} in {measure}: {:+.1} {of_regret}, up to {:+.1}; {:.3} {unit}, {} has {:.3} {unit}.{reason}",
+                cell.name,
+                cell_verdict(judged),
+                judged.regret.mean,
+                judged.upper,
+                judged.ours * factor,
+                judged.baseline,
+                judged.best * factor,
+            );
+            found.push((judged.upper / bound, line));
+        }
+    }
+    *text += "\n## Cells that do not hold\n\n";
+    if found.is_empty() {
+        *text += "None.\n";
+    }
+    found.sort_by(|one, other| other.0.total_cmp(&one.0));
+    for (_, found) in found {
+        line(text, found);
+    }
+}
+
+fn cell_verdict(judged: &Judged) -> &'static str {
+    match judged.verdict {
+        Verdict::Loses => "**loses**",
+        other => other.label(),
+    }
+}
+
+fn cells(text: &mut String, results: &Results) {
+    *text += "\n## Cells\n\n";
+    *text += "| cell | load | offered % | requests | goodput: best | % | ours % | regret | upper | | \
+              TTFT p90: best | s | ours s | regret % | upper | |\n";
+    *text += "| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | --- \
+              | --- | ---: | ---: | ---: | ---: | --- |\n";
+    for cell in &results.cells {
+        let CellResult { goodput, ttft_p90, .. } = cell;
+        line(
+            text,
+            format!(
+                "| {} | {:.2} | {:.0} | {} | {} | {:.1} | {:.1} | {:+.2} | {:+.2} | {} | {} | {:.3} | {:.3} | {:+.1} | \
+                 {:+.1} | {} |",
+                cell.name,
+                cell.load,
+                cell.offered * 100.0,
+                cell.n_requests,
+                goodput.baseline,
+                goodput.best * 100.0,
+                goodput.ours * 100.0,
+                goodput.regret.mean,
+                goodput.upper,
+                cell_verdict(goodput),
+                ttft_p90.baseline,
+                ttft_p90.best,
+                ttft_p90.ours,
+                ttft_p90.regret.mean,
+                ttft_p90.upper,
+                cell_verdict(ttft_p90),
+            ),
+        );
+    }
+}
+
+fn stale(text: &mut String, results: &Results) {
+    if results.cells.iter().all(|cell| cell.stale.is_empty()) {
+        return;
+    }
+    *text += "\n## Late metrics\n\n";
+    let bound = results.bounds.stale_ttft_p99_percent;
+    line(text, format!("TTFT p99 must be at most {bound} % longer than with scrapes every 50 ms."));
+    *text += "\n| cell | policy | scrapes | at 50 ms s | late s | longer by % | upper | |\n";
+    *text += "| --- | --- | --- | ---: | ---: | ---: | ---: | --- |\n";
+    for cell in &results.cells {
+        for of in &cell.stale {
+            let verdict = if of.policy == results.ours { of.verdict.label() } else { "" };
+            line(
+                text,
+                format!(
+                    "| {} | {} | {} | {:.3} | {:.3} | {:+.1} | {:+.1} | {verdict} |",
+                    cell.name, of.policy, of.scrapes, of.own, of.late, of.cost.mean, of.upper
+                ),
+            );
+        }
+    }
+}
+
+/// Every policy against the best of each cell, ours among them.
+fn policies(text: &mut String, results: &Results) {
+    *text += "\n## What each policy is worth everywhere\n\n";
+    *text += "Against the best policy of each cell, on the seeds that select.\n\n";
+    *text += "| policy | goodput points: mean | worst | in | TTFT p90 times the best: geometric mean | worst | in |\n";
+    *text += "| --- | ---: | ---: | --- | ---: | ---: | --- |\n";
+    let names = results.cells.first().map_or(&[][..], |cell| &cell.policies);
+    let mut rows: Vec<(f64, String)> = Vec::new();
+    for (at, Means { policy, .. }) in names.iter().enumerate() {
+        let (points, times) = (behind(results, at, points_behind), behind(results, at, times_best));
+        let n = points.len().max(1) as f64;
+        let mean_points = points.iter().map(|(_, points)| points).sum::<f64>() / n;
+        let mean_times = (times.iter().map(|(_, times)| times.ln()).sum::<f64>() / n).exp();
+        let worst = |of: &[(&str, f64)]| {
+            let worst = of.iter().max_by(|one, other| one.1.total_cmp(&other.1));
+            worst.map_or_else(String::new, |(name, value)| format!("{value:.1} | {name}"))
+        };
+        let row = format!(
+            "| {policy} | {mean_points:.2} | {} | {mean_times:.2} | {} |",
+            worst(&points),
+            worst(&times)
+        );
+        rows.push((mean_times, row));
+    }
+    rows.sort_by(|one, other| one.0.total_cmp(&other.0));
+    for (_, row) in rows {
+        line(text, row);
+    }
+}
+
+/// By cell, how far a policy is behind the best.
+fn behind(results: &Results, policy: usize, of: fn(&[Means], &Means) -> f64) -> Vec<(&str, f64)> {
+    let of_cell = |cell: &'_ CellResult| {
+        cell.policies.get(policy).map(|means| of(&cell.policies, means)).unwrap_or_default()
+    };
+    results.cells.iter().map(|cell| (cell.name.as_str(), of_cell(cell))).collect()
+}
+
+fn points_behind(all: &[Means], one: &Means) -> f64 {
+    let best = all.iter().map(|means| means.goodput).fold(0.0, f64::max);
+    (best - one.goodput) * 100.0
+}
+
+fn times_best(all: &[Means], one: &Means) -> f64 {
+    let best = all.iter().map(|means| means.ttft_p90).fold(f64::INFINITY, f64::min);
+    if best > 0.0 { one.ttft_p90 / best } else { 1.0 }
+}
+
+fn line(text: &mut String, line: String) {
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "{line}");
+}
