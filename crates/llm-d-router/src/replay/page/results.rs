@@ -4,7 +4,10 @@ use router_sim::replay::summary::{
     Better, Estimate, Summary, differences, measure_named, over_seeds,
 };
 
-use super::{Panel, View};
+use super::{
+    Panel, View,
+    verdict::{EQUAL_GOODPUT, EQUAL_TIME},
+};
 use crate::replay::columns::{self, Column};
 
 pub(super) fn table(view: &View<'_>, panel: &Panel<'_>) -> String {
@@ -23,8 +26,8 @@ pub(super) fn table(view: &View<'_>, panel: &Panel<'_>) -> String {
         panel.played.iter().enumerate().map(|(nth, played)| row(nth, &played.summaries)).collect();
     let bold = match (panel.played.len(), view.n_seeds()) {
         (1, _) => "",
-        (_, 1) => " Bold is the best of a column.",
-        _ => " Bold is the best of a column and what cannot be told from it.",
+        (_, 1) => " Bold is the best of a column and what is as good.",
+        _ => " Bold is the best of a column, what is as good, and what cannot be told from it.",
     };
     let intervals = if view.n_seeds() > 1 {
         format!("Means of {} seeds, ± half of the 95 % interval.", view.n_seeds())
@@ -66,7 +69,8 @@ fn cell(column: &Column, estimate: Estimate, is_best: bool) -> String {
     format!("<td{class}>{shown}<small>{interval}</small></td>")
 }
 
-/// Which configurations have the best value of a column, or one that cannot be told from it.
+/// Which configurations have the best value of a column, one that is as good as equal, or one that cannot be
+/// told from it.
 fn bests(panel: &Panel<'_>, column: &Column) -> Vec<bool> {
     let none = vec![false; panel.played.len()];
     let Some(measure) = measure_named(column.measure) else { return none };
@@ -79,10 +83,13 @@ fn bests(panel: &Panel<'_>, column: &Column) -> Vec<bool> {
         .collect();
     let best = (0..means.len()).max_by(|&a, &b| means[a].total_cmp(&means[b]));
     let Some(best) = best.and_then(|best| panel.played.get(best)) else { return none };
+    let most = Estimate::of(best.summaries.iter().map(measure.of)).mean;
+    let equal = if column.unit == "%" { EQUAL_GOODPUT } else { EQUAL_TIME * most };
     let is_best = |summaries: &[Summary]| {
         let difference = differences(&best.summaries, summaries);
         let difference = difference.get(column.measure).copied().unwrap_or_default();
-        difference.mean == 0.0 || (difference.half_width.is_some() && !difference.is_clear())
+        let is_unclear = difference.half_width.is_some() && !difference.is_clear();
+        is_unclear || difference.mean.abs() <= equal
     };
     panel.played.iter().map(|played| is_best(&played.summaries)).collect()
 }

@@ -192,6 +192,15 @@ fn the_verdict_says_who_did_best_and_how_sure_that_is() {
 }
 
 #[test]
+fn bold_is_the_best_and_what_is_as_good() {
+    let page = page(&["late", "first", "as-good"], &[1.0], 3, &[2.0, 1.0, 1.001]);
+    let (_, rows) = page.split_once("<tbody>").unwrap();
+    let is_bold = |row: &str| row.split("<td").nth(2).is_some_and(|cell| cell.contains("best"));
+    let bold: Vec<_> = rows.split("<tr").skip(1).take(3).map(is_bold).collect();
+    assert_eq!(bold, [false, true, true], "TTFT p50 in {rows}");
+}
+
+#[test]
 fn one_seed_has_no_intervals() {
     let page = page(&["a", "b"], &[1.0, 2.0], 1, &[2.0, 1.0]);
     assert!(page.contains("One seed: how far chance has a hand in it cannot be told."));

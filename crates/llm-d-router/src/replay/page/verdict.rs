@@ -5,9 +5,9 @@ use router_sim::replay::summary::{Estimate, Summary, measure_named, relative_dif
 use super::{Panel, View, counted, listed, plus_minus};
 
 /// Goodputs that differ by less are as good as equal: nobody picks a policy for one request in two hundred.
-const EQUAL_GOODPUT: f64 = 0.005;
+pub(super) const EQUAL_GOODPUT: f64 = 0.005;
 /// The same for relative differences of times.
-const EQUAL_TIME: f64 = 0.01;
+pub(super) const EQUAL_TIME: f64 = 0.01;
 
 /// Who did best in a panel. Numbers are those of configurations.
 struct Winner {

@@ -39,6 +39,7 @@ pub(super) fn of(grid: &Grid) -> String {
             "half of the 95 % interval over the seeds, by Student's t; a seed moves arrivals, draws made-up \
              requests anew, and breaks ties another way",
         ),
+        ("as good", "shares that differ by half a point at most, and other values by 1 %"),
         (
             "did best",
             "the lowest TTFT p90 of those whose goodput is within half a point of the highest or cannot be told \
