@@ -34,6 +34,7 @@ pub use world::CpuTimes;
 use self::ranking::{Ranked, rankings};
 use self::world::Programs;
 use crate::load;
+use crate::suite::commit;
 
 /// What to play, and on what.
 #[derive(clap::Args, Clone, Debug)]
@@ -123,6 +124,8 @@ pub fn results(args: &LiveArgs) -> Result<Report> {
         })
     });
     let presets: Vec<&Preset> = presets.collect::<Result<_>>()?;
+    // The checkout may move on while the run lasts.
+    let commit = commit();
     let programs = Programs { router: args.router.clone(), envoy: args.envoy.clone() };
     // Envoy takes the end of the thread that started it as its own, so this thread it is.
     let live = load::runtime(1)?.block_on(course::live(args, &programs, &stretch, &presets))?;
@@ -138,7 +141,7 @@ pub fn results(args: &LiveArgs) -> Result<Report> {
         })
         .collect();
     let rankings = rankings(&ranked);
-    Ok(Report::new(args, stretch.facts(), live, replays, rankings))
+    Ok(Report::new(args, commit, stretch.facts(), live, replays, rankings))
 }
 
 /// Replay with the arrivals of the live run, with those that its servers saw, and with each moved by up to a second

@@ -13,7 +13,7 @@ use super::course::Live;
 use super::measured::measures_of_all;
 use super::ranking::Ranking;
 use super::stretch::Facts;
-use crate::suite::{Machine, commit, date};
+use crate::suite::{Machine, date};
 
 /// A client whose 99th percentile is later than this measures itself, in seconds.
 const MAX_LATE: f64 = 0.05;
@@ -86,6 +86,7 @@ impl Verdict {
 impl Report {
     pub(super) fn new(
         args: &LiveArgs,
+        commit: String,
         stretch: Facts,
         live: Live,
         replays: Vec<Replay>,
@@ -94,7 +95,7 @@ impl Report {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self {
             date: date(now),
-            commit: commit(),
+            commit,
             machine: Machine::here(),
             command: command(args),
             trace: args.trace.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -244,8 +245,9 @@ fn numbers(page: &mut String, report: &Report) -> std::fmt::Result {
     }
     writeln!(
         page,
-        "\nReplay: means over {} seeds with 95 % intervals. As accepted: with the arrivals that the live run's \
-         servers saw, since requests that are due together do not reach them together. \
+        "\nReplay: means over {} seeds with 95 % intervals.\n\
+         As accepted: with the arrivals that the live run's servers saw, since requests that are due together do \
+         not reach them together.\n\
          Goodput: first token within 5 s and 100 ms per token after it.\n",
         report.replays.first().map_or(0, |replay| replay.exact.len())
     )
@@ -311,8 +313,8 @@ fn course(page: &mut String, report: &Report) -> std::fmt::Result {
     }
     writeln!(
         page,
-        "\nCPU in shares of one core. The client used {:.1} %; the machine was {:.0} % busy, with whatever else ran \
-         on it.",
+        "\nCPU in shares of one core.\n\
+         The client used {:.1} %; the machine was {:.0} % busy, with whatever else ran on it.",
         of_seconds(*client_cpu_seconds),
         machine_busy * 100.0
     )?;
