@@ -4,22 +4,26 @@
 //!
 //! ```text
 //! first token = fixed time + decode step + (prompt tokens leased there and not computed yet + uncached tokens of this prompt) / prefill rate
-//! imposed     = (uncached tokens of this prompt / prefill rate) × (requests that wait + ½ requests that decode)
-//!             + what its answer adds to a decode step × expected tokens of the answer × ¼ requests there
+//! imposed     = uncached tokens of this prompt × own share × (8 / the pool's prefill rate + (requests that wait + 0.3 × requests that decode) / prefill rate)
+//!             + what its answer adds to a decode step × expected tokens of the answer × 0.3 × requests there
 //! score       = 1 / (1 + first token + imposed)
 //! ```
 //!
 //! A score of 0.5 therefore means one second, 0.25 three.
 //! Costs within 1 % and a millisecond of the lowest get its score: such endpoints share the load.
 //!
+//! **Own share.** To compute what another endpoint has cached is a waste if only this conversation has use of it, and an investment if many requests begin like that.
+//! Requests are counted by how far into their prompts anything was cached; the count halves in 40 seconds.
+//! Of tokens that another endpoint has, 1/(1 + requests counted / endpoints that would have them) is the request's own share; of all others, everything is.
+//!
 //! **What is counted.** Tokens are leased when the request is sent and given back with the first byte of the response, or with the request's end, whatever ends it.
 //! Tokens count for more after a long context, since they attend to it.
 //! What the oldest prompt must have got done since the last sign of life is taken off.
 //! Answers that are not streamed show no first token: their prompts count as computed as time passes, and when a later one is.
 //!
-//! **What is learned.** Of each endpoint the prefill rate, the fixed time, and the length of a decode step over the tokens that it attends to, from the times of good answers; of the pool the length of answers.
+//! **What is learned.** Of the pool the prefill rate, the fixed time, the length of a decode step over the tokens that it attends to, and the length of answers, from the times of good answers; of each endpoint how many times as slow it is in prefill and in decoding.
 //! A single outlier moves little, a lasting change is followed within some twenty answers.
-//! A new endpoint begins with what is known of the pool, and one without answers goes back to it: half of the way in five minutes.
+//! A new endpoint begins as fast as the pool, and one without answers goes back to that: half of the way in five minutes.
 //! How often an expected cache hit is one is learned of the pool, where model servers report cached tokens.
 //! Where the length of an answer is not reported, it is guessed from its time.
 //!
@@ -51,7 +55,9 @@ use router_core::{Column, Endpoint, Position, Rejection, Signals, header::HeadPa
 use router_framework::{
     BuildCx, BuildError, DumpState, EndpointListener, Instance, Lease, Outcome, PluginDef,
     PreRequest, ProfileRun, Read, RequestCx, Role, Scorer,
-    keys::{PREFIX_MATCH, PrefixMatch, TOKENIZED_PROMPT, TokenizedPrompt},
+    keys::{
+        HashedPrompts, PREFIX_MATCH, PROMPT_BLOCKS, PrefixMatch, TOKENIZED_PROMPT, TokenizedPrompt,
+    },
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,6 +68,7 @@ use self::{
     fit::Line,
     lease::{EstimateLease, Shared},
     metrics::EstimateMetrics,
+    popular::Popular,
     speed::{Pool, Speed, Typical},
 };
 use crate::{producer::known::KnownEndpoints, signal::KvUsage};
@@ -72,6 +79,7 @@ mod fit;
 mod lease;
 mod ledger;
 mod metrics;
+mod popular;
 mod speed;
 
 pub const PLUGIN: PluginDef = PluginDef::new::<Params>(
@@ -124,6 +132,8 @@ impl Default for Params {
 struct EstimatedTtft {
     tokens: Read<TokenizedPrompt>,
     matches: Read<Column<PrefixMatch>>,
+    /// Absent where the prefix match does not come from hashed blocks.
+    blocks: Read<Arc<HashedPrompts>>,
     kv_usage: KvUsage,
     known: KnownEndpoints,
     shared: Arc<Shared>,
@@ -148,12 +158,14 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
     let shared = Shared {
         accounts: cx.endpoint_state(),
         pool: Pool::new(start, output),
+        popular: Popular::default(),
         clock: env.clock,
         metrics,
     };
     let scorer = Arc::new(EstimatedTtft {
         tokens: cx.reads(&TOKENIZED_PROMPT, ""),
         matches: cx.reads(&PREFIX_MATCH, &params.prefix_match_info_producer_name),
+        blocks: cx.reads_optional(&PROMPT_BLOCKS, &params.prefix_match_info_producer_name),
         kv_usage: KvUsage::new(cx),
         known: KnownEndpoints::default(),
         shared: Arc::new(shared),
@@ -162,11 +174,45 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
     Ok(instance.listener(Arc::clone(&scorer)).dump(scorer))
 }
 
+/// As much of a prompt as the endpoint that has most of it has cached.
+#[derive(Clone, Copy, Debug, Default)]
+struct Beginning {
+    /// Tokens.
+    cached: f64,
+    /// Endpoints that have it.
+    n_holders: usize,
+    /// Hash of its last block, where it is known.
+    hash: Option<u64>,
+}
+
 impl EstimatedTtft {
     fn job(&self, cx: &RequestCx<'_>) -> Job {
         let prompt = cx.read(&self.tokens).map_or(0, TokenizedPrompt::n_tokens) as f64;
         let cap = cx.request.parsed.max_output_tokens.map_or(f64::INFINITY, |cap| cap as f64);
-        Job { prompt, cached: 0.0, output: self.shared.pool.typical().output.min(cap) }
+        let output = self.shared.pool.typical().output.min(cap);
+        Job { prompt, cached: 0.0, output, cached_best: 0.0, reuses: 0.0 }
+    }
+
+    fn beginning(
+        &self,
+        cx: &RequestCx<'_>,
+        positions: impl Iterator<Item = Position>,
+    ) -> Beginning {
+        let (mut most, mut n_blocks, mut n_holders) = (None, 0, 0);
+        for position in positions {
+            let found = cx.column(&self.matches, position);
+            let blocks = found.map_or(0, |found| found.matched_blocks);
+            if most.is_none() || blocks > n_blocks {
+                (most, n_blocks, n_holders) = (Some(position), blocks, 0);
+            }
+            n_holders += usize::from(blocks == n_blocks);
+        }
+        let last = |hashed: &Arc<HashedPrompts>| {
+            let at = (n_blocks as usize).checked_sub(1)?;
+            Some(hashed.prompts.first()?.hashes.get(at)?.0)
+        };
+        let cached = most.map_or(0.0, |position| self.cached(cx, position));
+        Beginning { cached, n_holders, hash: cx.read(&self.blocks).and_then(last) }
     }
 
     /// Corrects the load by what a recent scrape shows, and gives the share of expected cache hits that its
@@ -207,8 +253,12 @@ impl EstimatedTtft {
 
 impl Scorer for EstimatedTtft {
     fn score(&self, cx: &RequestCx<'_>, positions: &[Position], out: &mut [f64]) {
-        let (job, common) = (self.job(cx), self.shared.pool.speed());
+        let (mut job, common) = (self.job(cx), self.shared.pool.speed());
         let typical = self.shared.pool.typical();
+        let beginning = self.beginning(cx, positions.iter().copied());
+        let count = beginning.hash.map_or(0.0, |hash| self.shared.popular.count(hash, cx.now));
+        job.cached_best = beginning.cached * typical.hits;
+        job.reuses = count / (beginning.n_holders + 1) as f64;
         let mut best = f64::INFINITY;
         for (&position, out) in positions.iter().zip(out.iter_mut()) {
             let account = cx.endpoint_data(&self.shared.accounts, position);
@@ -236,6 +286,10 @@ impl PreRequest for EstimatedTtft {
     ) -> Result<Option<Box<dyn Lease>>, Rejection> {
         let (job, streams) = (self.job(cx), cx.request.parsed.stream);
         let mut lease = EstimateLease::new(Arc::clone(&self.shared), job, streams);
+        let all = cx.candidates.iter().map(|(position, _)| position);
+        if let Some(hash) = self.beginning(cx, all).hash {
+            self.shared.popular.add(hash, cx.now);
+        }
         for (at, run) in outcome.runs.iter().enumerate() {
             let Some(target) = run.as_ref().and_then(ProfileRun::target) else { continue };
             let Some(endpoint) = cx.endpoint(target) else { continue };

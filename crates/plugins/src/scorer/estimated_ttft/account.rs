@@ -13,9 +13,8 @@ use router_core::{Signals, Stamp};
 
 use super::{
     cost::{Load, SEQUENCE_TOKENS},
-    fit::Line,
     ledger::{Ledger, Place, Summary, Totals},
-    speed::{Learner, Pool, Sample, Speed},
+    speed::{Learner, Pool, Sample, Slowness, Speed},
 };
 use crate::signal::usable;
 
@@ -29,9 +28,8 @@ pub(super) struct Account {
 #[derive(Debug, Default)]
 struct Book {
     ledger: Ledger,
-    learner: Option<Learner>,
-    /// What it knows, and since when.
-    learned: Speed,
+    learner: Learner,
+    /// When it learned last; the origin stands for never.
     learned_at: Stamp,
     peak: Peak,
 }
@@ -80,7 +78,7 @@ pub(super) struct Answer {
 }
 
 /// Words of [`Account::shown`].
-const N_SHOWN: usize = 14;
+const N_SHOWN: usize = 12;
 
 /// Signals up to this age correct what is known here: they can be compared with what was under way in the last
 /// one or two seconds. Older ones say nothing that is not known better.
@@ -122,26 +120,21 @@ impl Account {
         answer: Option<Answer>,
         pool: &Pool,
     ) -> Option<Speed> {
-        let common = pool.speed();
-        let (sample, learned) = {
+        let sample = {
             let mut book = self.book.lock();
             let totals = book.ledger.totals(now);
             book.ledger.end(now, &entry.place);
-            let speed = book.learner.as_ref().map_or(common, |learner| learner.speed(&common));
-            let sample = answer.map(|answer| entry.sample(now, answer, totals, &speed));
-            let book = &mut *book;
-            if let Some(sample) = &sample {
-                let learner = book.learner.get_or_insert_with(|| Learner::new(common));
-                learner.observe(sample, &common);
-                book.learned = learner.speed(&common);
-                // The origin stands for never.
-                book.learned_at = now.max(Stamp::from_nanos(1));
-            }
-            self.publish(book, now);
-            (sample?, book.learned)
+            let speed = pool.speed().times(book.learner.slowness());
+            self.publish(&mut book, now);
+            entry.sample(now, answer?, totals, &speed)
         };
-        pool.observe(&sample);
-        Some(learned)
+        // What the endpoint has in common with the others is learned first, and what is left is its own.
+        let common = pool.observe(&sample);
+        let mut book = self.book.lock();
+        book.learner.observe(&sample, &common);
+        book.learned_at = now.max(Stamp::from_nanos(1));
+        self.publish(&mut book, now);
+        Some(common.times(book.learner.slowness()))
     }
 
     /// Effective tokens of prompts that are leased here.
@@ -161,24 +154,23 @@ impl Account {
             n_decoding: number(4),
             context: number(5),
         };
-        let learned = Speed {
-            prefill: Line { base: number(6), per_unit: number(7) },
-            step: Line { base: number(8), per_unit: number(9) },
-        };
         // 0 until something was learned.
-        let learned_at = word(10);
-        let speed = if learned_at == 0 {
-            *common
+        let learned_at = word(8);
+        let slowness = if learned_at == 0 {
+            Slowness::NONE
         } else {
             let age = now.since(Stamp::from_nanos(learned_at)).as_secs_f64();
-            learned.towards(common, age / (age + HALF_TRUST_SECONDS))
+            let learned = Slowness { prefill: number(6), step: number(7) };
+            learned.fade(age / (age + HALF_TRUST_SECONDS))
         };
+        let speed = common.times(slowness);
         Load {
             pending: summary.pending_at(now, speed.prefill.per_unit),
             n_waiting: summary.n_waiting,
             n_decoding: summary.n_decoding,
             context: summary.context,
             prefill: speed.prefill,
+            per_token: common.prefill.per_unit,
             step: speed.step,
         }
     }
@@ -193,9 +185,9 @@ impl Account {
         let word = |at: usize| self.shown.get(at).map_or(0, |word| word.load(Relaxed));
         let number = |at: usize| f64::from_bits(word(at));
         let under_way = number(3) + number(4);
-        let here = match second(now).saturating_sub(word(11)) {
-            0 => number(12).max(number(13)),
-            1 => number(12),
+        let here = match second(now).saturating_sub(word(9)) {
+            0 => number(10).max(number(11)),
+            1 => number(10),
             _ => under_way,
         };
         // 0 where the server does not tell both.
@@ -205,7 +197,7 @@ impl Account {
     fn publish(&self, book: &mut Book, now: Stamp) {
         let summary = book.ledger.summary();
         book.peak.note(now, summary.n_waiting + summary.n_decoding);
-        let learned = &book.learned;
+        let slowness = book.learner.slowness();
         let words = [
             summary.pending.to_bits(),
             summary.creditable.to_bits(),
@@ -213,10 +205,8 @@ impl Account {
             summary.n_waiting.to_bits(),
             summary.n_decoding.to_bits(),
             summary.context.to_bits(),
-            learned.prefill.base.to_bits(),
-            learned.prefill.per_unit.to_bits(),
-            learned.step.base.to_bits(),
-            learned.step.per_unit.to_bits(),
+            slowness.prefill.to_bits(),
+            slowness.step.to_bits(),
             book.learned_at.as_nanos(),
             book.peak.second,
             book.peak.highest.to_bits(),

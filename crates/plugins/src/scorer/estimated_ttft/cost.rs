@@ -11,6 +11,10 @@ pub(super) struct Job {
     pub(super) cached: f64,
     /// Expected answer.
     pub(super) output: f64,
+    /// Of the prompt, what the endpoint that has most of it has cached.
+    pub(super) cached_best: f64,
+    /// Requests that will soon have use of another copy of that.
+    pub(super) reuses: f64,
 }
 
 /// What is known of one endpoint at the moment of the decision.
@@ -26,6 +30,8 @@ pub(super) struct Load {
     pub(super) context: f64,
     /// Seconds over effective tokens.
     pub(super) prefill: Line,
+    /// Seconds that an effective token takes in the pool.
+    pub(super) per_token: f64,
     /// Seconds of a decode step over attended tokens.
     pub(super) step: Line,
 }
@@ -54,12 +60,25 @@ pub(super) fn effective_tokens(prompt: f64, cached: f64) -> f64 {
     new * (1.0 + (cached + new / 2.0) / ATTENTION_TOKENS)
 }
 
-/// What a second of delay counts for a request whose answer is under way: it is spread over the answer, while
-/// a request that waits has nothing else yet.
-const DECODING_DELAY: f64 = 0.5;
+/// What a second of delay counts for a request whose answer is under way: it is spread over the answer, while a
+/// request that waits has nothing else yet. By the usual goals, 5 s to a first token and 100 ms for each other one,
+/// it is 0.2 of a second at 250 tokens. Up to 0.5 keeps servers better from being overrun past capacity, and costs
+/// up to a tenth of the first tokens' time below it (`cargo xtask matrix`).
+const DECODING_DELAY: f64 = 0.3;
 
-/// Share of a new answer's steps that those of the others overlap with, on average: they are half done.
-const OVERLAP: f64 = 0.5;
+/// Requests yet to come that find the endpoint busy with this one, where it is as fast as the pool; a slower one
+/// gets fewer. Without them a conversation moves whenever its endpoint is busy for a moment, and has all of its
+/// tokens computed once more.
+const COMING: f64 = 8.0;
+
+impl Job {
+    /// Share of the work for its prompt that is done for this request alone, 0 to 1.
+    fn own_share(&self) -> f64 {
+        let missing = (self.prompt - self.cached).max(1.0);
+        let copied = (self.cached_best - self.cached).clamp(0.0, missing) / missing;
+        1.0 - copied * self.reuses / (1.0 + self.reuses)
+    }
+}
 
 impl Cost {
     pub(super) fn total(self) -> f64 {
@@ -70,19 +89,22 @@ impl Cost {
 impl Load {
     /// What it costs to send the request here.
     ///
-    /// A prompt delays all whose next token comes after it: in full those that wait, at half weight those that
-    /// decode, which get their tokens between its chunks. Its answer then makes every step of theirs longer, as
-    /// long as they overlap.
+    /// A prompt delays all whose next token comes after it: in full those that wait or are yet to come, at a lower
+    /// weight those that decode, which get their tokens between its chunks. What it copies from other endpoints'
+    /// caches serves others, too, and its delay is shared with them. Its answer then makes every step of the others
+    /// longer; where one of them ends, another takes its place.
     pub(super) fn cost(&self, job: &Job) -> Cost {
-        let work = effective_tokens(job.prompt, job.cached) * self.prefill.per_unit;
+        let tokens = effective_tokens(job.prompt, job.cached);
+        let work = tokens * self.prefill.per_unit;
         let wait = self.pending * self.prefill.per_unit;
         let attended = job.prompt + job.output / 2.0 + SEQUENCE_TOKENS;
-        let longer_steps = job.output * OVERLAP * self.step.per_unit * attended;
-        let by_prompt = work * (self.n_waiting + DECODING_DELAY * self.n_decoding);
+        let longer_steps = job.output * self.step.per_unit * attended;
+        let for_others = COMING * tokens * self.per_token
+            + work * (self.n_waiting + DECODING_DELAY * self.n_decoding);
         let by_answer = longer_steps * DECODING_DELAY * (self.n_waiting + self.n_decoding);
         Cost {
             first_token: self.prefill.base + self.step() + wait + work,
-            imposed: by_prompt + by_answer,
+            imposed: for_others * job.own_share() + by_answer,
         }
     }
 

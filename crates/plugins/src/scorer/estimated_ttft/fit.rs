@@ -17,13 +17,28 @@ pub(super) struct Line {
 #[derive(Clone, Debug)]
 pub(super) struct Fit {
     ln: Line,
-    /// Typical size of `ln(observed / predicted)`.
-    deviation: f64,
-    n_observed: u32,
-    /// Clipped surprises in a row; their sign is that of the last one.
-    streak: i32,
+    surprises: Surprises,
     /// Bounds of the logarithms: what no model server can be, so that no lie of a clock makes this useless.
     bounds: [(f64, f64); 2],
+}
+
+/// Learns by what factor something is slower than a line, in the same way as [`Fit`].
+///
+/// One number needs far fewer observations than a line, and has less of their noise.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Factor {
+    ln: f64,
+    surprises: Surprises,
+}
+
+/// How surprises, `ln(observed / predicted)`, were of late, and how much of the next one is believed.
+#[derive(Clone, Debug)]
+struct Surprises {
+    /// Typical size of one.
+    deviation: f64,
+    n_observed: u32,
+    /// Clipped ones in a row; their sign is that of the last one.
+    streak: i32,
 }
 
 /// Share of a surprise that is taken over, once there are many observations: the last thirty or so count.
@@ -45,16 +60,22 @@ const MAX_DOUBLINGS: i32 = 5;
 const FLOOR: f64 = 0.01;
 /// How far the line may go from where it began, as a factor.
 const MAX_FACTOR: f64 = 1000.0;
+/// Share of a surprise that a [`Factor`] takes over, once there are many observations.
+const FACTOR_STEP: f64 = 0.05;
+/// Observations that say that a factor is 1, before there are any.
+const FACTOR_PRIOR: f64 = 3.0;
+/// Share of a factor's logarithm that each observation takes away: what all of them have in common belongs to the
+/// line.
+const FACTOR_FADE: f64 = 0.002;
 
 impl Line {
     pub(super) fn at(self, work: f64) -> f64 {
         self.base + self.per_unit * work
     }
 
-    /// The line that lies the given share of the way from `self` to `other`.
-    pub(super) fn towards(self, other: Self, share: f64) -> Self {
-        let mix = |a: f64, b: f64| a + (b - a) * share;
-        Self { base: mix(self.base, other.base), per_unit: mix(self.per_unit, other.per_unit) }
+    /// The line of what is so many times as slow.
+    pub(super) fn times(self, factor: f64) -> Self {
+        Self { base: self.base * factor, per_unit: self.per_unit * factor }
     }
 }
 
@@ -64,22 +85,11 @@ impl Fit {
         let ln = Line { base: start.base.ln(), per_unit: start.per_unit.ln() };
         let around = |ln: f64| (ln - MAX_FACTOR.ln(), ln + MAX_FACTOR.ln());
         let bounds = [around(ln.base), around(ln.per_unit)];
-        Self { ln, deviation: DEVIATION.1, n_observed: 0, streak: 0, bounds }
+        Self { ln, surprises: Surprises::default(), bounds }
     }
 
     pub(super) fn line(&self) -> Line {
         Line { base: self.ln.base.exp(), per_unit: self.ln.per_unit.exp() }
-    }
-
-    pub(super) fn n_observed(&self) -> u32 {
-        self.n_observed
-    }
-
-    /// Begins at another line, as long as nothing was observed.
-    pub(super) fn start_at(&mut self, line: Line) {
-        if self.n_observed == 0 {
-            self.ln = Line { base: line.base.ln(), per_unit: line.per_unit.ln() };
-        }
     }
 
     /// Takes in that `work` took `seconds`. What no clock can say changes nothing.
@@ -89,20 +99,53 @@ impl Fit {
         }
         let line = self.line();
         let predicted = line.at(work) + FLOOR;
-        let surprise = ((seconds.max(0.0) + FLOOR) / predicted).ln();
-        let bounded = self.bounded(surprise);
-        self.n_observed = self.n_observed.saturating_add(1);
-        let step = (FIRST_STEP / f64::from(self.n_observed).sqrt()).max(STEP);
+        let believed = self.surprises.believe(((seconds.max(0.0) + FLOOR) / predicted).ln());
+        let step = (FIRST_STEP / f64::from(self.surprises.n_observed).sqrt()).max(STEP);
         let shares = [line.base / predicted, line.per_unit * work / predicted];
         let norm = shares.iter().map(|share| share * share).sum::<f64>();
         let parts = [&mut self.ln.base, &mut self.ln.per_unit];
         // The floor has a share, too, from which nothing is learned.
         for ((ln, share), (low, high)) in parts.into_iter().zip(shares).zip(self.bounds) {
-            *ln = (*ln + step * bounded * share / norm.max(MIN_NORM)).clamp(low, high);
+            *ln = (*ln + step * believed * share / norm.max(MIN_NORM)).clamp(low, high);
         }
+    }
+}
+
+impl Factor {
+    /// Takes in that what takes `expected` seconds at factor 1 took `seconds`.
+    pub(super) fn observe(&mut self, expected: f64, seconds: f64) {
+        if !(expected.is_finite() && seconds.is_finite() && expected >= 0.0) {
+            return;
+        }
+        let own = self.value() * expected;
+        let surprise = ((seconds.max(0.0) + FLOOR) / (own + FLOOR)).ln();
+        let believed = self.surprises.believe(surprise);
+        let step = (1.0 / (f64::from(self.surprises.n_observed) + FACTOR_PRIOR)).max(FACTOR_STEP);
+        let ln = self.ln * (1.0 - FACTOR_FADE) + step * believed * own / (own + FLOOR);
+        self.ln = ln.clamp(-MAX_FACTOR.ln(), MAX_FACTOR.ln());
+    }
+
+    pub(super) fn value(&self) -> f64 {
+        self.ln.exp()
+    }
+}
+
+impl Default for Surprises {
+    fn default() -> Self {
+        Self { deviation: DEVIATION.1, n_observed: 0, streak: 0 }
+    }
+}
+
+impl Surprises {
+    /// Takes one in, and gives as much of it as is believed.
+    fn believe(&mut self, surprise: f64) -> f64 {
+        self.n_observed = self.n_observed.saturating_add(1);
+        let believed = self.bounded(surprise);
+        let step = (FIRST_STEP / f64::from(self.n_observed).sqrt()).max(STEP);
         let seen = surprise.abs().min(DEVIATION_CLIP * self.deviation);
         self.deviation += step * (seen - self.deviation);
         self.deviation = self.deviation.clamp(DEVIATION.0, DEVIATION.1);
+        believed
     }
 
     fn bounded(&mut self, surprise: f64) -> f64 {
@@ -171,6 +214,30 @@ mod tests {
         assert_near(&fit, slow, 0.2);
         feed(&mut fit, &mut rng, START, 0.1, 60);
         assert_near(&fit, START, 0.2);
+    }
+
+    #[test]
+    fn a_factor_is_found_in_few_observations_and_followed() {
+        let (mut factor, mut rng) = (Factor::default(), Rng::seeded(7));
+        let mut feed = |truth: f64, n: usize| {
+            for _ in 0..n {
+                let expected = 0.05 + rng.f64();
+                let outlier = if rng.chance(0.1) { 10.0 } else { 1.0 };
+                factor
+                    .observe(expected, outlier * truth * expected * (0.1 * normal(&mut rng)).exp());
+            }
+            factor.value() / truth
+        };
+        for (truth, n) in [(2.0, 60), (2.0, 200), (0.5, 150), (1.0, 200)] {
+            let ratio = feed(truth, n);
+            assert!((0.75..1.25).contains(&ratio), "{ratio} of {truth} after {n}");
+        }
+        for (expected, seconds) in
+            [(f64::NAN, 1.0), (1.0, f64::INFINITY), (1e300, 0.0), (-1.0, 1.0)]
+        {
+            factor.observe(expected, seconds);
+        }
+        assert!((0.75..1.35).contains(&factor.value()), "{factor:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::{
     account::{Account, Answer, Arrival, Entry},
     cost::{Job, effective_tokens},
     metrics::EstimateMetrics,
+    popular::Popular,
     speed::Pool,
 };
 
@@ -20,6 +21,7 @@ use super::{
 pub(super) struct Shared {
     pub(super) accounts: EndpointSlot<Account>,
     pub(super) pool: Pool,
+    pub(super) popular: Popular,
     pub(super) clock: Clock,
     pub(super) metrics: EstimateMetrics,
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::fit::{Fit, Line};
+use super::fit::{Factor, Fit, Line};
 
 /// How fast an endpoint computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -28,14 +28,21 @@ pub(super) struct Sample {
     pub(super) hits: Option<(f64, f64)>,
 }
 
-/// One speed that is being learned.
-#[derive(Clone, Debug)]
-pub(super) struct Learner {
-    prefill: Fit,
-    step: Fit,
+/// How many times as slow as the pool an endpoint is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Slowness {
+    pub(super) prefill: f64,
+    pub(super) step: f64,
 }
 
-/// What all endpoints have in common: where one begins of which nothing is known yet.
+/// The slowness of one endpoint, being learned.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Learner {
+    prefill: Factor,
+    step: Factor,
+}
+
+/// What all endpoints have in common. Endpoints of several kinds are mixed in its speed; each has its slowness.
 #[derive(Debug)]
 pub(super) struct Pool {
     learned: Mutex<Common>,
@@ -45,7 +52,8 @@ pub(super) struct Pool {
 
 #[derive(Debug)]
 struct Common {
-    learner: Learner,
+    prefill: Fit,
+    step: Fit,
     output: Mean,
     prompt: Mean,
     uncached: Mean,
@@ -92,12 +100,35 @@ const MEAN_PRIOR: f64 = 8.0;
 const MEAN_CLIP: f64 = 16.0;
 
 impl Speed {
-    /// The speed that lies the given share of the way from `self` to `other`.
-    pub(super) fn towards(&self, other: &Self, share: f64) -> Self {
-        Self {
-            prefill: self.prefill.towards(other.prefill, share),
-            step: self.step.towards(other.step, share),
+    pub(super) fn times(&self, slowness: Slowness) -> Self {
+        let Slowness { prefill, step } = slowness;
+        Self { prefill: self.prefill.times(prefill), step: self.step.times(step) }
+    }
+}
+
+impl Slowness {
+    /// As slow as the others.
+    pub(super) const NONE: Self = Self { prefill: 1.0, step: 1.0 };
+
+    /// What is left of it when this share of its weight has gone.
+    pub(super) fn fade(self, share: f64) -> Self {
+        let fade = |factor: f64| factor.powf(1.0 - share);
+        Self { prefill: fade(self.prefill), step: fade(self.step) }
+    }
+}
+
+impl Learner {
+    pub(super) fn observe(&mut self, sample: &Sample, pool: &Speed) {
+        if let Some((work, seconds)) = sample.prefill {
+            self.prefill.observe(pool.prefill.at(work), seconds);
         }
+        if let Some((work, seconds)) = sample.step {
+            self.step.observe(pool.step.at(work), seconds);
+        }
+    }
+
+    pub(super) fn slowness(&self) -> Slowness {
+        Slowness { prefill: self.prefill.value(), step: self.step.value() }
     }
 }
 
@@ -125,34 +156,12 @@ impl Hits {
     }
 }
 
-impl Learner {
-    pub(super) fn new(start: Speed) -> Self {
-        Self { prefill: Fit::new(start.prefill), step: Fit::new(start.step) }
-    }
-
-    pub(super) fn observe(&mut self, sample: &Sample, pool: &Speed) {
-        if let Some((work, seconds)) = sample.prefill {
-            self.prefill.start_at(pool.prefill);
-            self.prefill.observe(work, seconds);
-        }
-        if let Some((work, seconds)) = sample.step {
-            self.step.start_at(pool.step);
-            self.step.observe(work, seconds);
-        }
-    }
-
-    /// What was learned; the pool's where nothing was.
-    pub(super) fn speed(&self, pool: &Speed) -> Speed {
-        let of = |fit: &Fit, pool: Line| if fit.n_observed() == 0 { pool } else { fit.line() };
-        Speed { prefill: of(&self.prefill, pool.prefill), step: of(&self.step, pool.step) }
-    }
-}
-
 impl Pool {
     pub(super) fn new(start: Speed, output: f64) -> Self {
         let mean = |value| Mean { value, n: 0 };
         let learned = Common {
-            learner: Learner::new(start),
+            prefill: Fit::new(start.prefill),
+            step: Fit::new(start.step),
             output: mean(output),
             prompt: mean(FIRST_PROMPT),
             uncached: mean(FIRST_PROMPT),
@@ -185,27 +194,34 @@ impl Pool {
         self.publish(&learned);
     }
 
-    pub(super) fn observe(&self, sample: &Sample) {
+    /// Takes in what an answer showed, and gives the speed that is known then.
+    pub(super) fn observe(&self, sample: &Sample) -> Speed {
         let mut learned = self.learned.lock();
-        let speed = learned.learner.speed(&self.speed());
-        learned.learner.observe(sample, &speed);
+        if let Some((work, seconds)) = sample.prefill {
+            learned.prefill.observe(work, seconds);
+        }
+        if let Some((work, seconds)) = sample.step {
+            learned.step.observe(work, seconds);
+        }
         if let Some(output) = sample.output {
             learned.output.add(output);
         }
         if let Some((expected, found)) = sample.hits {
             learned.hits.add(expected, found);
         }
-        self.publish(&learned);
+        self.publish(&learned)
     }
 
-    fn publish(&self, learned: &Common) {
+    fn publish(&self, learned: &Common) -> Speed {
         let typical = Typical {
             output: learned.output.value,
             prompt: learned.prompt.value,
             uncached: learned.uncached.value,
             hits: learned.hits.share(),
         };
-        self.show(learned.learner.speed(&self.speed()), typical);
+        let speed = Speed { prefill: learned.prefill.line(), step: learned.step.line() };
+        self.show(speed, typical);
+        speed
     }
 
     fn words(&self) -> [f64; N_SHOWN] {
