@@ -28,6 +28,8 @@ use crate::{
 
 /// Entries that are written at once.
 const BATCH: usize = 1024;
+/// How long entries are gathered after some were written, so that a busy router writes many at once.
+const GATHER: Duration = Duration::from_millis(100);
 /// How long requests that were cut may take to say so.
 const CUT_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -144,6 +146,13 @@ async fn write(
             writer.recorder.close();
             writer.metrics.is_recording.set(0.0);
             return;
+        }
+        if n_taken < BATCH && !is_stopped {
+            tokio::select! {
+                biased;
+                _ = &mut stopped => is_stopped = true,
+                () = tokio::time::sleep(GATHER) => {}
+            }
         }
     }
 }
