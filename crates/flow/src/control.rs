@@ -94,7 +94,7 @@ impl<T: Clone> FlowControl<T> {
         let now = self.begin(now, effects);
         self.seq += 1;
         let band = self.bands.for_priority(&self.config, ask.priority, now);
-        match self.make_room(now, band, &ask, effects) {
+        let ticket = match self.make_room(now, band, &ask, effects) {
             Some(refusal) => {
                 let ticket = Ticket { seq: self.seq, at: u32::MAX };
                 let drop = self.refuse(now, ticket, payload, band, Duration::ZERO, refusal);
@@ -104,10 +104,12 @@ impl<T: Clone> FlowControl<T> {
             None => {
                 let ticket = Ticket { seq: self.seq, at: self.requests.next_place() };
                 self.enqueue(now, band, &ask, payload);
-                self.dispatch_all(now, effects);
                 ticket
             }
-        }
+        };
+        // Also after a refusal: a band that did not exist before changes the ceilings of others.
+        self.dispatch_all(now, effects);
+        ticket
     }
 
     /// The client of a request that waits went away. Gives whether it waited; one that runs is
@@ -119,6 +121,7 @@ impl<T: Clone> FlowControl<T> {
         if is_waiting {
             self.drop_waiting(now, ticket.at, Refusal::EvictedContextCancelled, effects);
         }
+        self.dispatch_all(now, effects);
         is_waiting
     }
 

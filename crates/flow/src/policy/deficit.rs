@@ -133,8 +133,12 @@ impl Account {
         self.used = used % self.share;
     }
 
-    /// Gives tokens back, at most down to the beginning of round `floor`.
+    /// Gives tokens back, at most down to the beginning of round `floor`; nothing to a flow that has more
+    /// left than that.
     fn refund(&mut self, tokens: u64, floor: u64) {
+        if self.level < floor {
+            return;
+        }
         let Some(missing) = tokens.checked_sub(self.used).filter(|&missing| missing > 0) else {
             self.used -= tokens;
             return;
@@ -144,7 +148,7 @@ impl Account {
             self.level -= rounds;
             self.used = (self.share.get() - missing % self.share) % self.share;
         } else {
-            (self.level, self.used) = (self.level.min(floor), 0);
+            (self.level, self.used) = (floor, 0);
         }
     }
 }

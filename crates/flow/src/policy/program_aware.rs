@@ -172,6 +172,9 @@ impl Fairness for Attained {
     fn settled(&mut self, now: Stamp, flow: FlowKey, _: &Cost, used: Option<&Usage>) {
         let Some(used) = used else { return };
         let tokens = used.prompt as f64 + 2.0 * used.output as f64;
+        if tokens == 0.0 {
+            return;
+        }
         let added = tokens * self.scale(now);
         let Some(service) = self.service.get_mut(flow.index()) else { return };
         *service += added;

@@ -266,7 +266,7 @@ impl Model {
             );
             self.check_retry_after(retry_after);
             self.n_ended += 1;
-            return;
+            return self.dispatch_all(now, said);
         }
         let ttl = [self.setup.config.ttl, ask.ttl].into_iter().flatten().min();
         let Ask { received, ttft_slo, cost, bytes, .. } = *ask;
@@ -384,6 +384,7 @@ impl Model {
         assert_eq!(did, waits);
         let gone = if waits { vec![id] } else { Vec::new() };
         self.expect_drops(now, gone, Refusal::EvictedContextCancelled, said);
+        self.dispatch_all(now, said);
     }
 
     pub(super) fn signal(&mut self, now: Stamp, signal: PoolSignal, said: &mut Said<'_>) {
@@ -636,7 +637,8 @@ impl Model {
         let (earns, spends) = if at == OPEN { (is_first, !is_first) } else { (earns, spends) };
         let choices = self.choices(now, of);
         let request = self.requests.iter().find(|request| request.id == payload).unwrap().clone();
-        assert!(choices.contains(&request.flow), "{} instead of {choices:?}", request.flow);
+        let (flow, fairness) = (&request.flow, &self.setup.fairness);
+        assert!(choices.contains(flow), "{flow} instead of {choices:?} by {fairness:?}");
         assert_eq!(self.first_of(of, &request.flow).id, payload);
         assert_eq!((ticket, waited), (request.ticket, now.since(request.enqueued)));
         if earns && let Some(trickle) = self.setup.config.trickle {

@@ -85,8 +85,11 @@ fn what_was_not_needed_is_given_back_and_what_was_needed_beyond_is_charged() {
     // Never further back than the floor, but never forward either.
     account.refund(10_000, 4);
     assert_eq!((account.level, account.used), (4, 0));
-    account.refund(10, 7);
-    assert_eq!((account.level, account.used), (4, 0));
+    account.charge(30);
+    for tokens in [10, 50] {
+        account.refund(tokens, 7);
+        assert_eq!((account.level, account.used), (4, 30));
+    }
 }
 
 #[test]
