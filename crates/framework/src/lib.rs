@@ -49,8 +49,8 @@ pub use datalayer::{
 };
 pub use document::{Role, Stability};
 pub use flow::{
-    EvictionPolicy, FairnessPolicy, OrderingPolicy, PoolView, Saturation, SaturationDetector,
-    UsageLimitPolicy,
+    EvictionPolicy, FairnessPolicy, Increments, OrderingPolicy, PoolView, Saturation,
+    SaturationDetector, UsageLimitPolicy,
 };
 pub use hooks::{
     End, EndCause, Identity, Lease, MetadataNumber, PreRequest, Progress, RequestHeaderHook,

@@ -17,8 +17,8 @@ use router_core::{
     Candidates, Column, EndpointSlot, EndpointSpec, LoraSignals, Pool, Position, Signals, Stamp,
 };
 use router_framework::{
-    DataKey, Freshness, Instance, Outputs, ParsedRequest, PluginDef, PoolView, Read, Request,
-    RequestCx, RequestData, RequestHead, Saturation, SubsetHint, Workbench, Write,
+    DataKey, Freshness, Increments, Instance, Outputs, ParsedRequest, PluginDef, PoolView, Read,
+    Request, RequestCx, RequestData, RequestHead, Saturation, SubsetHint, Workbench, Write,
     keys::{
         IN_FLIGHT, InFlightLoad, PREFIX_MATCH, PrefixMatch, TOKENIZED_PROMPT, TokenizedPrompt,
         UNCACHED_TOKENS,
@@ -376,6 +376,14 @@ impl Scene {
         let endpoints: Vec<_> = self.candidates.iter().map(|(_, endpoint)| endpoint).collect();
         let (now, freshness) = (self.now, self.freshness);
         detector.saturation(&PoolView { endpoints: &endpoints, now, freshness })
+    }
+
+    /// What a detector adds for requests that the candidates do not show yet.
+    pub fn increments(&self, plugin: &Instance) -> Increments {
+        let detector = plugin.detector.as_ref().unwrap_or_else(|| panic!("not a detector"));
+        let endpoints: Vec<_> = self.candidates.iter().map(|(_, endpoint)| endpoint).collect();
+        let (now, freshness) = (self.now, self.freshness);
+        detector.increments(&PoolView { endpoints: &endpoints, now, freshness })
     }
 
     fn positions(&self) -> Vec<Position> {

@@ -36,8 +36,8 @@ use std::sync::Arc;
 
 use router_core::{Endpoint, EndpointSlot, Position};
 use router_framework::{
-    BuildCx, BuildError, Filter, FilterKind, Instance, PluginDef, PoolView, RequestCx, Role,
-    Saturation, SaturationDetector,
+    BuildCx, BuildError, Filter, FilterKind, Increments, Instance, PluginDef, PoolView, RequestCx,
+    Role, Saturation, SaturationDetector,
     keys::{IN_FLIGHT, InFlightLoad},
 };
 use schemars::JsonSchema;
@@ -157,6 +157,22 @@ impl SaturationDetector for ConcurrencyDetector {
             Mode::Hybrid => larger_ratios / n_endpoints,
         };
         Saturation { value, n_stale: 0 }
+    }
+
+    fn increments(&self, view: &PoolView<'_>) -> Increments {
+        let n_endpoints = view.endpoints.len().max(1) as f64;
+        let (request, token) = (1.0 / self.max_requests, 1.0 / self.max_tokens);
+        // In hybrid mode the larger counts; both together are never too little.
+        let (request, token) = match self.mode {
+            Mode::Requests => (request, 0.0),
+            Mode::Tokens => (0.0, token),
+            Mode::Hybrid => (request, token),
+        };
+        Increments {
+            per_request: request / n_endpoints,
+            per_token: token / n_endpoints,
+            as_of: view.now,
+        }
     }
 }
 

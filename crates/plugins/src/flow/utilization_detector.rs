@@ -34,8 +34,8 @@ use std::{sync::Arc, time::Duration};
 
 use router_core::{Endpoint, Position, Stamp};
 use router_framework::{
-    BuildCx, BuildError, Filter, FilterKind, Freshness, Instance, PluginDef, PoolView, RequestCx,
-    Role, Saturation, SaturationDetector, document::GoDuration,
+    BuildCx, BuildError, Filter, FilterKind, Freshness, Increments, Instance, PluginDef, PoolView,
+    RequestCx, Role, Saturation, SaturationDetector, document::GoDuration,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -122,12 +122,15 @@ impl UtilizationDetector {
     /// Waiting requests and KV-cache share of the endpoint, NaN where unknown; `None` when stale.
     fn load(&self, endpoint: &Endpoint, now: Stamp, freshness: Freshness) -> Option<(f64, f64)> {
         let signals = endpoint.signals();
-        let freshness = Freshness { max_age: freshness.max_age.max(self.staleness) };
-        if !freshness.is_fresh(&signals, now) {
+        if !self.fresh(freshness).is_fresh(&signals, now) {
             return None;
         }
         let load = (usable(signals.waiting), self.kv_usage.share(endpoint, &signals));
         (!load.0.is_nan() || !load.1.is_nan()).then_some(load)
+    }
+
+    fn fresh(&self, freshness: Freshness) -> Freshness {
+        Freshness { max_age: freshness.max_age.max(self.staleness) }
     }
 
     /// Whether the endpoint is below the limits; `None` when that is not known.
@@ -158,6 +161,13 @@ impl SaturationDetector for UtilizationDetector {
             }
         }
         Saturation { value: sum / view.endpoints.len() as f64, n_stale }
+    }
+
+    /// As if every request that no scrape shows yet stood in a queue.
+    fn increments(&self, view: &PoolView<'_>) -> Increments {
+        let per_request = 1.0 / (self.max_waiting * view.endpoints.len().max(1) as f64);
+        let as_of = view.oldest_scrape(self.fresh(view.freshness));
+        Increments { per_request, per_token: 0.0, as_of }
     }
 }
 

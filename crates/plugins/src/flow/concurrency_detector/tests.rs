@@ -31,6 +31,21 @@ fn saturation_counts_requests_tokens_or_both() {
 }
 
 #[test]
+fn a_request_more_makes_as_much_as_its_share_of_the_limits() {
+    let check = |mode: &str, per_request: f64, per_token: f64| {
+        let mut builder = SceneBuilder::new();
+        let params = format!("{{{LIMITS}, concurrencyMode: {mode}}}");
+        let plugin = builder.plugin(&PLUGIN, &params);
+        let scene = builder.scene(vec![load(5, 100), load(0, 900)]);
+        let as_of = scene.now;
+        assert_eq!(scene.increments(&plugin), Increments { per_request, per_token, as_of });
+    };
+    check("requests", 0.05, 0.0);
+    check("tokens", 0.0, 0.0005);
+    check("hybrid", 0.05, 0.0005);
+}
+
+#[test]
 fn an_empty_pool_is_full_and_a_fresh_one_is_idle() {
     check_saturation("", vec![], 1.0);
     check_saturation("", vec![EndpointFixture::new()], 0.0);

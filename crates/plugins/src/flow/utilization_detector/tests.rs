@@ -44,6 +44,16 @@ fn stale_and_missing_signals_count_as_full() {
 }
 
 #[test]
+fn a29_a_request_that_no_scrape_shows_yet_counts_as_one_in_a_queue() {
+    let params = "{queueDepthThreshold: 10}";
+    let (plugin, mut scene) = setup(params, vec![load(0.0, 0.0), load(3.0, 0.1)]);
+    let scraped_at = scene.now;
+    scene.advance(Duration::from_millis(500));
+    let expected = Increments { per_request: 0.05, per_token: 0.0, as_of: scraped_at };
+    assert_eq!(scene.increments(&plugin), expected);
+}
+
+#[test]
 fn one_number_is_enough() {
     check_saturation("", vec![EndpointFixture::new().waiting(2.0)], 0.4, 0);
     check_saturation("", vec![EndpointFixture::new().kv(0.4)], 0.5, 0);
