@@ -17,6 +17,7 @@ mod decide;
 pub mod exchange;
 pub mod explain;
 pub mod feed;
+pub mod flow;
 pub mod health;
 mod isolate;
 pub mod objectives;

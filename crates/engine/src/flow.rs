@@ -1,0 +1,232 @@
+//! Flow control at work: requests wait for their turn as futures, and what happens elsewhere (a request that
+//! ends, a scrape, time) lets them go.
+//!
+//! All decisions are [`router_flow`]'s. This module owns its state behind one short lock, tells it what
+//! happens, and does what it says: it wakes who may go, answers who may not, and tells who runs that it has to
+//! stop. Nothing here polls while nobody waits.
+//!
+//! A request [`enter`](FlowController::enter)s and awaits its [`Entry`]; dropping that is hanging up, and takes
+//! it out of its queue at once. Whoever may go holds a [`Pass`] until its end; dropping that ends it.
+//!
+//! The pool's signal is read again when something happens and the last reading is older than
+//! [`READ_AGAIN_AFTER`]; while somebody waits, at the latest after the time between two scrapes. In between,
+//! the accounting of [`router_flow::pool`] goes on with it. It is read outside the lock.
+
+mod entry;
+mod gauge;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use router_core::Stamp;
+use router_flow::{Ask, Config, Effect, FlowControl, PoolSignal, Snapshot, Ticket};
+use router_rt::Clock;
+use tokio::sync::{Notify, watch};
+
+pub use entry::{Entry, Pass};
+pub use gauge::PoolGauge;
+
+use entry::{Verdict, Waiter};
+
+/// Age from which on what happens makes the pool's signal be read again: signals of a large pool come more
+/// often than anybody needs to look at all of them.
+pub const READ_AGAIN_AFTER: Duration = Duration::from_millis(5);
+
+/// Says how full the pool is.
+pub trait Gauge: Send + Sync {
+    /// `n_placed` is how many requests endpoints know of, for when nothing better is known.
+    fn read(&self, now: Stamp, n_placed: u64) -> PoolSignal;
+}
+
+/// All queues of a router. Shared by all who send requests through it.
+pub struct FlowController {
+    state: Mutex<State>,
+    gauge: Box<dyn Gauge>,
+    clock: Clock,
+    /// Longest time between two readings of the gauge while somebody waits.
+    renew_after: Duration,
+    /// When the gauge was read last, in nanoseconds since the clock's origin; 0 for never.
+    read_at: AtomicU64,
+    n_waiting: AtomicU64,
+    n_placed: AtomicU64,
+    /// The alarm has to ring earlier than it would.
+    rearm: Notify,
+}
+
+struct State {
+    flow: FlowControl<Arc<Waiter>>,
+    /// When the alarm rings.
+    armed: Option<Stamp>,
+}
+
+type Effects = Vec<Effect<Arc<Waiter>>>;
+
+impl FlowController {
+    pub fn new(
+        config: Config,
+        gauge: Box<dyn Gauge>,
+        clock: Clock,
+        renew_after: Duration,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State { flow: FlowControl::new(config), armed: None }),
+            gauge,
+            clock,
+            renew_after,
+            read_at: AtomicU64::new(0),
+            n_waiting: AtomicU64::new(0),
+            n_placed: AtomicU64::new(0),
+            rearm: Notify::new(),
+        })
+    }
+
+    /// A request wants to go. The entry is ready when it may, or when it is refused.
+    pub fn enter(self: &Arc<Self>, ask: Ask) -> Entry {
+        self.read_gauge(READ_AGAIN_AFTER);
+        let waiter = Arc::new(Waiter::default());
+        let ticket =
+            self.step(|flow, now, effects| flow.arrive(now, ask, Arc::clone(&waiter), effects));
+        Entry::new(Arc::clone(self), ticket, waiter)
+    }
+
+    /// Signals of the pool have changed. Costs nothing while nobody waits.
+    pub fn signals_changed(&self) {
+        if self.n_waiting.load(Ordering::Relaxed) > 0 {
+            self.read_gauge(READ_AGAIN_AFTER);
+        }
+    }
+
+    /// Rings the alarm: lets time pass in the queues, for ever. `pool_changes` tells of endpoints that come and
+    /// go.
+    pub async fn run(self: Arc<Self>, mut pool_changes: watch::Receiver<u64>) {
+        self.read_gauge(Duration::ZERO);
+        loop {
+            let due = self.arm();
+            let ring = async {
+                match due {
+                    Some(due) => self.clock.sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.rearm.notified() => {}
+                changed = pool_changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.read_gauge(Duration::ZERO);
+                }
+                () = ring => {
+                    self.read_gauge(self.renew_after);
+                    self.step(|flow, now, effects| flow.wake(now, effects));
+                }
+            }
+        }
+    }
+
+    /// Bands of these priorities exist, whoever asks for them.
+    pub fn provision(&self, priorities: &[i32]) {
+        self.step(|flow, now, effects| flow.provision(now, priorities, effects));
+    }
+
+    /// Refuses all who wait and all who come. A drain calls this at its end, not at its beginning.
+    pub fn shut_down(&self) {
+        self.step(|flow, now, effects| flow.shut_down(now, effects));
+    }
+
+    pub fn n_waiting(&self) -> u64 {
+        self.n_waiting.load(Ordering::Relaxed)
+    }
+
+    /// What operators see, with so many flows of each band.
+    pub fn snapshot(&self, max_flows: usize) -> Snapshot {
+        self.state.lock().flow.snapshot(max_flows)
+    }
+
+    /// Reads the gauge, unless it was read within `min_age`.
+    fn read_gauge(&self, min_age: Duration) {
+        let now = self.clock.now();
+        let read_at = self.read_at.load(Ordering::Relaxed);
+        if read_at != 0 && now.since(Stamp::from_nanos(read_at)) < min_age {
+            return;
+        }
+        // Of several that come at once, one reads.
+        let mark = now.as_nanos().max(1);
+        let exchange =
+            self.read_at.compare_exchange(read_at, mark, Ordering::Relaxed, Ordering::Relaxed);
+        if exchange.is_err() {
+            return;
+        }
+        let signal = self.gauge.read(now, self.n_placed.load(Ordering::Relaxed));
+        self.step(|flow, now, effects| flow.signal(now, signal, effects));
+    }
+
+    /// When the alarm has to ring.
+    fn arm(&self) -> Option<Stamp> {
+        let mut state = self.state.lock();
+        state.armed = self.due(&state.flow);
+        state.armed
+    }
+
+    fn due(&self, flow: &FlowControl<Arc<Waiter>>) -> Option<Stamp> {
+        let read_at = Stamp::from_nanos(self.read_at.load(Ordering::Relaxed));
+        let renew = (flow.n_waiting() > 0).then(|| read_at + self.renew_after);
+        [flow.next_deadline(), renew].into_iter().flatten().min()
+    }
+
+    /// Tells the queues what happened, and does what they say.
+    fn step<R>(
+        &self,
+        event: impl FnOnce(&mut FlowControl<Arc<Waiter>>, Stamp, &mut Effects) -> R,
+    ) -> R {
+        let mut effects = Vec::new();
+        let (result, is_earlier) = {
+            let mut state = self.state.lock();
+            let now = self.clock.now();
+            let result = event(&mut state.flow, now, &mut effects);
+            self.n_waiting.store(state.flow.n_waiting(), Ordering::Relaxed);
+            let in_flight = state.flow.in_flight();
+            let n_placed = in_flight.requests - in_flight.unplaced_requests;
+            self.n_placed.store(n_placed, Ordering::Relaxed);
+            let due = self.due(&state.flow);
+            let is_earlier = due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed));
+            if is_earlier {
+                state.armed = due;
+            }
+            (result, is_earlier)
+        };
+        if is_earlier {
+            self.rearm.notify_one();
+        }
+        for effect in effects {
+            match effect {
+                Effect::Dispatch { payload, .. } => payload.settle(Verdict::Go),
+                Effect::Drop { payload, refusal, retry_after, .. } => {
+                    payload.settle(Verdict::Refused { refusal, retry_after });
+                }
+                Effect::Evict { payload, .. } => payload.evict(),
+                Effect::FlowGone { .. } => {}
+            }
+        }
+        result
+    }
+
+    /// Whoever has this ticket is gone before it was told its verdict, or without having used it.
+    fn abandon(&self, ticket: Ticket) {
+        self.step(|flow, now, effects| {
+            if !flow.cancel(now, ticket, effects) {
+                flow.finished(now, ticket, Some(router_flow::Usage::default()), effects);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

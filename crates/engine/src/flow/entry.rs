@@ -1,0 +1,145 @@
+//! One request in flow control: its wait, then its right to run.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::task::AtomicWaker;
+use router_core::Rejection;
+use router_flow::{Refusal, Ticket, Usage};
+use tokio::sync::Notify;
+
+use super::FlowController;
+
+/// What is shared between a request and the queues.
+#[derive(Default)]
+pub(super) struct Waiter {
+    verdict: OnceLock<Verdict>,
+    waker: AtomicWaker,
+    evicted: Notify,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Verdict {
+    Go,
+    Refused { refusal: Refusal, retry_after: Duration },
+}
+
+impl Waiter {
+    /// The wait is over. The queues say so once.
+    pub(super) fn settle(&self, verdict: Verdict) {
+        if self.verdict.set(verdict).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        self.verdict.get().copied()
+    }
+
+    /// The request has to make room.
+    pub(super) fn evict(&self) {
+        self.evicted.notify_one();
+    }
+}
+
+/// A request that waits. Dropping it hangs up.
+#[must_use = "a request that is not awaited hangs up"]
+pub struct Entry {
+    controller: Arc<FlowController>,
+    ticket: Ticket,
+    waiter: Arc<Waiter>,
+    is_told: bool,
+}
+
+impl Entry {
+    pub(super) fn new(
+        controller: Arc<FlowController>,
+        ticket: Ticket,
+        waiter: Arc<Waiter>,
+    ) -> Self {
+        Self { controller, ticket, waiter, is_told: false }
+    }
+}
+
+impl Future for Entry {
+    type Output = Result<Pass, Rejection>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.waiter.verdict().is_none() {
+            // Registered before the second look, so that a verdict in between is not missed.
+            self.waiter.waker.register(cx.waker());
+        }
+        let Some(verdict) = self.waiter.verdict() else { return Poll::Pending };
+        self.is_told = true;
+        Poll::Ready(match verdict {
+            Verdict::Refused { refusal, retry_after } => Err(refusal.rejection(retry_after)),
+            Verdict::Go => Ok(Pass {
+                controller: Arc::clone(&self.controller),
+                ticket: self.ticket,
+                waiter: Arc::clone(&self.waiter),
+                is_placed: false,
+                is_ended: false,
+            }),
+        })
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.controller.abandon(self.ticket);
+        }
+    }
+}
+
+/// The right to run. Dropping it gives it back.
+#[must_use = "a pass that is dropped is given back"]
+pub struct Pass {
+    controller: Arc<FlowController>,
+    ticket: Ticket,
+    waiter: Arc<Waiter>,
+    is_placed: bool,
+    is_ended: bool,
+}
+
+impl Pass {
+    /// The request is on its way to an endpoint, and in that endpoint's live counts.
+    pub fn placed(&mut self) {
+        self.is_placed = true;
+        let ticket = self.ticket;
+        self.controller.step(|flow, now, _| flow.placed(now, ticket));
+    }
+
+    /// The first byte of the answer came: the prompt is computed.
+    pub fn first_byte(&self) {
+        let ticket = self.ticket;
+        self.controller.step(|flow, now, effects| flow.prefilled(now, ticket, effects));
+    }
+
+    /// The request has ended. `used` is what it took, where that is known.
+    pub fn end(&mut self, used: Option<Usage>) {
+        if std::mem::replace(&mut self.is_ended, true) {
+            return;
+        }
+        let ticket = self.ticket;
+        self.controller.step(|flow, now, effects| flow.finished(now, ticket, used, effects));
+        self.controller.signals_changed();
+    }
+
+    /// Ready when the request has to make room for a more important one. For one that waits for it.
+    pub async fn evicted(&self) {
+        self.waiter.evicted.notified().await;
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        // Nothing was served to a request that no endpoint knew of; of any other it is not known.
+        self.end((!self.is_placed).then(Usage::default));
+    }
+}

@@ -1,0 +1,243 @@
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::pin,
+    sync::atomic::AtomicUsize,
+    task::{Context, Waker},
+};
+
+use parking_lot::RwLock;
+use router_core::Rejection;
+use router_flow::{Eviction, StageLoad};
+use router_rt::{Rng, Tasks};
+
+use super::*;
+
+/// Shows what a test says.
+struct Shown(Arc<RwLock<PoolSignal>>, Arc<AtomicUsize>);
+
+impl Gauge for Shown {
+    fn read(&self, now: Stamp, _: u64) -> PoolSignal {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        PoolSignal { as_of: now, ..*self.0.read() }
+    }
+}
+
+struct Scene {
+    controller: Arc<FlowController>,
+    shown: Arc<RwLock<PoolSignal>>,
+    n_read: Arc<AtomicUsize>,
+    pool: watch::Sender<u64>,
+    tasks: Tasks,
+}
+
+fn load(saturation: f64) -> PoolSignal {
+    let load = StageLoad { saturation, per_request: 0.5, per_token: 0.0 };
+    PoolSignal::of_pool(load, Stamp::ORIGIN)
+}
+
+impl Scene {
+    fn new(config: Config, signal: PoolSignal) -> Self {
+        let (shown, n_read) = (Arc::new(RwLock::new(signal)), Arc::default());
+        let gauge = Shown(Arc::clone(&shown), Arc::clone(&n_read));
+        let renew_after = Duration::from_millis(50);
+        let clock = Clock::new();
+        let controller = FlowController::new(config, Box::new(gauge), clock, renew_after);
+        let (pool, changes) = watch::channel(0);
+        let tasks = Tasks::new();
+        tasks.spawn_cancellable("flow control", Arc::clone(&controller).run(changes));
+        Self { controller, shown, n_read, pool, tasks }
+    }
+
+    fn enter(&self, priority: i32) -> Entry {
+        self.controller.enter(Ask { priority, ..Ask::default() })
+    }
+
+    fn show(&self, signal: PoolSignal) {
+        *self.shown.write() = signal;
+    }
+}
+
+fn is_pending(entry: &mut Entry) -> bool {
+    pin!(entry).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+fn reason(told: Result<Pass, Rejection>) -> (u16, &'static str) {
+    let rejection = told.err().expect("a rejection");
+    assert!(rejection.retry_after.is_some());
+    (rejection.code.http_status(), rejection.reason.unwrap().as_str())
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_ends_lets_the_next_go() {
+    let scene = Scene::new(Config::default(), load(0.5));
+    let mut first = scene.enter(0).await.unwrap();
+    let mut second = scene.enter(0);
+    assert!(is_pending(&mut second));
+    first.placed();
+    scene.show(load(1.0));
+    first.end(None);
+    scene.show(load(0.5));
+    let second = second.await.unwrap();
+    drop(second);
+    scene.enter(0).await.unwrap().end(None);
+    assert_eq!(scene.controller.n_waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_up_leaves_at_once() {
+    let scene = Scene::new(Config::default(), load(1.0));
+    let waiting: Vec<_> = (0..5).map(|_| scene.enter(0)).collect();
+    assert_eq!(scene.controller.n_waiting(), 5);
+    drop(waiting);
+    assert_eq!(scene.controller.n_waiting(), 0);
+    // One that could have gone and was not told does not keep its place.
+    scene.show(load(0.5));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let told = scene.enter(0);
+    drop(told);
+    assert!(scene.enter(0).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a34_what_waits_is_refused_at_the_end_of_a_drain_and_not_before() {
+    let scene = Scene::new(Config::default(), load(0.5));
+    let running = scene.enter(0).await.unwrap();
+    let (waiting, late) = (scene.enter(0), scene.enter(0));
+    drop(running);
+    assert!(waiting.await.is_ok());
+    scene.show(load(1.0));
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let never = scene.enter(0);
+    drop(late);
+    scene.controller.shut_down();
+    assert_eq!(reason(never.await), (503, "rejected-shutting-down"));
+    assert_eq!(reason(scene.enter(0).await), (503, "rejected-shutting-down"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_alone_refuses_who_waited_too_long() {
+    let ttl = Some(Duration::from_secs(10));
+    let scene = Scene::new(Config { ttl, ..Config::default() }, load(1.0));
+    let started = scene.controller.clock.now();
+    assert_eq!(reason(scene.enter(0).await), (429, "rejected-ttl-expired"));
+    let waited = scene.controller.clock.now().since(started);
+    assert!(
+        waited >= Duration::from_secs(10) && waited < Duration::from_millis(10_020),
+        "{waited:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_pool_is_waited_for_and_a_new_endpoint_is_news() {
+    let scene = Scene::new(Config::default(), PoolSignal::empty(Stamp::ORIGIN));
+    let mut waiting = scene.enter(0);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(is_pending(&mut waiting));
+    scene.show(load(0.0));
+    scene.pool.send_replace(1);
+    let before = scene.controller.clock.now();
+    assert!(waiting.await.is_ok());
+    assert!(scene.controller.clock.now().since(before) < Duration::from_millis(5));
+    scene.show(PoolSignal::empty(Stamp::ORIGIN));
+    scene.pool.send_replace(2);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(reason(scene.enter(0).await), (503, "rejected-no-endpoints"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn signals_are_read_while_somebody_waits_and_never_otherwise() {
+    let scene = Scene::new(Config::default(), load(1.0));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let n_idle = scene.n_read.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_mins(50)).await;
+    scene.controller.signals_changed();
+    assert_eq!(scene.n_read.load(Ordering::Relaxed), n_idle);
+    let mut waiting = scene.enter(0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let n_read = scene.n_read.load(Ordering::Relaxed) - n_idle;
+    assert!((15..=25).contains(&n_read), "{n_read}");
+    // News is read at once, unless it was read just now.
+    assert!(is_pending(&mut waiting));
+    scene.show(load(0.0));
+    tokio::time::sleep(Duration::from_millis(6)).await;
+    scene.controller.signals_changed();
+    assert!(!is_pending(&mut waiting));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_runs_is_told_to_make_room() {
+    let eviction = Some(Eviction { grace: Duration::ZERO, ..Eviction::default() });
+    let scene = Scene::new(Config { eviction, ..Config::default() }, load(0.5));
+    let mut running = scene.enter(-1).await.unwrap();
+    running.placed();
+    scene.show(load(1.0));
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let important = scene.enter(100);
+    running.evicted().await;
+    scene.show(load(0.5));
+    running.end(None);
+    assert!(important.await.is_ok());
+}
+
+/// Threads that enter, hang up, run and end as they like: everybody is told, and nothing is left.
+#[test]
+fn many_threads_lose_nobody() {
+    const N_THREADS: u64 = 4;
+    const N_EACH: u64 = 1_000;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(N_THREADS as usize)
+        .enable_time()
+        .build()
+        .unwrap();
+    let scene = runtime.block_on(async { Scene::new(Config::default(), load(0.0)) });
+    let n_told = Arc::new(AtomicUsize::new(0));
+    runtime.block_on(async {
+        let works = (0..N_THREADS).map(|seed| {
+            let (controller, n_told) = (Arc::clone(&scene.controller), Arc::clone(&n_told));
+            let work = async move {
+                let mut rng = Rng::seeded(seed);
+                let mut held = VecDeque::new();
+                for _ in 0..N_EACH {
+                    let priority = rng.range(0..3) as i32 - 1;
+                    held.push_back(controller.enter(Ask { priority, ..Ask::default() }));
+                    if rng.chance(0.3) {
+                        tokio::task::yield_now().await;
+                    }
+                    while held.len() > rng.below(8) {
+                        let Some(entry) = held.pop_front() else { break };
+                        // Some hang up, whether they have been told or not.
+                        if rng.chance(0.3) {
+                            continue;
+                        }
+                        // Whoever holds back others that wait behind it would wait for itself.
+                        held.clear();
+                        let mut pass = entry.await.unwrap();
+                        n_told.fetch_add(1, Ordering::Relaxed);
+                        if rng.chance(0.5) {
+                            pass.placed();
+                            pass.first_byte();
+                        }
+                    }
+                }
+            };
+            scene.tasks.spawn("work", work)
+        });
+        for work in works.collect::<Vec<_>>() {
+            work.join().await.unwrap();
+        }
+    });
+    assert_eq!(scene.controller.n_waiting(), 0);
+    assert_eq!(scene.controller.state.lock().flow.in_flight().requests, 0);
+    assert!(n_told.load(Ordering::Relaxed) > 0);
+    scene.tasks.cancel();
+}
+
+#[test]
+fn a_verdict_stands() {
+    let waiter = Waiter::default();
+    waiter.settle(Verdict::Go);
+    let refusal = router_flow::Refusal::EvictedTtl;
+    waiter.settle(Verdict::Refused { refusal, retry_after: Duration::ZERO });
+    assert!(matches!(waiter.verdict(), Some(Verdict::Go)));
+}
