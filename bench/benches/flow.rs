@@ -298,7 +298,7 @@ fn cpu_time(work: impl FnOnce()) -> Duration {
     };
     let before = spent();
     work();
-    spent() - before
+    spent().saturating_sub(before)
 }
 
 /// Short: figures are compared by eye, within one run.
