@@ -56,7 +56,7 @@ pub struct MatrixArgs {
     #[arg(long)]
     pub no_stale: bool,
     /// Folder of the recorded traces.
-    #[arg(long, default_value = "testdata/traces")]
+    #[arg(long, default_value = "testdata/traces", overrides_with = "traces")]
     pub traces: PathBuf,
     /// A plan in place of bench/matrix.toml.
     #[arg(long)]

@@ -14,7 +14,7 @@ use xxhash_rust::xxh64::Xxh64;
 
 use super::MatrixArgs;
 use super::plan::{Cell, Plan};
-use super::probe;
+use super::probe::Probe;
 use super::progress::Progress;
 use super::store::{Row, Store};
 use super::world::{self, Traces};
@@ -47,16 +47,17 @@ impl Player {
         });
         let offload = Offload::pool(jobs);
         let registry = world::registry();
-        let mut behaviours = Vec::new();
-        for policy in &plan.policies {
-            let (policy, registry) = (policy.clone(), registry.clone());
-            let name = policy.name.clone();
-            let behaviour = offload.run(move || probe::behaviour(&policy, &registry)).await?;
-            behaviours.push(behaviour.with_context(|| format!("policy {name}"))?);
-        }
         let is_kept = |row: &Row| !args.fresh && !args.forget.contains(&row.policy);
         let store = Mutex::new(Store::open(&args.state, is_kept)?);
         let traces = Traces::open(&plan, &args.traces, jobs)?;
+        let probe = Probe::new()?;
+        let mut behaviours = Vec::new();
+        for policy in &plan.policies {
+            let (probe, policy, registry) = (probe.clone(), policy.clone(), registry.clone());
+            let name = policy.name.clone();
+            let behaviour = offload.run(move || probe.behaviour(&policy, &registry)).await?;
+            behaviours.push(behaviour.with_context(|| format!("policy {name}"))?);
+        }
         let progress = Progress::new(jobs);
         Ok(Self { plan, progress, traces, registry, behaviours, store, offload })
     }

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use router_bench::matrix::{self, MatrixArgs, Results};
+use router_bench::matrix::{self, MatrixArgs};
+use serde_json::{Value, json};
 
 use crate::args::parse;
 
@@ -13,22 +14,27 @@ fn args(state: &Path, flags: &str) -> MatrixArgs {
     parse(&format!("--part smoke --jobs 2 --traces {traces} --state {state} {flags}"))
 }
 
-async fn play(state: &Path, flags: &str) -> Results {
-    matrix::results(&args(state, flags)).await.unwrap()
+fn rows(state: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(state).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn n_of_policy(rows: &[Value], policy: &str) -> usize {
+    rows.iter().filter(|row| row["policy"] == policy).count()
 }
 
 #[tokio::test]
 async fn the_default_is_near_the_best_and_kept_runs_are_not_played_again() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("runs.jsonl");
-    let results = play(&state, "").await;
+    let results = matrix::results(&args(&state, "")).await.unwrap();
     let names: Vec<&str> = results.cells.iter().map(|cell| cell.name.as_str()).collect();
     assert_eq!(names.len(), 4, "{names:?}");
     assert!(!results.is_whole && results.n_known == 0);
     for cell in &results.cells {
         assert!(cell.n_requests > 50 && cell.offered > 0.1, "{cell:?}");
         assert!(cell.policies.iter().all(|means| means.unserved == 0.0), "{cell:?}");
-        // Wider than the bounds of the whole matrix: a minute is mostly cold caches.
+        // Wider than the bounds of the whole matrix: half a minute is mostly cold caches.
         assert!(cell.goodput.regret.mean < 6.0, "{cell:?}");
         assert!(cell.ttft_p90.regret.mean < 30.0, "{cell:?}");
         // The chosen baseline is the best of them where it was chosen.
@@ -39,40 +45,35 @@ async fn the_default_is_near_the_best_and_kept_runs_are_not_played_again() {
     }
 
     // One that was interrupted in the middle of a line goes on with what is missing.
-    let rows = fs::read_to_string(&state).unwrap();
-    assert_eq!(rows.lines().count(), results.n_played);
-    fs::write(&state, &rows[..rows.len() - 10]).unwrap();
-    let again = play(&state, "").await;
+    let played = rows(&state);
+    assert_eq!(played.len(), results.n_played);
+    let text = fs::read_to_string(&state).unwrap();
+    fs::write(&state, &text[..text.len() - 10]).unwrap();
+    let again = matrix::results(&args(&state, "")).await.unwrap();
     assert_eq!((again.n_played, again.n_known), (1, results.n_played - 1));
-    let json = |results: &Results| serde_json::to_value(&results.cells).unwrap();
-    assert_eq!(json(&again), json(&results));
+    let cells = |of: &matrix::Results| serde_json::to_value(&of.cells).unwrap();
+    assert_eq!(cells(&again), cells(&results));
 
-    let n_of_policy = rows.lines().filter(|row| row.contains("\"policy\":\"lmetric\"")).count();
-    let forgotten = play(&state, "--forget lmetric --cells agents").await;
-    assert_eq!(forgotten.cells.len(), 1);
-    assert!((1..n_of_policy).contains(&forgotten.n_played), "{}", forgotten.n_played);
-    assert_eq!(
-        json(&forgotten),
-        json(&Results { cells: vec![results.cells[2].clone()], ..results })
-    );
-}
-
-#[tokio::test]
-async fn what_is_played_leaves_a_report() {
-    let folder = tempfile::tempdir().unwrap();
+    // A policy that is forgotten plays again, where it is asked for, and all that is played leaves a report.
     let report = folder.path().join("new/report.md");
-    let flags = format!("--cells mooncake/near/homogeneous --report {}", report.display());
-    matrix::run(&args(&folder.path().join("runs.jsonl"), &flags)).await.unwrap();
+    let flags = format!("--forget lmetric --cells past --report {}", report.display());
+    matrix::run(&args(&state, &flags)).await.unwrap();
+    let left = rows(&state);
+    let (before, after) = (n_of_policy(&played, "lmetric"), n_of_policy(&left, "lmetric"));
+    assert!((2..before).contains(&after), "{after} of {before}");
+    assert_eq!(left.len() - after, played.len() - before, "the others are still there");
     let text = fs::read_to_string(&report).unwrap();
     for part in
-        ["This is a part of the matrix.", "\n| mooncake/near/homogeneous | ", "\n| lmetric | "]
+        ["This is a part of the matrix.", "\n| mooncake/past/homogeneous | ", "\n| lmetric | "]
     {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
-    let json = fs::read_to_string(report.with_extension("json")).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let cell = &json["cells"][0];
-    assert_eq!(cell["name"], "mooncake/near/homogeneous");
+    let written = fs::read_to_string(report.with_extension("json")).unwrap();
+    let written: Value = serde_json::from_str(&written).unwrap();
+    assert_eq!(written["part"], "smoke");
+    let cell = &written["cells"][0];
+    assert_eq!(cell["name"], "mooncake/past/homogeneous");
+    assert_eq!(cell["n_requests"], json!(results.cells[2].n_requests));
     assert!(cell["goodput"]["upper"].is_f64() && cell["ttft_p90"]["verdict"].is_string(), "{cell}");
 }
 
@@ -89,6 +90,7 @@ async fn what_cannot_be_played_is_said() {
     };
     check("--cells nowhere", "no cell is called so").await;
     check("--plan nowhere.toml", "reading nowhere.toml").await;
+    check("--traces nowhere", "reading nowhere/mooncake-conversation.jsonl").await;
     fs::write(&state, "{}\n").unwrap();
-    check("--cells agents", "runs.jsonl:1: no row of this program").await;
+    check("--cells past", "runs.jsonl:1: no row of this program").await;
 }
