@@ -107,11 +107,12 @@ pub struct Means {
     pub unserved: f64,
 }
 
-/// Where an estimate lies with respect to its bound.
+/// Where a regret lies with respect to its bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// The whole interval is within it.
+    /// The whole interval is within it, or there is no regret on any seed: a baseline that is far worse on one seed
+    /// and a little on the others makes the interval wide, and that is no fault of ours.
     Holds,
     /// The mean is, the upper end is not.
     Unclear,
@@ -166,14 +167,15 @@ fn judged(
     let best = values(rows, baseline, OWN, &plan.judge, of);
     let ours = values(rows, OURS, OWN, &plan.judge, of);
     let pairs = best.iter().zip(&ours);
-    let regret = Estimate::of(pairs.map(|(best, ours)| worse(*best, *ours)));
+    let regrets: Vec<f64> = pairs.map(|(best, ours)| worse(*best, *ours)).collect();
+    let regret = Estimate::of(regrets.iter().copied());
     Judged {
         baseline: plan.policies[baseline].name.clone(),
         best: Estimate::of(best.into_iter()).mean,
         ours: Estimate::of(ours.into_iter()).mean,
         regret,
         upper: regret.upper(),
-        verdict: Verdict::of(regret, bound),
+        verdict: Verdict::of(&regrets, bound),
     }
 }
 
@@ -188,7 +190,8 @@ fn stale(plan: &Plan, rows: &Rows) -> Vec<Stale> {
             }
             let own = values(rows, policy, OWN, &plan.judge, |row| row.ttft_p99);
             let pairs = own.iter().zip(&late);
-            let cost = Estimate::of(pairs.map(|(own, late)| percent_over(*own, *late)));
+            let costs: Vec<f64> = pairs.map(|(own, late)| percent_over(*own, *late)).collect();
+            let cost = Estimate::of(costs.iter().copied());
             all.push(Stale {
                 policy: plan.policies[policy].name.clone(),
                 scrapes: named.name.clone(),
@@ -196,7 +199,7 @@ fn stale(plan: &Plan, rows: &Rows) -> Vec<Stale> {
                 late: Estimate::of(late.iter().copied()).mean,
                 cost,
                 upper: cost.upper(),
-                verdict: Verdict::of(cost, plan.bounds.stale_ttft_p99_percent),
+                verdict: Verdict::of(&costs, plan.bounds.stale_ttft_p99_percent),
             });
         }
     }
@@ -242,13 +245,15 @@ fn percent_over(base: f64, value: f64) -> f64 {
 // === impl Verdict ===
 
 impl Verdict {
-    fn of(estimate: Estimate, bound: f64) -> Self {
+    /// By the regret on each seed.
+    fn of(regrets: &[f64], bound: f64) -> Self {
+        let estimate = Estimate::of(regrets.iter().copied());
         if estimate.mean > bound {
             Self::Loses
-        } else if estimate.upper() > bound {
-            Self::Unclear
-        } else {
+        } else if estimate.upper() <= bound || regrets.iter().all(|regret| *regret <= 0.0) {
             Self::Holds
+        } else {
+            Self::Unclear
         }
     }
 
@@ -308,5 +313,30 @@ impl Results {
             n_known,
             cells,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_goes_by_the_interval_and_by_each_seed() {
+        let check = |regrets: &[f64], expected| assert_eq!(Verdict::of(regrets, 3.0), expected);
+        check(&[0.1, 0.2, 0.3], Verdict::Holds);
+        check(&[3.1, 3.1, 3.1], Verdict::Loses);
+        // The mean is 2, the upper end 2 + 4.303 / sqrt(3).
+        check(&[1.0, 2.0, 3.0], Verdict::Unclear);
+        // Wide, but never worse.
+        check(&[-16.0, -0.1, 0.0], Verdict::Holds);
+        check(&[-16.0, -0.1, 0.1], Verdict::Unclear);
+        check(&[2.0], Verdict::Holds);
+    }
+
+    #[test]
+    fn percents_are_of_the_base() {
+        assert_eq!(percent_over(2.0, 3.0), 50.0);
+        assert_eq!(percent_over(2.0, 1.0), -50.0);
+        assert_eq!(percent_over(0.0, 1.0), 0.0);
     }
 }

@@ -365,3 +365,75 @@ fn seconds(seconds: f64) -> Result<Duration> {
     ensure!(seconds > 0.0 && seconds < MAX_SECONDS, "{seconds} s is no length of time to play");
     Ok(Duration::from_secs_f64(seconds))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::matrix::PLAN;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: MatrixArgs,
+    }
+
+    fn plan(flags: &str) -> Result<Plan> {
+        let argv = std::iter::once("test").chain(flags.split_whitespace());
+        Plan::parse(PLAN, &Cli::parse_from(argv).args)
+    }
+
+    #[test]
+    fn the_whole_matrix_is_what_it_is_said_to_be() {
+        let plan = plan("").unwrap();
+        assert!(plan.is_whole);
+        // Eight workloads, four loads, two pools.
+        assert_eq!(plan.cells.len(), 8 * 4 * 2);
+        assert_eq!(plan.policies.len(), policy::PRESETS.len());
+        assert_eq!(plan.policies[0].name, "estimated-ttft");
+        assert_eq!(plan.duration, Duration::from_mins(15));
+        assert_eq!(plan.goals, Goals::default());
+        let scrapes: Vec<&str> = plan.scrapes.iter().map(|scrapes| &*scrapes.name).collect();
+        assert_eq!(scrapes, ["50ms", "5s", "60s", "never"]);
+        let capacities: Vec<f64> = plan.pools.iter().map(|pool| pool.capacity).collect();
+        assert_eq!(capacities, [8.0, 6.0]);
+    }
+
+    #[test]
+    fn cells_are_chosen_by_what_their_names_contain() {
+        let check = |flags: &str, n_cells| {
+            let plan = plan(flags).unwrap();
+            assert_eq!((plan.cells.len(), plan.is_whole), (n_cells, false), "{flags}");
+        };
+        check("--cells sessions/", 8);
+        check("--cells sessions/near/mixed --cells agents/near", 3);
+        check("--cells past/homogeneous", 8);
+        check("--cells diurnal", 8);
+        check("--cells nowhere", 0);
+        check("--part smoke", 4);
+        check("--part smoke --cells rag", 1);
+        let of_part = plan("--part smoke").unwrap();
+        assert_eq!((of_part.policies.len(), of_part.scrapes.len()), (4, 1));
+        assert!(plan("--part nothing").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_played_is_refused() {
+        let args = Cli::parse_from(["test"]).args;
+        let check = |from: &str, to: &str, expected: &str| {
+            assert!(PLAN.contains(from), "{from}");
+            let error = Plan::parse(&PLAN.replacen(from, to, 1), &args).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check("judge = [3, 4, 5]", "judge = [2, 3]", "a seed cannot both select and judge");
+        check("judge = [3, 4, 5]", "judge = []", "must be named");
+        check("minutes = 15", "minutes = 0", "no length of time");
+        check("ours = \"estimated-ttft\"", "ours = \"theirs\"", "no preset called theirs");
+        check("policy = \"go-default\"", "policy = \"none\"", "no policy called none");
+        check("time-factor: 2", "time-factor: 0", "a time factor of 0");
+        check("load_factor = ", "load_factor = -", "load_factor");
+        check("name = \"rag\"", "name = \"rags\"", "no workload called rags");
+        check("light = 0.25", "light = -1.0", "must be above 0");
+    }
+}

@@ -54,7 +54,8 @@ fn head(text: &mut String, results: &Results) {
             "The upper end of its 95 % interval must be at most {} points of goodput and {} % of TTFT p90.",
             bounds.goodput_points, bounds.ttft_p90_percent
         ),
-        "A cell *holds* where it is, *loses* where even the mean is above, and is *unclear* in between."
+        "A cell *holds* where it is, or where ours is at least as good on every seed; it *loses* where even the \
+         mean is above, and is *unclear* in between."
             .to_owned(),
         "*Offered* is the work of a cell as a share of what its servers can do at best, with a perfect cache."
             .to_owned(),
