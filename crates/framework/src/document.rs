@@ -20,6 +20,7 @@ pub mod diagnostics;
 pub mod fuzz;
 pub mod gates;
 pub mod model;
+pub mod preset;
 pub mod schema;
 pub mod source;
 pub mod suggest;
@@ -68,7 +69,7 @@ pub fn load(
 
 /// Reads the document that runs where none is given.
 pub fn load_built_in(catalog: &dyn Catalog, options: Options) -> (Option<Document>, Diagnostics) {
-    load("built-in configuration", defaults::BUILT_IN.as_bytes(), catalog, options)
+    load("built-in configuration", preset::ESTIMATED_TTFT.document.as_bytes(), catalog, options)
 }
 
 /// A document of another kind has one error, not one for each of its keys.

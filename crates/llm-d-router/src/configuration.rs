@@ -4,7 +4,7 @@ use std::path::Path;
 
 use router_framework::{
     Loaded, PluginEnv, Registry,
-    document::{self, Diagnostics, Document, Options, Style},
+    document::{self, Diagnostics, Document, Options, Style, preset},
 };
 
 use crate::cli::{ConfigFlags, UsageError};
@@ -32,7 +32,7 @@ impl Source {
             (None, Some(text)) => {
                 Ok(Self { name: "--config-text".to_owned(), text: Some(text.clone().into_bytes()) })
             }
-            (None, None) => Ok(Self::built_in()),
+            (None, None) => Ok(Self::preset(&flags.preset)),
         }
     }
 
@@ -43,6 +43,17 @@ impl Source {
 
     pub(crate) fn built_in() -> Self {
         Self { name: "built-in configuration".to_owned(), text: None }
+    }
+
+    /// A preset by its name; the flag's parser knows no other names.
+    fn preset(name: &str) -> Self {
+        match preset::named(name) {
+            Some(preset) if *preset != preset::ESTIMATED_TTFT => Self {
+                name: format!("preset {name}"),
+                text: Some(preset.document.as_bytes().to_vec()),
+            },
+            _ => Self::built_in(),
+        }
     }
 }
 

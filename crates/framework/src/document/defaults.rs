@@ -23,9 +23,6 @@ const PROFILE: &str = "default";
 /// How long a request waits in a queue where nothing else is written.
 const REQUEST_TTL: GoDuration = GoDuration::from_millis(60_000);
 
-/// The document that runs where none is given.
-pub const BUILT_IN: &str = include_str!("built_in.yaml");
-
 impl Document {
     /// Adds all that a document means without saying it: a default profile, its handler and
     /// picker, weights, policies, the saturation detector, parsers, the metrics source.

@@ -3,12 +3,15 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::{
+    ArgAction, Args,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 use router_engine::{
     Settings,
     settings::{DecisionSettings, HealthSettings},
 };
-use router_framework::document::{GoDuration, Quantity};
+use router_framework::document::{GoDuration, Quantity, preset};
 use router_telemetry::LogOptions;
 
 use super::UsageError;
@@ -24,12 +27,21 @@ pub struct ConfigFlags {
     /// The same as text.
     #[arg(long, value_name = "YAML")]
     pub config_text: Option<String>,
+    /// A built-in document by its name, in place of one of your own.
+    #[arg(long, value_name = "NAME", value_parser = preset_names(), default_value = preset::ESTIMATED_TTFT.name, conflicts_with_all = ["config_file", "config_text"])]
+    pub preset: String,
     /// Accept plugin types that are experiments.
     #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub allow_experimental_plugins: bool,
     /// InferenceObjective manifests: a YAML file, or a directory of them. Reloaded when they change.
     #[arg(long, value_name = "PATH")]
     pub resources: Option<PathBuf>,
+}
+
+/// Names of the built-in documents, with what they are.
+fn preset_names() -> PossibleValuesParser {
+    let value = |preset: &preset::Preset| PossibleValue::new(preset.name).help(preset.about);
+    PossibleValuesParser::new(preset::PRESETS.iter().map(value))
 }
 
 /// What decides how requests are picked for.

@@ -129,12 +129,15 @@ fn every_document_of_go_gets_the_verdict_in_the_table() {
 }
 
 #[test]
-fn the_built_in_configuration_loads_and_says_the_same_when_written_out() {
-    let text = document::defaults::BUILT_IN.as_bytes();
-    let first = load("built-in", text, false).unwrap_or_else(|d| panic!("{d}"));
-    let written = written(&first);
-    let again = load("written.yaml", written.as_bytes(), false).unwrap_or_else(|d| panic!("{d}"));
-    assert_eq!(self::written(&again), written);
+fn every_preset_loads_and_says_the_same_when_written_out() {
+    for preset in document::preset::PRESETS {
+        let text = preset.document.as_bytes();
+        let first = load(preset.name, text, false).unwrap_or_else(|d| panic!("{d}"));
+        let written = written(&first);
+        let again =
+            load("written.yaml", written.as_bytes(), false).unwrap_or_else(|d| panic!("{d}"));
+        assert_eq!(self::written(&again), written);
+    }
 }
 
 #[test]

@@ -230,7 +230,7 @@ async fn urls_are_enough() -> Outcome {
                 ensure!(answer.status == 200, "{path}: {}", answer.text());
             }
             let state: Value = serde_json::from_str(&world.page("/debug/plugins/state").await?)?;
-            ensure!(state["plugins"]["prefix-cache-scorer"].is_object(), "{state}");
+            ensure!(state["plugins"]["estimated-ttft-scorer"].is_object(), "{state}");
             Ok(())
         })
         .await

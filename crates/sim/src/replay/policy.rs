@@ -8,7 +8,11 @@
 //! the scraped signals with their age. Documents that need uncached tokens and nothing else of the prefix match
 //! name its producer: without one, all tokens count as uncached.
 
-use router_framework::PluginDef;
+pub use router_framework::document::preset::Preset;
+use router_framework::{
+    PluginDef,
+    document::preset::{ESTIMATED_TTFT, GO_DEFAULT},
+};
 
 pub mod chwbl;
 mod cost;
@@ -31,16 +35,6 @@ pub const PLUGINS: &[&PluginDef] = &[
     &preble::PLUGIN,
     &smg::PLUGIN,
 ];
-
-/// A named configuration document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Preset {
-    pub name: &'static str,
-    /// One line: the rule, and where it comes from.
-    pub about: &'static str,
-    /// An `EndpointPickerConfig`.
-    pub document: &'static str,
-}
 
 /// The policies that replay knows by name.
 pub const PRESETS: &[Preset] = &[
@@ -69,16 +63,8 @@ pub const PRESETS: &[Preset] = &[
         about: "the fewest uncached prompt tokens pending, with this request's (llm-d's token-load-scorer)",
         document: include_str!("policy/presets/least-tokens.yaml"),
     },
-    Preset {
-        name: "estimated-ttft",
-        about: "the fewest predicted seconds, its own and those it costs others; no weights (ours)",
-        document: include_str!("policy/presets/estimated-ttft.yaml"),
-    },
-    Preset {
-        name: "go-default",
-        about: "queue 2, KV cache 2, prefix 3 (the default of llm-d's endpoint picker in Go)",
-        document: include_str!("policy/presets/go-default.yaml"),
-    },
+    ESTIMATED_TTFT,
+    GO_DEFAULT,
     Preset {
         name: "sticky",
         about: "where the prefix is until that costs 18 s more (llm-d's prefix-cache-affinity-filter)",

@@ -1,6 +1,7 @@
 //! `config check`, `defaults`, `schema` and `explain`.
 
 use anyhow::ensure;
+use router_framework::document::preset::GO_DEFAULT;
 use router_testkit::process::Finished;
 use serde_json::Value;
 
@@ -132,7 +133,9 @@ async fn a_decision_is_explained() -> Outcome {
     let endpoints = folder.write("endpoints.yaml", ENDPOINTS)?;
     let request = folder.write("request.json", REQUEST)?;
     let resources = folder.write("premium.yaml", OBJECTIVE)?;
-    let base = ["config", "explain", "--endpoints", &endpoints, "--request", &request];
+    let config = folder.write("config.yaml", GO_DEFAULT.document)?;
+    let base = ["config", "explain", "--config", &config, "--endpoints", &endpoints];
+    let base = [&base[..], &["--request", &request]].concat();
     let (text, _) = ends_with(0, &base).await?;
     for said in [
         "3 in the pool, 3 candidates, 3 after screening",

@@ -1,7 +1,6 @@
 //! How the router ends.
 
 use anyhow::ensure;
-use router_testkit::process::Stream;
 
 use super::{
     CHAT, Folder, LIMIT, ONE_ENDPOINT, Outcome, PICKER, Program, SERVE, chat, document, send,
@@ -47,7 +46,7 @@ async fn a_second_signal_ends_the_picker_at_once() -> Outcome {
     ensure!(router.page("/readyz").await? == (503, "shutting down\n".to_owned()));
     ensure!(router.page("/healthz").await?.0 == 200);
     ensure!(router.end().await? == Some(1));
-    ensure!(router.process.text(Stream::Stderr).contains("error: ended by a second SIGTERM"));
+    router.logged("error: ended by a second SIGTERM").await?;
     Ok(())
 }
 
