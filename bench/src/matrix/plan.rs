@@ -167,6 +167,9 @@ struct RawWorkload {
     name: String,
     trace: Option<String>,
     loads: BTreeMap<String, f64>,
+    /// By name of the pool, in place of its own.
+    #[serde(default)]
+    load_factors: BTreeMap<String, f64>,
     limit: Option<usize>,
     #[serde(default)]
     is_extra: bool,
@@ -268,7 +271,8 @@ fn cells(
                 let is_asked_for =
                     is_offered && (patterns.is_empty() || is_chosen(&name, patterns));
                 if is_in_part && is_asked_for {
-                    let load = load * pool.load_factor;
+                    let load =
+                        load * workload.load_factors.get(&pool.name).unwrap_or(&pool.load_factor);
                     cells.push(Cell { workload: workload_idx, load, pool: pool_idx, name });
                 }
             }
@@ -353,7 +357,8 @@ fn workload(raw: &RawWorkload) -> Result<Workload> {
         bail!("there is no workload called {}, and no trace is named", raw.name);
     }
     let is_load = |load: &f64| *load > 0.0 && load.is_finite();
-    ensure!(raw.loads.values().all(is_load), "loads of {} must be above 0", raw.name);
+    let mut loads = raw.loads.values().chain(raw.load_factors.values());
+    ensure!(loads.all(is_load), "loads of {} must be above 0", raw.name);
     Ok(Workload {
         name: raw.name.clone(),
         trace: raw.trace.clone(),
