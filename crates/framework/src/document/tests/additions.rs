@@ -27,6 +27,11 @@ fn the_built_in_document_is_filled_in() {
 }
 
 #[test]
+fn what_go_runs_without_a_document_is_filled_in() {
+    expect_file("defaults/go-default.yaml", &effective(preset::GO_DEFAULT.document));
+}
+
+#[test]
 fn an_empty_document_becomes_one_with_a_picker() {
     expect_file("defaults/empty.yaml", &effective(&with_head("")));
 }

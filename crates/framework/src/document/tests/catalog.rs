@@ -34,6 +34,7 @@ const AVAILABLE: &[(&str, &[Role])] = &[
     ("header-based-testing-filter", FILTER),
     ("probabilistic-admitter", &[Role::Admitter]),
     ("queue-scorer", SCORER),
+    ("estimated-ttft-scorer", SCORER),
     ("running-requests-size-scorer", SCORER),
     ("kv-cache-utilization-scorer", SCORER),
     ("load-aware-scorer", SCORER),
