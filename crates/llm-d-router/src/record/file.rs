@@ -30,6 +30,11 @@ pub(super) enum Written {
     Full,
 }
 
+/// Neither a file nor a link to one.
+fn is_special(found: &std::fs::Metadata) -> bool {
+    !(found.is_file() || found.is_symlink())
+}
+
 impl RecordFile {
     /// A new file with its first line. One that is there is replaced only on demand.
     pub(super) fn create(
@@ -39,6 +44,11 @@ impl RecordFile {
         header: &Header,
     ) -> io::Result<Self> {
         if overwrites {
+            // A device or a pipe is no recording, and removing one harms others.
+            if std::fs::symlink_metadata(path).is_ok_and(|found| is_special(&found)) {
+                let message = "that is not a file; a recording needs one of its own";
+                return Err(io::Error::new(ErrorKind::InvalidInput, message));
+            }
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}

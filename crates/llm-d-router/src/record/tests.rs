@@ -69,6 +69,10 @@ async fn a_recording_is_its_owners_alone_and_replaces_nothing_by_itself() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     start(&path, &["--record-overwrite", "--record-inputs"]).unwrap().finish().await;
     assert_ne!(std::fs::read_to_string(&path).unwrap(), text);
+    let socket = folder.path().join("socket");
+    let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let special = start(&socket, &["--record-overwrite"]).err().unwrap().to_string();
+    assert!(special.contains("not a file") && socket.exists(), "{special}");
     let tiny = start(&folder.path().join("t"), &["--record-max-bytes=300"]).err().unwrap();
     assert!(tiny.to_string().contains("no room"), "{tiny}");
     let nowhere = start(&folder.path().join("no/such"), &[]).err().unwrap();

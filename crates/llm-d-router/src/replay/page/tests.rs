@@ -192,6 +192,19 @@ fn the_verdict_says_who_did_best_and_how_sure_that_is() {
 }
 
 #[test]
+fn who_refuses_everything_did_not_do_best() {
+    // Nobody reaches the goal.
+    let grid = grid(&["late", "refuses"], &[1.0], 3, 8);
+    let mut results = results(&grid, |_, _, seed| 9.0 + 0.1 * seed as f64);
+    for refused in &mut results[1].summaries {
+        refused.fates = [(Fate::Unserved.label(), 100)].into();
+        (refused.ttft, refused.tpot) = Default::default();
+    }
+    let page = of(&grid, &results).unwrap();
+    assert!(page.contains("<b>late</b> did best"), "{page}");
+}
+
+#[test]
 fn bold_is_the_best_and_what_is_as_good() {
     let page = page(&["late", "first", "as-good"], &[1.0], 3, &[2.0, 1.0, 1.001]);
     let (_, rows) = page.split_once("<tbody>").unwrap();

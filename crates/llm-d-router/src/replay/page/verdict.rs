@@ -162,17 +162,25 @@ fn next_best(panel: &Panel<'_>, best: usize) -> usize {
     best_of(panel, &others).unwrap_or_default()
 }
 
-/// Of those whose goodput cannot be told from the highest, the one with the lowest TTFT p90.
+/// Of those whose goodput cannot be told from the highest, and that leave no more requests unserved, the one with
+/// the lowest TTFT p90.
 fn best_of(panel: &Panel<'_>, among: &[usize]) -> Option<usize> {
     let summaries = |nth: usize| panel.played.get(nth).map_or(&[][..], |p| &p.summaries[..]);
     let mean = |nth: usize, name| estimate(summaries(nth), name).mean;
-    let highest =
-        *among.iter().max_by(|&&a, &&b| mean(a, "goodput").total_cmp(&mean(b, "goodput")))?;
+    let by_goodput = |a: usize, b: usize| {
+        let higher = mean(a, "goodput").total_cmp(&mean(b, "goodput"));
+        higher.then(mean(b, "unserved").total_cmp(&mean(a, "unserved")))
+    };
+    let highest = *among.iter().max_by(|&&a, &&b| by_goodput(a, b))?;
     let is_near = |nth: usize| {
         let lost = difference(summaries(nth), summaries(highest), "goodput");
         lost.mean <= EQUAL_GOODPUT || (lost.half_width.is_some() && !lost.is_clear())
     };
-    let near = among.iter().copied().filter(|&nth| is_near(nth));
+    // Who refuses more looks quicker: times are those of served requests.
+    let fewest = among.iter().map(|&nth| mean(nth, "unserved")).min_by(f64::total_cmp)?;
+    let serves = |nth: usize| mean(nth, "unserved") <= fewest + EQUAL_GOODPUT;
+    let is_one = |nth: usize| nth == highest || (is_near(nth) && serves(nth));
+    let near = among.iter().copied().filter(|&nth| is_one(nth));
     near.min_by(|&a, &b| mean(a, "ttft_p90").total_cmp(&mean(b, "ttft_p90")))
 }
 

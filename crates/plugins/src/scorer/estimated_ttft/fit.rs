@@ -58,8 +58,9 @@ const CHANCE_STREAK: i32 = 2;
 const MAX_DOUBLINGS: i32 = 5;
 /// Times are compared relative to their length plus this: a few milliseconds more or less are noise. Seconds.
 const FLOOR: f64 = 0.01;
-/// How far the line may go from where it began, as a factor.
-const MAX_FACTOR: f64 = 1000.0;
+/// How far the line may go from where it began, as a factor: from a card for a model of 400 billion parameters to
+/// one of half a billion. Beyond that lie mistakes, from which a line must find back.
+const MAX_FACTOR: f64 = 50.0;
 /// Share of a surprise that a [`Factor`] takes over, once there are many observations.
 const FACTOR_STEP: f64 = 0.05;
 /// Observations that say that a factor is 1, before there are any.

@@ -182,7 +182,8 @@ fn equal_blocks_count_only_after_equal_blocks() {
 #[test]
 fn a_full_queue_sends_the_request_on_and_full_ones_leave_it_unserved() {
     let crowd = alone(12, 1, 160, 50);
-    let scene = Scene::new(crowd, 2).profile(|profile| {
+    // It sees no queue between two scrapes, and sends more to one server than it takes.
+    let scene = Scene::new(crowd, 2).scorer("queue-scorer").profile(|profile| {
         profile.max_num_seqs = 1;
         profile.max_waiting_queue_length = 3;
     });
