@@ -117,7 +117,7 @@ fn losses(text: &mut String, results: &Results) {
             if judged.verdict == Verdict::Holds {
                 continue;
             }
-            let reason = cell.reason.as_deref().map_or(String::new(), |why| format!(" {why}"));
+            let reason = cell.reason.as_deref().map_or(String::new(), |why| format!("\n  {why}"));
             let line = format!(
                 "- {} {} in {measure}: {:+.1} {of_regret}, up to {:+.1}; {:.3} {unit}, {} has {:.3} {unit}.{reason}",
                 cell.name,

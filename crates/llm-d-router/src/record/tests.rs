@@ -72,7 +72,7 @@ async fn a_recording_is_its_owners_alone_and_replaces_nothing_by_itself() {
     let socket = folder.path().join("socket");
     let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let special = start(&socket, &["--record-overwrite"]).err().unwrap().to_string();
-    assert!(special.contains("not a file") && socket.exists(), "{special}");
+    assert!(special.contains("not a file") && socket.try_exists().unwrap(), "{special}");
     let tiny = start(&folder.path().join("t"), &["--record-max-bytes=300"]).err().unwrap();
     assert!(tiny.to_string().contains("no room"), "{tiny}");
     let nowhere = start(&folder.path().join("no/such"), &[]).err().unwrap();
