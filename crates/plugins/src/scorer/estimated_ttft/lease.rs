@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use router_core::{Endpoint, EndpointIndex, EndpointSlot, Stamp};
-use router_framework::{End, EndCause, Lease, MAX_TARGETS};
+use router_framework::{End, EndCause, Lease, MAX_TARGETS, Usage};
 use router_rt::Clock;
 
 use smallvec::SmallVec;
@@ -149,10 +149,10 @@ impl EstimateLease {
     }
 
     fn answer(&self, end: &End) -> Answer {
-        let found = end.usage.and_then(|usage| usage.cached_tokens);
+        let found = end.usage.and_then(|usage| found_tokens(&usage, self.job.prompt));
         Answer {
             n_tokens: end.usage.map(|usage| usage.completion_tokens),
-            hits: found.map(|found| (self.cached, found as f64)),
+            hits: found.map(|found| (self.cached, found)),
         }
     }
 
@@ -165,6 +165,13 @@ impl EstimateLease {
             self.shared.metrics.error_ratio.observe(seconds / predicted);
         }
     }
+}
+
+/// Prompt tokens that the model server had cached, if it says so, in tokens of which the prompt has so many here:
+/// text is estimated by its length, and the server counts its own.
+pub(super) fn found_tokens(usage: &Usage, prompt: f64) -> Option<f64> {
+    let found = usage.cached_tokens? as f64;
+    Some(if usage.prompt_tokens == 0 { found } else { found * prompt / usage.prompt_tokens as f64 })
 }
 
 impl Lease for EstimateLease {
