@@ -1,6 +1,11 @@
 //! `llm-d-router replay`: a trace against the real router and simulated servers, in virtual time.
 
-use std::{io::BufReader, path::Path, sync::Arc, time::Duration};
+use std::{
+    io::BufReader,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use router_framework::{
     Registry,
@@ -16,7 +21,10 @@ use router_sim::replay::{
     workload,
 };
 
-use self::grid::{Grid, NamedPool, Requests};
+use self::{
+    grid::{Grid, NamedPool, Requests},
+    outputs::{keep_apart, write},
+};
 use crate::{
     cli::{ReplayArgs, ReplayCommand, UsageError},
     config_command::plugin_env,
@@ -28,6 +36,7 @@ mod columns;
 mod fit;
 mod grid;
 mod json;
+mod outputs;
 mod page;
 mod progress;
 mod reproduce;
@@ -54,6 +63,10 @@ pub(crate) fn run(args: &ReplayArgs, mut registry: Registry) -> anyhow::Result<(
     if let Some(recording) = &args.reproduce {
         return reproduce_decisions(args, recording, registry);
     }
+    let inputs = args.trace.iter().chain(&args.pool).map(PathBuf::as_path);
+    let inputs = inputs.chain(args.config.iter().flat_map(|text| names(text)).map(Path::new));
+    let outputs: Vec<&Path> = args.html.iter().chain(&args.json).map(PathBuf::as_path).collect();
+    keep_apart(&inputs.collect::<Vec<_>>(), &outputs)?;
     let grid = grid(args, registry)?;
     let jobs = args
         .jobs
@@ -63,18 +76,13 @@ pub(crate) fn run(args: &ReplayArgs, mut registry: Registry) -> anyhow::Result<(
         let results = grid::play(&grid, jobs).await?;
         process::say(table::of(&grid, &results).trim_end());
         if let Some(path) = json {
-            write(&path, serde_json::to_string_pretty(&json::of(&grid, &results))? + "\n")?;
+            write(&path, &(serde_json::to_string_pretty(&json::of(&grid, &results))? + "\n"))?;
         }
         if let Some(path) = html {
-            write(&path, page::of(&grid, &results)?)?;
+            write(&path, &page::of(&grid, &results)?)?;
         }
         Ok(())
     })
-}
-
-fn write(path: &Path, text: String) -> Result<(), UsageError> {
-    std::fs::write(path, text)
-        .map_err(|error| UsageError(format!("cannot write {}: {error}", path.display())))
 }
 
 fn reproduce_decisions(

@@ -1,8 +1,8 @@
 //! `llm-d-router replay fit`: the servers of a recorded trace.
 
 use std::{
-    io::{BufReader, Write},
-    path::Path,
+    io::Write,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -10,12 +10,15 @@ use std::{
 use router_rt::Offload;
 use router_sim::replay::{
     fit::{self, Fit, Judgement, LeftOut, Options, Progress},
-    read,
     trace::Trace,
 };
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::{
+    outputs::{keep_apart, write},
+    read_trace,
+};
 use crate::{
     cli::{FitArgs, UsageError},
     process,
@@ -27,7 +30,9 @@ const QUIET: Duration = Duration::from_secs(2);
 const DRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(args: &FitArgs) -> anyhow::Result<()> {
-    let trace = read_trace(&args.trace, args.limit)?;
+    let outputs = std::iter::once(&args.out).chain(&args.json).map(PathBuf::as_path);
+    keep_apart(&[&args.trace], &outputs.collect::<Vec<_>>())?;
+    let trace = read_trace(&args.trace, None, args.limit.unwrap_or(usize::MAX))?;
     let options = Options { per_endpoint: args.per_endpoint };
     let (out, json) = (args.out.clone(), args.json.clone());
     process::block_on(async move {
@@ -39,21 +44,6 @@ pub(crate) fn run(args: &FitArgs) -> anyhow::Result<()> {
         process::say(report(&fit, &out).trim_end());
         Ok(())
     })
-}
-
-fn read_trace(path: &Path, limit: Option<usize>) -> anyhow::Result<Trace> {
-    let name = path.display().to_string();
-    let file = std::fs::File::open(path)
-        .map_err(|error| UsageError(format!("cannot read {name}: {error}")))?;
-    let mut note = |text: &str| process::complain(&format!("{name}: {text}"));
-    let limit = limit.unwrap_or(usize::MAX);
-    Ok(read::read_noting(&name, BufReader::new(file), None, limit, &mut note)
-        .map_err(UsageError::of)?)
-}
-
-fn write(path: &Path, text: &str) -> Result<(), UsageError> {
-    std::fs::write(path, text)
-        .map_err(|error| UsageError(format!("cannot write {}: {error}", path.display())))
 }
 
 /// Fits, and shows how far it is to people who wait for it.

@@ -1,0 +1,62 @@
+//! Files that are written, kept apart from those that are read.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::UsageError;
+
+/// Refuses to write over an input or to write one file twice: a recording cannot be made again.
+pub(super) fn keep_apart(inputs: &[&Path], outputs: &[&Path]) -> Result<(), UsageError> {
+    for (nth, output) in outputs.iter().enumerate() {
+        let place = place(output);
+        let is_it = |other: &&&Path| self::place(other) == place;
+        if inputs.iter().find(is_it).is_some() {
+            let message =
+                format!("{} is read; name another file for the results", output.display());
+            return Err(UsageError(message));
+        }
+        if outputs.iter().take(nth).find(is_it).is_some() {
+            let message = format!("{} would be written twice", output.display());
+            return Err(UsageError(message));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn write(path: &Path, text: &str) -> Result<(), UsageError> {
+    std::fs::write(path, text)
+        .map_err(|error| UsageError(format!("cannot write {}: {error}", path.display())))
+}
+
+/// The same for all names of one file, as far as it or its folder is there.
+fn place(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let in_folder = || {
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_and_other_outputs_are_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("trace"), "").unwrap();
+        std::os::unix::fs::symlink(at("trace"), at("link")).unwrap();
+        let refused = |inputs: &[&Path], outputs: &[&Path]| {
+            keep_apart(inputs, outputs).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let trace = at("trace");
+        for name in ["trace", "./trace", "link"] {
+            let said = refused(&[&trace], &[&at(name)]);
+            assert!(said.contains("name another file"), "{name}: {said}");
+        }
+        let said = refused(&[&trace], &[&at("new"), &at("./new")]);
+        assert!(said.contains("twice"), "{said}");
+        assert_eq!(refused(&[&trace], &[&at("new"), &at("other")]), "");
+    }
+}
