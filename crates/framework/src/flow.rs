@@ -1,10 +1,17 @@
 //! Extension points of admission and flow control.
+//!
+//! Who goes next, how full the pool may be for whom and who may be evicted are decided by policies over small
+//! values, which [`router_flow::policy`] defines; what is here besides says how full the pool is.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use router_core::{Endpoint, Stamp};
+pub use router_flow::policy::{
+    Arrival, EvictionFilter, EvictionOrder, Fairness, FairnessPolicy, FlowKey, Head, LimitCx,
+    OrderingPolicy, Rank, UsageLimit, UsageLimitPolicy, Victim,
+};
 
-use crate::{cx::Freshness, request::Request};
+use crate::cx::Freshness;
 
 /// The endpoints that a detector judges.
 #[derive(Clone, Copy, Debug)]
@@ -58,29 +65,4 @@ impl PoolView<'_> {
         let fresh = signals.filter(|signals| freshness.is_fresh(signals, self.now));
         fresh.map(|signals| signals.scraped_at).min().unwrap_or(self.now)
     }
-}
-
-/// Order of the requests within one flow's queue.
-pub trait OrderingPolicy: Send + Sync {
-    /// Smaller goes first. Computed once, when the request enters the queue.
-    fn rank(&self, request: &Request, enqueued: Stamp, ttl: Option<Duration>) -> (u64, u64);
-}
-
-/// Which flow of a priority band goes next.
-pub trait FairnessPolicy: Send + Sync {
-    /// `heads` holds the rank of each waiting flow's first request, by flow; gives the place to serve.
-    fn next(&self, heads: &[(&str, (u64, u64))]) -> Option<usize>;
-}
-
-/// How full the pool may be for each priority band.
-pub trait UsageLimitPolicy: Send + Sync {
-    /// Writes one ceiling per priority (`priorities` falls) into `ceilings`.
-    fn ceilings(&self, saturation: f64, priorities: &[i32], ceilings: &mut [f64]);
-}
-
-/// Which requests in flight may be evicted, and in which order.
-pub trait EvictionPolicy: Send + Sync {
-    fn may_evict(&self, request: &Request) -> bool;
-    /// Smaller is evicted first.
-    fn rank(&self, request: &Request, dispatched: Stamp) -> (i64, u64);
 }

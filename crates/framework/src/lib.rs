@@ -17,7 +17,7 @@
 //! | [`Admitter`] | may refuse, with a typed error |
 //! | [`ProfileHandler`], [`Filter`], [`Scorer`], [`Picker`] | the scheduling cycle |
 //! | [`PreRequest`], [`ResponseHeaderHook`], [`ResponseBodyHook`] | after the decision and while the answer streams |
-//! | [`OrderingPolicy`], [`FairnessPolicy`], [`UsageLimitPolicy`], [`SaturationDetector`], [`EvictionPolicy`] | admission and flow control |
+//! | [`OrderingPolicy`], [`FairnessPolicy`], [`UsageLimitPolicy`], [`SaturationDetector`], [`EvictionFilter`], [`EvictionOrder`] | admission and flow control |
 //! | [`DataSource`], [`Extractor`], [`Discovery`] | the data layer |
 //!
 //! This crate does no I/O beyond what a trait is handed, and knows no plugin.
@@ -49,8 +49,8 @@ pub use datalayer::{
 };
 pub use document::{Role, Stability};
 pub use flow::{
-    EvictionPolicy, FairnessPolicy, Increments, OrderingPolicy, PoolView, Saturation,
-    SaturationDetector, UsageLimitPolicy,
+    EvictionFilter, EvictionOrder, FairnessPolicy, Increments, OrderingPolicy, PoolView,
+    Saturation, SaturationDetector, UsageLimitPolicy,
 };
 pub use hooks::{
     End, EndCause, Identity, Lease, MetadataNumber, PreRequest, Progress, RequestHeaderHook,

@@ -14,7 +14,10 @@ use crate::{
     build::BuildCx,
     datalayer::{DataSource, Discovery, Extractor},
     document::{Role, Stability},
-    flow::{EvictionPolicy, FairnessPolicy, OrderingPolicy, SaturationDetector, UsageLimitPolicy},
+    flow::{
+        EvictionFilter, EvictionOrder, FairnessPolicy, OrderingPolicy, SaturationDetector,
+        UsageLimitPolicy,
+    },
     hooks::{PreRequest, RequestHeaderHook, ResponseBodyHook, ResponseHeaderHook},
     parser::Parser,
     producer::DataProducer,
@@ -191,7 +194,8 @@ instance! {
     ordering: OrderingPolicy;
     fairness: FairnessPolicy;
     usage_limit: UsageLimitPolicy;
-    eviction: EvictionPolicy;
+    eviction_filter: EvictionFilter;
+    eviction_order: EvictionOrder;
     source: DataSource;
     extractor: Extractor;
     discovery: Discovery;

@@ -250,7 +250,8 @@ fn played(instance: &Instance) -> Vec<Role> {
         (Role::OrderingPolicy, instance.ordering.is_some()),
         (Role::FairnessPolicy, instance.fairness.is_some()),
         (Role::UsageLimitPolicy, instance.usage_limit.is_some()),
-        (Role::EvictionPolicy, instance.eviction.is_some()),
+        (Role::EvictionFilter, instance.eviction_filter.is_some()),
+        (Role::EvictionOrder, instance.eviction_order.is_some()),
     ];
     roles.into_iter().filter(|(_, plays)| *plays).map(|(role, _)| role).collect()
 }

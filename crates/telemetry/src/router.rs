@@ -2,8 +2,8 @@
 //! (`spec/request-path.md` §6.1, `spec/scheduling.md` §16).
 //!
 //! Each group is a struct built from a [`Registry`]; nothing is global. Groups that only some
-//! configurations have ([`PrefixIndexMetrics`], [`InflightMetrics`], [`ExtProcMetrics`], [`RecordMetrics`]) are made
-//! by who needs them.
+//! configurations have ([`PrefixIndexMetrics`], [`InflightMetrics`], [`ProgramAwareMetrics`],
+//! [`ExtProcMetrics`], [`RecordMetrics`]) are made by who needs them.
 
 mod buckets;
 mod limiter;
@@ -16,7 +16,7 @@ mod request;
 mod scheduler;
 
 pub use limiter::{FirstNames, KnownBy, KnownModels};
-pub use plugin::{InflightMetrics, PrefixIndexMetrics};
+pub use plugin::{InflightMetrics, PrefixIndexMetrics, ProgramAwareMetrics};
 pub use pool::{DataLayerMetrics, PoolMetrics};
 pub use process::ProcessMetrics;
 pub use record::RecordMetrics;

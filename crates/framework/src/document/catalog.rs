@@ -102,8 +102,10 @@ pub enum Role {
     FairnessPolicy,
     /// Bounds what a priority may use.
     UsageLimitPolicy,
-    /// Chooses what to evict.
-    EvictionPolicy,
+    /// Says what may be evicted.
+    EvictionFilter,
+    /// Orders what is evicted.
+    EvictionOrder,
     /// Decides for a profile handler whether a stage runs.
     Decider,
 }
@@ -131,7 +133,8 @@ impl Role {
             Self::OrderingPolicy => "an ordering policy",
             Self::FairnessPolicy => "a fairness policy",
             Self::UsageLimitPolicy => "a usage limit policy",
-            Self::EvictionPolicy => "an eviction policy",
+            Self::EvictionFilter => "an eviction filter",
+            Self::EvictionOrder => "an eviction order",
             Self::Decider => "a decider",
         }
     }

@@ -4,7 +4,6 @@
 use crate::document::{Availability, Role, Stability, TypeInfo};
 
 const DISAGGREGATION: &str = "disaggregated serving";
-const FLOW_CONTROL: &str = "flow control";
 const PRECISE: &str = "KV events and the precise prefix index";
 const LATENCY: &str = "latency prediction";
 const ATTRIBUTES: &str = "endpoint attributes and GPU metrics";
@@ -78,18 +77,6 @@ const LATER: &[(&str, &str, &[Role])] = &[
     ("sglanghttp-parser", PARSERS, &[Role::Parser]),
     ("vllmgrpc-parser", PARSERS, &[Role::Parser]),
     ("vertexai-parser", PARSERS, &[Role::Parser]),
-    ("round-robin-fairness-policy", FLOW_CONTROL, &[Role::FairnessPolicy]),
-    (
-        "program-aware-fairness",
-        FLOW_CONTROL,
-        &[Role::FairnessPolicy, Role::PreRequest, Role::ResponseBody],
-    ),
-    ("edf-ordering-policy", FLOW_CONTROL, &[Role::OrderingPolicy]),
-    ("slo-deadline-ordering-policy", FLOW_CONTROL, &[Role::OrderingPolicy]),
-    ("priority-holdback-policy", FLOW_CONTROL, &[Role::UsageLimitPolicy]),
-    ("soft-reflective-ceiling-policy", FLOW_CONTROL, &[Role::UsageLimitPolicy]),
-    ("sheddable-eviction-filter", FLOW_CONTROL, &[Role::EvictionPolicy]),
-    ("priority-then-time-eviction-order-policy", FLOW_CONTROL, &[Role::EvictionPolicy]),
 ];
 
 /// What is known of a type that is not there yet.

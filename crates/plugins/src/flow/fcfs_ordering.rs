@@ -9,45 +9,43 @@
 //! - type: fcfs-ordering-policy
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use router_core::Stamp;
-use router_framework::{
-    BuildCx, BuildError, Instance, NoParams, OrderingPolicy, PluginDef, Request, Role,
-};
+use router_flow::policy::ordering::Fcfs;
+use router_framework::{BuildCx, BuildError, Instance, NoParams, PluginDef, Role};
 
 pub const PLUGIN: PluginDef =
     PluginDef::new::<NoParams>("fcfs-ordering-policy", &[Role::OrderingPolicy], file!(), build);
 
-struct FirstComeFirstServed;
-
 fn build(_: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
-    Ok(Instance::new().ordering(Arc::new(FirstComeFirstServed)))
-}
-
-impl OrderingPolicy for FirstComeFirstServed {
-    fn rank(&self, request: &Request, enqueued: Stamp, _: Option<Duration>) -> (u64, u64) {
-        (enqueued.as_nanos(), request.id)
-    }
+    Ok(Instance::new().ordering(Arc::new(Fcfs)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use router_core::Stamp;
+    use router_flow::{Arrival, Cost};
     use router_testkit::scheduling::SceneBuilder;
 
     use super::*;
 
+    fn arrival(received: u64, enqueued: u64, ttl: Option<u64>, ttft_slo: Option<u64>) -> Arrival {
+        Arrival {
+            received: Stamp::from_nanos(received),
+            enqueued: Stamp::from_nanos(enqueued),
+            ttl: ttl.map(Duration::from_nanos),
+            ttft_slo: ttft_slo.map(Duration::from_nanos),
+            cost: Cost::default(),
+        }
+    }
+
     #[test]
-    fn earlier_goes_first_and_ties_go_by_number() {
-        let mut builder = SceneBuilder::new();
-        let plugin = builder.plugin(&PLUGIN, "");
-        let mut scene = builder.scene(vec![]);
-        let policy = plugin.ordering.unwrap();
-        let mut rank = |id, nanos, ttl: Option<u64>| {
-            scene.request.id = id;
-            policy.rank(&scene.request, Stamp::from_nanos(nanos), ttl.map(Duration::from_secs))
-        };
-        assert!(rank(9, 100, None) < rank(1, 101, Some(1)));
-        assert!(rank(1, 100, None) < rank(2, 100, None));
+    fn earlier_goes_first() {
+        let policy = SceneBuilder::new().plugin(&PLUGIN, "").ordering.unwrap();
+        let first = arrival(50, 100, None, None);
+        let second = arrival(1, 101, Some(1), Some(1));
+        assert!(policy.rank(&first) < policy.rank(&second));
     }
 }

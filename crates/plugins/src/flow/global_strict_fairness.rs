@@ -13,7 +13,8 @@
 
 use std::sync::Arc;
 
-use router_framework::{BuildCx, BuildError, FairnessPolicy, Instance, NoParams, PluginDef, Role};
+use router_flow::policy::global_strict::GlobalStrict;
+use router_framework::{BuildCx, BuildError, Instance, NoParams, PluginDef, Role};
 
 pub const PLUGIN: PluginDef = PluginDef::new::<NoParams>(
     "global-strict-fairness-policy",
@@ -22,30 +23,32 @@ pub const PLUGIN: PluginDef = PluginDef::new::<NoParams>(
     build,
 );
 
-struct GlobalStrict;
-
 fn build(_: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
     Ok(Instance::new().fairness(Arc::new(GlobalStrict)))
 }
 
-impl FairnessPolicy for GlobalStrict {
-    fn next(&self, heads: &[(&str, (u64, u64))]) -> Option<usize> {
-        heads.iter().enumerate().min_by_key(|(_, (_, rank))| *rank).map(|(at, _)| at)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use router_core::Stamp;
+    use router_flow::{Cost, FlowId, FlowKey, Head, Rank};
     use router_testkit::scheduling::SceneBuilder;
 
     use super::*;
 
+    fn head(rank: u64, seq: u64) -> Head {
+        Head { rank: Rank(rank, 0), seq, enqueued: Stamp::ORIGIN, cost: Cost::default() }
+    }
+
     #[test]
     fn the_best_head_wins() {
-        let plugin = SceneBuilder::new().plugin(&PLUGIN, "");
-        let policy = plugin.fairness.unwrap();
-        assert_eq!(policy.next(&[]), None);
-        assert_eq!(policy.next(&[("a", (5, 0)), ("b", (3, 9)), ("c", (3, 2))]), Some(2));
-        assert_eq!(policy.next(&[("a", (3, 1)), ("b", (3, 1))]), Some(0));
+        let mut band = SceneBuilder::new().plugin(&PLUGIN, "").fairness.unwrap().start();
+        assert_eq!(band.next(), None);
+        for (flow, rank) in [(0, 5), (1, 3), (2, 4)] {
+            band.join(FlowKey(flow), &FlowId::from(format!("tenant-{flow}").as_str()));
+            band.offer(FlowKey(flow), &head(rank, u64::from(flow)));
+        }
+        assert_eq!(band.next(), Some(FlowKey(1)));
+        band.dispatched(FlowKey(1), &head(3, 1), Some(&head(9, 7)));
+        assert_eq!(band.next(), Some(FlowKey(2)));
     }
 }

@@ -15,7 +15,8 @@
 
 use std::sync::Arc;
 
-use router_framework::{BuildCx, BuildError, Instance, PluginDef, Role, UsageLimitPolicy};
+use router_flow::policy::usage_limit::Static;
+use router_framework::{BuildCx, BuildError, Instance, PluginDef, Role};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,26 +41,18 @@ impl Default for Params {
     }
 }
 
-struct StaticUsageLimit {
-    threshold: f64,
-}
-
 fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
     let Params { threshold } = cx.params()?;
     if threshold < 0.0 || !threshold.is_finite() {
         return Err(BuildError::at("threshold", "must not be negative"));
     }
-    Ok(Instance::new().usage_limit(Arc::new(StaticUsageLimit { threshold })))
-}
-
-impl UsageLimitPolicy for StaticUsageLimit {
-    fn ceilings(&self, _: f64, _: &[i32], ceilings: &mut [f64]) {
-        ceilings.fill(self.threshold);
-    }
+    Ok(Instance::new().usage_limit(Arc::new(Static { threshold })))
 }
 
 #[cfg(test)]
 mod tests {
+    use router_core::Stamp;
+    use router_flow::LimitCx;
     use router_testkit::scheduling::SceneBuilder;
 
     use super::*;
@@ -67,7 +60,8 @@ mod tests {
     fn ceilings(params: &str) -> Vec<f64> {
         let plugin = SceneBuilder::new().plugin(&PLUGIN, params);
         let mut ceilings = vec![f64::NAN; 3];
-        plugin.usage_limit.unwrap().ceilings(0.7, &[10, 0, -10], &mut ceilings);
+        let cx = LimitCx { now: Stamp::ORIGIN, saturation: 0.7, priorities: &[10, 0, -10] };
+        plugin.usage_limit.unwrap().start().ceilings(&cx, &mut ceilings);
         ceilings
     }
 

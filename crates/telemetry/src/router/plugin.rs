@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::buckets;
+use super::{FirstNames, buckets};
 use crate::metrics::{Def, Family, Gauge, Histogram, RegisterError, Registry, Twin};
 
 /// The prefix index of one plugin.
@@ -24,6 +24,21 @@ pub struct InflightMetrics {
     pub requests: Family<Gauge, 5>,
     pub tokens: Family<Gauge, 5>,
 }
+
+/// Programs of `program-aware-fairness`. Set by a scrape hook with [`Family::replace`].
+#[derive(Clone, Debug)]
+pub struct ProgramAwareMetrics {
+    pub jains_fairness_index: Arc<Gauge>,
+    /// Label: `program_id`.
+    pub avg_wait: Family<Gauge, 1>,
+    /// Label: `program_id`.
+    pub attained_service: Family<Gauge, 1>,
+    /// The programs that are shown.
+    pub names: Arc<FirstNames>,
+}
+
+/// Programs that the page shows; clients make up their names.
+const MAX_PROGRAMS: usize = 1_000;
 
 impl PrefixIndexMetrics {
     /// The handles of the plugin with this name and type. Twins have no labels: they show the sum
@@ -72,6 +87,32 @@ impl InflightMetrics {
                 labels,
             ))?,
             tokens: registry.gauge(Def::alpha("llm_d_epp_inflight_tokens", tokens, labels))?,
+        })
+    }
+}
+
+impl ProgramAwareMetrics {
+    pub fn new(registry: &Registry) -> Result<Self, RegisterError> {
+        let index = Def::alpha(
+            "llm_d_epp_program_aware_jains_fairness_index",
+            "Jain's fairness index of the service that programs attained.",
+            [],
+        );
+        let wait = Def::alpha(
+            "llm_d_epp_program_aware_avg_wait_time_milliseconds",
+            "Average time that requests of a program waited.",
+            ["program_id"],
+        );
+        let service = Def::alpha(
+            "llm_d_epp_program_aware_attained_service_tokens",
+            "Service that a program attained lately, in tokens.",
+            ["program_id"],
+        );
+        Ok(Self {
+            jains_fairness_index: registry.gauge(index)?.with([]),
+            avg_wait: registry.gauge(wait)?,
+            attained_service: registry.gauge(service)?,
+            names: Arc::new(FirstNames::new(MAX_PROGRAMS)),
         })
     }
 }

@@ -58,6 +58,10 @@ const AVAILABLE: &[(&str, &[Role])] = &[
     ("fcfs-ordering-policy", &[Role::OrderingPolicy]),
     ("global-strict-fairness-policy", &[Role::FairnessPolicy]),
     ("static-usage-limit-policy", &[Role::UsageLimitPolicy]),
+    ("program-aware-fairness", &[Role::FairnessPolicy]),
+    ("soft-reflective-ceiling-policy", &[Role::UsageLimitPolicy]),
+    ("sheddable-eviction-filter", &[Role::EvictionFilter]),
+    ("priority-then-time-eviction-order-policy", &[Role::EvictionOrder]),
     ("metrics-data-source", SOURCE),
     ("core-metrics-extractor", EXTRACTOR),
     ("file-discovery", &[Role::Discovery]),
@@ -83,11 +87,14 @@ const LATER: &[(&str, &str)] = &[
     ("endpoint-attribute-filter", "custom attributes"),
     ("endpoint-attribute-scorer", "custom attributes"),
     ("request-attribute-reporter", "cost reporting"),
-    ("program-aware-fairness", "flow control"),
-    ("soft-reflective-ceiling-policy", "flow control"),
 ];
 
-const ALPHA: &[&str] = &["header-profile-handler"];
+const ALPHA: &[&str] = &[
+    "header-profile-handler",
+    "soft-reflective-ceiling-policy",
+    "sheddable-eviction-filter",
+    "priority-then-time-eviction-order-policy",
+];
 const DEPRECATED: &[(&str, &str)] =
     &[("by-label", "label-selector-filter"), ("by-label-selector", "label-selector-filter")];
 

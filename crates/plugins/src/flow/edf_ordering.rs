@@ -1,0 +1,61 @@
+//! Serves first whose wait ends first.
+//!
+//! A request's wait ends when it has waited for its budget, `defaultRequestTTL`.
+//! Requests that may wait for ever go last; of equal ones the one that came first goes first.
+//! While all requests have the same budget this is first come, first served.
+//!
+//! # Example
+//!
+//! ```yaml
+//! featureGates: [flowControl]
+//! plugins:
+//! - type: edf-ordering-policy
+//! flowControl:
+//!   defaultPriorityBand:
+//!     orderingPolicyRef: edf-ordering-policy
+//! ```
+
+use std::sync::Arc;
+
+use router_flow::policy::ordering::Edf;
+use router_framework::{BuildCx, BuildError, Instance, NoParams, PluginDef, Role};
+
+pub const PLUGIN: PluginDef =
+    PluginDef::new::<NoParams>("edf-ordering-policy", &[Role::OrderingPolicy], file!(), build);
+
+fn build(_: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
+    Ok(Instance::new().ordering(Arc::new(Edf)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use router_core::Stamp;
+    use router_flow::{Arrival, Cost};
+    use router_testkit::scheduling::SceneBuilder;
+
+    use super::*;
+
+    fn arrival(received: u64, enqueued: u64, ttl: Option<u64>, ttft_slo: Option<u64>) -> Arrival {
+        Arrival {
+            received: Stamp::from_nanos(received),
+            enqueued: Stamp::from_nanos(enqueued),
+            ttl: ttl.map(Duration::from_nanos),
+            ttft_slo: ttft_slo.map(Duration::from_nanos),
+            cost: Cost::default(),
+        }
+    }
+
+    #[test]
+    fn the_earliest_deadline_goes_first() {
+        let policy = SceneBuilder::new().plugin(&PLUGIN, "").ordering.unwrap();
+        let order = [
+            arrival(0, 10, Some(5), None),
+            arrival(0, 0, Some(20), None),
+            arrival(0, 0, None, None),
+            arrival(0, 1, None, None),
+        ];
+        assert!(order.is_sorted_by(|first, second| policy.rank(first) < policy.rank(second)));
+    }
+}
