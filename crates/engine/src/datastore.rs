@@ -1,23 +1,24 @@
-//! What the router knows at this moment: the pool's endpoints and the objectives.
+//! What the router knows at this moment: the pool's endpoints, the objectives and the model rewrites.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use router_core::{EndpointSpec, Pool, PoolSnapshot};
 use router_framework::{EndpointListener, EndpointSink, loader::Named};
-use router_telemetry::RouterMetrics;
+use router_telemetry::{RouterMetrics, router::KnownBy};
 use tokio::sync::watch;
 
-use crate::{isolate::isolated, objectives::Objectives, record::Record};
+use crate::{isolate::isolated, objectives::Objectives, record::Record, rewrites::Rewrites};
 
-/// The pool and the objectives, with everyone who wants to hear of changes.
+/// The pool, the objectives and the model rewrites, with everyone who wants to hear of changes.
 pub struct Datastore {
     pool: Pool,
     objectives: ArcSwap<Objectives>,
+    rewrites: ArcSwap<Rewrites>,
     listeners: Vec<Named<dyn EndpointListener>>,
     metrics: Arc<RouterMetrics>,
     record: Option<Record>,
@@ -38,6 +39,7 @@ impl Datastore {
         Self {
             pool: Pool::new(n_state_slots),
             objectives: ArcSwap::default(),
+            rewrites: ArcSwap::default(),
             listeners,
             metrics,
             record,
@@ -57,6 +59,18 @@ impl Datastore {
 
     pub fn set_objectives(&self, objectives: Objectives) {
         self.objectives.store(Arc::new(objectives));
+    }
+
+    pub fn rewrites(&self) -> Guard<Arc<Rewrites>> {
+        self.rewrites.load()
+    }
+
+    /// Models that rewrites name are shown in metrics from here on.
+    pub fn set_rewrites(&self, rewrites: Rewrites) {
+        for model in rewrites.models() {
+            self.metrics.requests.know_model(model, KnownBy::Configured);
+        }
+        self.rewrites.store(Arc::new(rewrites));
     }
 
     /// Whether discovery has reported at least once.

@@ -3,14 +3,17 @@
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use router_core::{Candidates, Endpoint, ErrorCode, Rejection, Stamp, header, header::HeadPatch};
 use router_framework::{
     Identity, Outcome, Outputs, ParsedRequest, ProduceError, Produced, Request, RequestCx,
     RequestData, RequestHead, keys::TokenizedPrompt,
 };
 use router_rt::{Rng, deadline};
-use router_telemetry::router::{DEFAULT_FLOW, RequestSeries};
+use router_telemetry::{
+    metrics::OTHER,
+    router::{DEFAULT_FLOW, RequestSeries},
+};
 use tracing::Span;
 
 use crate::{
@@ -20,6 +23,7 @@ use crate::{
     isolate::{isolated, note_panic},
     observe::Point,
     record::Noting,
+    rewrites::Rewritten,
     router::{Again, BodyPlan, Routed, Router},
     subset, trace,
 };
@@ -115,10 +119,7 @@ fn identify(
 ) -> Result<Request, Rejection> {
     let headers = &head.headers;
     let model = parsed.model.clone().unwrap_or_default();
-    // Without a way to write it into the body, another model would only be pretended (defect A.2#20).
-    let rewrite = header::text(headers, &header::MODEL_REWRITE, Some(&header::MODEL_REWRITE_ALIAS))
-        .filter(|_| parsed.model_editor.is_some());
-    let target_model = rewrite.map_or_else(|| Arc::clone(&model), Arc::from);
+    let target_model = target_model(router, id, headers, &parsed, &model);
     if parsed.model_required && target_model.is_empty() {
         return Err(Rejection::bad_request("model not found in request body"));
     }
@@ -144,6 +145,30 @@ fn identify(
         priority,
         fairness_id,
     })
+}
+
+/// The model that is to serve: what a rewrite says, else the client's header, else what was asked for.
+fn target_model(
+    router: &Router,
+    id: u64,
+    headers: &HeaderMap,
+    parsed: &ParsedRequest,
+    model: &Arc<str>,
+) -> Arc<str> {
+    // Without a way to write it into the body, another model would only be pretended (defect A.2#20).
+    if parsed.model_editor.is_none() {
+        return Arc::clone(model);
+    }
+    // Chance of its own, so that a split does not shift the other choices of a request.
+    let rng = || router.seeds.family("model-rewrite").rng(id);
+    if let Some(Rewritten { rewrite, target }) = router.datastore.rewrites().serve(model, rng) {
+        let metrics = &router.env.metrics;
+        let shown = |name| if metrics.requests.knows_model(name) { name } else { OTHER };
+        metrics.model_rewrite_decisions.with([rewrite, shown(model), shown(target)]).inc();
+        return Arc::clone(target);
+    }
+    let asked = header::text(headers, &header::MODEL_REWRITE, Some(&header::MODEL_REWRITE_ALIAS));
+    asked.map_or_else(|| Arc::clone(model), Arc::from)
 }
 
 async fn route(

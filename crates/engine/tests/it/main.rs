@@ -13,6 +13,7 @@ mod late;
 mod moving;
 mod parallel;
 mod records;
+mod rewriting;
 mod roles;
 mod routing;
 mod scraping;

@@ -8,8 +8,10 @@ use crate::metrics::OTHER;
 
 /// Who vouches for the name of a model, the strongest first. Each has room of its own, so that what one
 /// lets in cannot crowd out what a stronger one says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KnownBy {
+    /// A rewrite of the operator's names it, on either side.
+    Configured,
     /// A model server's metrics page names it.
     Page,
     /// A model server has answered a request for it with a status below 400. Servers that take any name
@@ -22,7 +24,14 @@ pub enum KnownBy {
 /// Models that the router knows. A name that is known stays known, so that series do not move.
 #[derive(Debug)]
 pub struct KnownModels {
-    names: RwLock<HashMap<Box<str>, KnownBy>>,
+    names: RwLock<Vouched>,
+}
+
+#[derive(Debug, Default)]
+struct Vouched {
+    names: HashMap<Box<str>, KnownBy>,
+    /// Names by who vouches for them.
+    n_names: HashMap<KnownBy, usize>,
 }
 
 /// Shows the first names that come, for labels whose values nobody can vouch for.
@@ -44,10 +53,12 @@ fn is_showable(name: &str) -> bool {
 // === impl KnownBy ===
 
 impl KnownBy {
-    /// Models that pages or responses vouch for are as many as Go shows. Clients can send the header that
-    /// rewrites, so few names come in by it.
+    /// Names of rewrites are never folded, as in Go; so many are allowed at once, and those of rewrites that are
+    /// gone count too. Models that pages or responses vouch for are as many as Go shows. Clients can send the
+    /// header that rewrites, so few names come in by it.
     const fn max_names(self) -> usize {
         match self {
+            Self::Configured => 10_000,
             Self::Page | Self::Response => 1_000,
             Self::Rewrite => 32,
         }
@@ -63,28 +74,34 @@ impl KnownModels {
 
     /// Who vouches for this name.
     pub fn known_by(&self, name: &str) -> Option<KnownBy> {
-        self.names.read().get(name).copied()
+        self.names.read().names.get(name).copied()
     }
 
     /// Makes a name known for good. False where there is no room for another, or where the name cannot stand
     /// on a page.
     pub fn learn(&self, name: &str, by: KnownBy) -> bool {
         let is_known = |known: Option<&KnownBy>| known.is_some_and(|known| *known <= by);
-        if is_known(self.names.read().get(name)) {
+        if is_known(self.names.read().names.get(name)) {
             return true;
         }
         if name.is_empty() || !is_showable(name) {
             return false;
         }
-        let mut names = self.names.write();
-        let known = names.get(name);
-        if is_known(known) {
+        let mut vouched = self.names.write();
+        let Vouched { names, n_names } = &mut *vouched;
+        let known = names.get(name).copied();
+        if is_known(known.as_ref()) {
             return true;
         }
-        if names.values().filter(|of| **of == by).count() >= by.max_names() {
+        let n_of_kind = n_names.entry(by).or_default();
+        if *n_of_kind >= by.max_names() {
             return known.is_some();
         }
+        *n_of_kind += 1;
         names.insert(name.into(), by);
+        if let Some(n_of_weaker) = known.and_then(|weaker| n_names.get_mut(&weaker)) {
+            *n_of_weaker = n_of_weaker.saturating_sub(1);
+        }
         true
     }
 }
@@ -161,8 +178,8 @@ mod tests {
     #[test]
     fn what_one_lets_in_takes_no_room_from_another() {
         let models = KnownModels::new();
-        for by in [KnownBy::Rewrite, KnownBy::Response, KnownBy::Page] {
-            let n_learnt = (0..2_000).filter(|n| models.learn(&format!("{by:?}-{n}"), by)).count();
+        for by in [KnownBy::Rewrite, KnownBy::Response, KnownBy::Page, KnownBy::Configured] {
+            let n_learnt = (0..11_000).filter(|n| models.learn(&format!("{by:?}-{n}"), by)).count();
             assert_eq!(n_learnt, by.max_names(), "{by:?}");
         }
         assert!(models.learn("Response-0", KnownBy::Page), "known, though pages have no room left");

@@ -139,7 +139,7 @@ impl RequestMetrics {
     fn show_model<'a>(&self, name: &'a str) -> (&'a str, bool) {
         match self.models.known_by(name) {
             _ if name.is_empty() => (name, true),
-            Some(by) => (name, by == KnownBy::Page),
+            Some(by) => (name, matches!(by, KnownBy::Configured | KnownBy::Page)),
             None => (OTHER, true),
         }
     }
