@@ -32,6 +32,11 @@ type Payload = Arc<()>;
 /// Rounds in the same virtual moment; clocks tick between them.
 const ROUND: Duration = Duration::from_micros(3);
 
+/// Exponent of Zipf's law.
+const ZIPF: f64 = 1.1;
+/// Added to a number of flows that are all alike.
+const EQUAL: usize = 1 << 40;
+
 struct World {
     flow: FlowControl<Payload>,
     effects: Vec<Effect<Payload>>,
@@ -48,6 +53,8 @@ struct World {
 struct Shape {
     n_bands: u64,
     n_flows: usize,
+    /// Of Zipf's law, by which a request chooses its flow; 0 for all alike.
+    exponent: f64,
     /// Requests that run at once.
     n_slots: u64,
     fairness: Arc<dyn FairnessPolicy>,
@@ -66,8 +73,7 @@ impl World {
         let load = StageLoad::counted(0, shape.n_slots);
         flow.signal(Stamp::ORIGIN, PoolSignal::of_pool(load, Stamp::ORIGIN), &mut effects);
         let ids = (0..shape.n_flows).map(|n| FlowId::from(format!("tenant-{n}").as_str()));
-        // Zipf's law with exponent 1.1.
-        let weights = (1..=shape.n_flows).map(|rank| (rank as f64).powf(-1.1));
+        let weights = (1..=shape.n_flows).map(|rank| (rank as f64).powf(-shape.exponent));
         let zipf: Vec<f64> = weights
             .scan(0.0, |sum, weight| {
                 *sum += weight;
@@ -160,11 +166,21 @@ fn dispatch(c: &mut Criterion) {
             (100, 8, 10, 5_000),
             (100, 8, 5_000, 5_000),
             (100, 8, 5_000, 100_000),
+            (100, 1, 5_000, 100_000),
+            (100, 1, EQUAL + 5_000, 100_000),
+            (100, 1, EQUAL + 100_000, 100_000),
         ] {
-            let shape = Shape { n_bands, n_flows, n_slots, fairness: Arc::clone(&fairness) };
-            let mut world = World::new(&shape);
+            let (n_flows, exponent) = match n_flows {
+                EQUAL.. => (n_flows - EQUAL, 0.0),
+                _ => (n_flows, ZIPF),
+            };
+            let fairness = Arc::clone(&fairness);
+            let mut world = World::new(&Shape { n_bands, n_flows, exponent, n_slots, fairness });
             world.fill(n_clients);
-            let what = format!("{name}/{n_slots}-slots-{n_bands}-bands-{n_flows}-flows");
+            // The first rounds find flows without any service yet.
+            (0..2 * n_flows).for_each(|_| world.round());
+            let equal = if exponent == 0.0 { "equal-" } else { "" };
+            let what = format!("{name}/{n_slots}-slots-{n_bands}-bands-{n_flows}-{equal}flows");
             group.bench_function(BenchmarkId::new(what, n_clients), |b| {
                 b.iter_custom(|n| cpu_time(|| (0..n).for_each(|_| world.round())));
             });
@@ -173,7 +189,8 @@ fn dispatch(c: &mut Criterion) {
 }
 
 fn shape(n_flows: usize, n_slots: u64) -> Shape {
-    Shape { n_bands: 1, n_flows, n_slots, fairness: Arc::new(Deficit::default()) }
+    let fairness = Arc::new(Deficit::default());
+    Shape { n_bands: 1, n_flows, exponent: ZIPF, n_slots, fairness }
 }
 
 /// Every request comes from somebody new.

@@ -6,10 +6,13 @@
 //! `service weight × (1 − norm(service)) + head-wait weight × norm(wait of the first request)`; the highest
 //! goes next. `norm` maps the least of all to 0 and the most to 1; where all are equal it does not matter.
 
+mod front;
+
 use std::time::Duration;
 
 use router_core::Stamp;
 
+use self::front::{Candidate, Front};
 use super::{Fairness, FairnessPolicy, FlowKey, Head};
 use crate::request::{Cost, FlowId, Usage};
 
@@ -32,9 +35,8 @@ impl FairnessPolicy for ProgramAware {
     fn start(&self) -> Box<dyn Fairness> {
         Box::new(Attained {
             params: *self,
-            service: Vec::new(),
-            places: Vec::new(),
-            waiting: Vec::new(),
+            flows: Vec::new(),
+            waiting: Front::default(),
             origin: Stamp::ORIGIN,
             choice: None,
         })
@@ -46,52 +48,39 @@ const MAX_HALF_LIVES: f64 = 256.0;
 
 struct Attained {
     params: ProgramAware,
-    /// By flow: its service as if all of it had been had at `origin`. All decay alike, so that only what
-    /// is added has to be scaled, and an order never changes by time alone.
-    service: Vec<f64>,
-    /// By flow: its place in `waiting`.
-    places: Vec<Option<u32>>,
-    waiting: Vec<Candidate>,
+    flows: Vec<Known>,
+    waiting: Front,
     origin: Stamp,
     /// What was chosen since the last change.
     choice: Option<FlowKey>,
 }
 
-#[derive(Clone, Copy)]
-struct Candidate {
-    flow: FlowKey,
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// As if all of it had been had at `origin`. All services decay alike, so that only what is added has to
+    /// be scaled, and an order never changes by time alone.
     service: f64,
-    enqueued: f64,
-    seq: u64,
+    /// What stands for it in `waiting`.
+    first: Option<Candidate>,
 }
 
 impl Attained {
-    fn put(&mut self, flow: FlowKey, head: &Head) {
+    /// The flow waits with this candidate, or not.
+    fn set_first(&mut self, flow: FlowKey, first: Option<Candidate>) {
         self.choice = None;
-        let service = self.service.get(flow.index()).copied().unwrap_or_default();
-        let enqueued = head.enqueued.as_nanos() as f64;
-        let candidate = Candidate { flow, service, enqueued, seq: head.seq };
-        let Some(place) = self.places.get_mut(flow.index()) else { return };
-        match place.and_then(|at| self.waiting.get_mut(at as usize)) {
-            Some(known) => *known = candidate,
-            None => {
-                *place = Some(self.waiting.len() as u32);
-                self.waiting.push(candidate);
-            }
+        let Some(known) = self.flows.get_mut(flow.index()) else { return };
+        if let Some(before) = std::mem::replace(&mut known.first, first) {
+            self.waiting.remove(&before);
+        }
+        if let Some(first) = first {
+            self.waiting.insert(first);
         }
     }
 
-    fn take(&mut self, flow: FlowKey) {
-        self.choice = None;
-        let Some(at) = self.places.get_mut(flow.index()).and_then(Option::take) else { return };
-        if (at as usize) < self.waiting.len() {
-            self.waiting.swap_remove(at as usize);
-        }
-        if let Some(moved) = self.waiting.get(at as usize)
-            && let Some(place) = self.places.get_mut(moved.flow.index())
-        {
-            *place = Some(at);
-        }
+    fn put(&mut self, flow: FlowKey, head: &Head) {
+        let service = self.flows.get(flow.index()).map_or(0.0, |known| known.service);
+        let enqueued = head.enqueued.as_nanos() as f64;
+        self.set_first(flow, Some(Candidate { service, enqueued, seq: head.seq, flow }));
     }
 
     /// How much one token counts now, beside those that are stored.
@@ -104,46 +93,22 @@ impl Attained {
             return half_lives.exp2();
         }
         let factor = (-half_lives).exp2();
-        self.service.iter_mut().for_each(|service| *service *= factor);
-        self.waiting.iter_mut().for_each(|candidate| candidate.service *= factor);
+        self.flows.iter_mut().for_each(|known| known.service *= factor);
+        for candidate in self.waiting.take_all() {
+            let Some(known) = self.flows.get_mut(candidate.flow.index()) else { continue };
+            let scaled = Candidate { service: known.service, ..candidate };
+            known.first = Some(scaled);
+            self.waiting.insert(scaled);
+        }
         self.origin = now;
         1.0
-    }
-
-    fn choose(&self) -> Option<FlowKey> {
-        let mut service = (f64::INFINITY, f64::NEG_INFINITY);
-        let mut enqueued = service;
-        for candidate in &self.waiting {
-            service = (service.0.min(candidate.service), service.1.max(candidate.service));
-            enqueued = (enqueued.0.min(candidate.enqueued), enqueued.1.max(candidate.enqueued));
-        }
-        let norm = |value: f64, (least, most): (f64, f64)| {
-            if most > least { (value - least) / (most - least) } else { 0.5 }
-        };
-        // The wait of a request is the longer the earlier it came, at any time.
-        let score = |candidate: &Candidate| {
-            self.params.service_weight * (1.0 - norm(candidate.service, service))
-                + self.params.head_wait_weight * (1.0 - norm(candidate.enqueued, enqueued))
-        };
-        let mut best: Option<(f64, &Candidate)> = None;
-        for candidate in &self.waiting {
-            let score = score(candidate);
-            let is_better = best.is_none_or(|(most, known)| {
-                score > most || (score == most && candidate.seq < known.seq)
-            });
-            if is_better {
-                best = Some((score, candidate));
-            }
-        }
-        best.map(|(_, candidate)| candidate.flow)
     }
 }
 
 impl Fairness for Attained {
     fn join(&mut self, flow: FlowKey, _: &FlowId) {
-        if self.service.len() <= flow.index() {
-            self.service.resize(flow.index() + 1, 0.0);
-            self.places.resize(flow.index() + 1, None);
+        if self.flows.len() <= flow.index() {
+            self.flows.resize(flow.index() + 1, Known::default());
         }
     }
 
@@ -152,12 +117,13 @@ impl Fairness for Attained {
     }
 
     fn withdraw(&mut self, flow: FlowKey) {
-        self.take(flow);
+        self.set_first(flow, None);
     }
 
     fn next(&mut self) -> Option<FlowKey> {
         if self.choice.is_none() {
-            self.choice = self.choose();
+            let ProgramAware { service_weight, head_wait_weight, .. } = self.params;
+            self.choice = self.waiting.best(service_weight, head_wait_weight);
         }
         self.choice
     }
@@ -165,7 +131,7 @@ impl Fairness for Attained {
     fn dispatched(&mut self, flow: FlowKey, _: &Head, next: Option<&Head>) {
         match next {
             Some(head) => self.put(flow, head),
-            None => self.take(flow),
+            None => self.withdraw(flow),
         }
     }
 
@@ -176,20 +142,18 @@ impl Fairness for Attained {
             return;
         }
         let added = tokens * self.scale(now);
-        let Some(service) = self.service.get_mut(flow.index()) else { return };
-        *service += added;
-        let service = *service;
-        let place = self.places.get(flow.index()).copied().flatten();
-        if let Some(candidate) = place.and_then(|at| self.waiting.get_mut(at as usize)) {
-            candidate.service = service;
-            self.choice = None;
+        let Some(known) = self.flows.get_mut(flow.index()) else { return };
+        known.service += added;
+        let (service, first) = (known.service, known.first);
+        if let Some(first) = first {
+            self.set_first(flow, Some(Candidate { service, ..first }));
         }
     }
 
     fn forget(&mut self, flow: FlowKey) {
-        self.take(flow);
-        if let Some(service) = self.service.get_mut(flow.index()) {
-            *service = 0.0;
+        self.withdraw(flow);
+        if let Some(known) = self.flows.get_mut(flow.index()) {
+            *known = Known::default();
         }
     }
 }
