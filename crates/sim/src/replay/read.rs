@@ -7,7 +7,7 @@
 //! | [`Format::Jsonl`] | JSON lines of our own, see [`jsonl`] |
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     io::{self, BufRead, Read},
     str::FromStr,
@@ -36,6 +36,15 @@ pub const MAX_TOKENS: u32 = 1 << 24;
 pub const MAX_BLOCK_TOKENS: u32 = 1 << 16;
 /// The longest name of a tenant, a session, an adapter or an endpoint with its namespace, in bytes.
 pub const MAX_NAME_BYTES: usize = 512;
+/// The most bytes of all names of one trace together, each counted once: sessions of four million requests with
+/// names of usual length, and no gigabyte of hostile ones.
+pub const MAX_NAMES_BYTES: usize = 256 << 20;
+/// The most adapters and the most priorities that one trace may name: the router keeps something for each.
+pub const MAX_ADAPTERS: usize = 10_000;
+pub const MAX_PRIORITIES: usize = 1000;
+/// What files that come from Windows may begin with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const CUT_OFF: &str = "the last line is cut off and was left out";
 /// The latest arrival: a year.
 const MAX_SECONDS: f64 = 366.0 * 86_400.0;
 
@@ -116,7 +125,7 @@ pub fn read_noting(
     note: &mut dyn FnMut(&str),
 ) -> Result<Trace, ReadError> {
     let mut lines = Lines { input, line: Vec::new(), at: 0 };
-    read_lines(&mut lines, format, limit, note).map_err(|fault| {
+    read_lines(&mut lines, format, limit, MAX_REQUESTS, note).map_err(|fault| {
         // A file that is empty or of no known kind is wrong as a whole.
         let is_whole = matches!(fault, Fault::Empty | Fault::UnknownFormat);
         ReadError { name: name.to_owned(), line: if is_whole { 0 } else { lines.at }, fault }
@@ -127,24 +136,27 @@ fn read_lines<R: BufRead>(
     lines: &mut Lines<R>,
     format: Option<Format>,
     limit: usize,
+    most: usize,
     note: &mut dyn FnMut(&str),
 ) -> Result<Trace, Fault> {
     if !lines.next()? {
         return Err(Fault::Empty);
     }
     let format = format.or_else(|| recognise(lines.text().ok()?)).ok_or(Fault::UnknownFormat)?;
-    let mut rows = Rows { limit: limit.min(MAX_REQUESTS), ..Rows::default() };
+    let mut rows = Rows { limit: limit.min(most), most, ..Rows::default() };
     match format {
         Format::Mooncake => mooncake::read(lines, &mut rows)?,
         Format::Azure => azure::read(lines, &mut rows)?,
         Format::Jsonl => jsonl::read(lines, &mut rows)?,
+    }
+    if rows.trace.requests.len() == most && limit > most && lines.next()? {
+        rows.note(format!("only its first {most} requests were read: more are too many"));
     }
     rows.notes.iter().for_each(|text| note(text));
     if rows.trace.requests.is_empty() { Err(Fault::Empty) } else { Ok(rows.trace) }
 }
 
 fn recognise(first: &str) -> Option<Format> {
-    let first = first.trim_start_matches('\u{feff}').trim_start();
     if first.starts_with(azure::FIRST_COLUMN) {
         return Some(Format::Azure);
     }
@@ -178,6 +190,9 @@ impl<R: BufRead> Lines<R> {
                 return Ok(false);
             }
             self.at += 1;
+            if self.at == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
+                self.line.drain(..BYTE_ORDER_MARK.len());
+            }
             if n_bytes > MAX_LINE_BYTES {
                 let message = format!("the line is longer than {MAX_LINE_BYTES} bytes");
                 return Err(Fault::Syntax(message));
@@ -188,10 +203,18 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// Whether the line is the file's last and neither ends nor is whole.
+    /// Whether the line is the file's last and has no end, so that it may be part of one.
+    fn is_open(&self) -> bool {
+        self.line.last() != Some(&b'\n')
+    }
+
+    /// Whether the line is the beginning of a line of JSON, as a crash of its writer leaves it.
     fn is_cut_off(&self) -> bool {
-        let is_whole = || serde_json::from_slice::<serde::de::IgnoredAny>(&self.line).is_ok();
-        self.line.last() != Some(&b'\n') && !is_whole()
+        let breaks_off = || {
+            let read = serde_json::from_slice::<serde::de::IgnoredAny>(&self.line);
+            read.is_err_and(|error| error.is_eof())
+        };
+        self.is_open() && breaks_off()
     }
 
     fn text(&self) -> Result<&str, Fault> {
@@ -215,10 +238,15 @@ impl<R: BufRead> Lines<R> {
 struct Rows {
     trace: Trace,
     limit: usize,
+    /// The most that any limit may ask for.
+    most: usize,
     n_block_ids: usize,
     n_sessions: u32,
     sessions: BTreeMap<String, u32>,
-    names: BTreeMap<Box<str>, Arc<str>>,
+    names: BTreeSet<Arc<str>>,
+    n_name_bytes: usize,
+    adapters: BTreeSet<Arc<str>>,
+    priorities: BTreeSet<i32>,
     notes: Vec<String>,
 }
 
@@ -235,6 +263,10 @@ impl Rows {
             let message = format!("the trace has more than {MAX_BLOCK_IDS} blocks up to here");
             return Err(Fault::Syntax(message));
         }
+        if let Some(lora) = &request.lora {
+            few(&mut self.adapters, lora, MAX_ADAPTERS, "adapters")?;
+        }
+        few(&mut self.priorities, &request.priority, MAX_PRIORITIES, "priorities")?;
         self.trace.requests.push(request);
         Ok(())
     }
@@ -247,7 +279,7 @@ impl Rows {
         let number = self.n_sessions;
         self.n_sessions += 1;
         if let Some(name) = name {
-            short("session", &name)?;
+            self.keep("session", &name)?;
             self.sessions.insert(name, number);
         }
         Ok(number)
@@ -258,10 +290,22 @@ impl Rows {
         if let Some(known) = self.names.get(name) {
             return Ok(Arc::clone(known));
         }
-        short(what, name)?;
+        self.keep(what, name)?;
         let shared: Arc<str> = name.into();
-        self.names.insert(name.into(), Arc::clone(&shared));
+        self.names.insert(Arc::clone(&shared));
         Ok(shared)
+    }
+
+    /// Whether there is room for another name.
+    fn keep(&mut self, what: &'static str, name: &str) -> Result<(), Fault> {
+        short(what, name)?;
+        self.n_name_bytes += name.len();
+        if self.n_name_bytes > MAX_NAMES_BYTES {
+            let message =
+                format!("the names in the trace have more than {MAX_NAMES_BYTES} bytes up to here");
+            return Err(Fault::Syntax(message));
+        }
+        Ok(())
     }
 
     fn note(&mut self, text: String) {
@@ -309,6 +353,22 @@ fn nanos(what: &'static str, seconds: f64) -> Result<u64, Fault> {
     }
     let range = format!("from 0 to {MAX_SECONDS} seconds");
     Err(Fault::Range { what, value: seconds.to_string(), range })
+}
+
+/// Adds what is new to a set that must not grow beyond `most`.
+fn few<T: Ord + Clone>(
+    known: &mut BTreeSet<T>,
+    one: &T,
+    most: usize,
+    what: &'static str,
+) -> Result<(), Fault> {
+    if !known.contains(one) {
+        known.insert(one.clone());
+    }
+    if known.len() <= most {
+        return Ok(());
+    }
+    Err(Fault::Syntax(format!("the trace has more than {most} {what} up to here")))
 }
 
 fn short(what: &'static str, name: &str) -> Result<(), Fault> {

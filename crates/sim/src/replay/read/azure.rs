@@ -5,7 +5,7 @@ use std::io::BufRead;
 
 use router_core::Stamp;
 
-use super::{Fault, Lines, Rows, nanos};
+use super::{CUT_OFF, Fault, Lines, Rows, nanos};
 use crate::replay::trace::{Start, TraceRequest};
 
 /// How such a file begins.
@@ -16,14 +16,19 @@ const BLOCK_TOKENS: u32 = 16;
 
 pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<(), Fault> {
     rows.trace.block_tokens = BLOCK_TOKENS;
-    let header = lines.text()?.trim_start_matches('\u{feff}');
+    let header = lines.text()?;
     if header != COLUMNS {
         return Err(Fault::Syntax(format!("expected the columns `{COLUMNS}`")));
     }
     let mut first = None;
     let mut next_id = 0;
     while !rows.is_full() && lines.next()? {
-        let (time, prompt_tokens, output_tokens) = row(lines.text()?)?;
+        let text = lines.text()?;
+        if lines.is_open() && breaks_off(text) {
+            rows.note(CUT_OFF.to_owned());
+            break;
+        }
+        let (time, prompt_tokens, output_tokens) = row(text)?;
         let since_first = time - *first.get_or_insert(time);
         let at = u64::try_from(since_first).map_err(|_| {
             Fault::Syntax("the time is before that of the first request, or long after".to_owned())
@@ -47,6 +52,12 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
     }
     rows.sort();
     Ok(())
+}
+
+/// Whether a line without end lacks fields. In the middle of its last number nobody can tell.
+fn breaks_off(line: &str) -> bool {
+    let n_fields = COLUMNS.split(',').count();
+    line.split(',').count() < n_fields || line.ends_with(',')
 }
 
 /// Nanoseconds since 1970-01-01, prompt tokens, answer tokens.
@@ -80,8 +91,8 @@ fn time_nanos(text: &str) -> Option<i128> {
     let [year, month, day] = numbers(date, '-')?;
     let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
     let [hours, minutes, seconds] = numbers(clock, ':')?;
-    let is_date =
-        (1..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    let is_month = (1..=9999).contains(&year) && (1..=12).contains(&month);
+    let is_date = is_month && (1..=days_of_month(year, month)).contains(&day);
     if !is_date || hours > 23 || minutes > 59 || seconds > 60 {
         return None;
     }
@@ -104,6 +115,11 @@ fn fraction_nanos(digits: &str) -> Option<i64> {
         return None;
     }
     format!("{digits:0<9}").parse().ok()
+}
+
+fn days_of_month(year: i64, month: i64) -> i64 {
+    let (next_year, next) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+    days_since_1970(next_year, next, 1) - days_since_1970(year, month, 1)
 }
 
 /// Days from 1970-01-01 to a day of the Gregorian calendar (Howard Hinnant, "chrono-compatible low-level date
@@ -134,5 +150,22 @@ mod tests {
             check(text, None);
         }
         check("2023-11-16 18:15:46.12345678901", None);
+    }
+
+    #[test]
+    fn months_have_their_days() {
+        let check = |date: &str, is_one| {
+            assert_eq!(time_nanos(&format!("{date} 00:00:00")).is_some(), is_one, "{date}");
+        };
+        for (last, beyond) in [("02-28", "02-29"), ("04-30", "04-31"), ("12-31", "12-32")] {
+            check(&format!("2023-{last}"), true);
+            check(&format!("2023-{beyond}"), false);
+        }
+        check("2023-02-31", false);
+        check("2024-02-29", true);
+        check("2024-02-30", false);
+        check("2100-02-29", false);
+        check("2000-02-29", true);
+        check("2023-06-00", false);
     }
 }

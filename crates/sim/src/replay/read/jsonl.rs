@@ -25,13 +25,13 @@
 
 //! A recording of live traffic is such a trace too: its first line has `recorded`, its requests stand in the order
 //! of their ends and are put into that of their arrivals, and what is in it besides requests is passed over (see
-//! [`recording`](crate::replay::recording)). A last line that was cut off is left out.
+//! [`recording`](crate::replay::recording)).
 
 use std::{io::BufRead, sync::Arc, time::Duration};
 
 use router_core::Stamp;
 
-use super::{Fault, Lines, MAX_BLOCK_TOKENS, MAX_REQUESTS, MAX_TOKENS, Rows, nanos, within};
+use super::{CUT_OFF, Fault, Lines, MAX_BLOCK_TOKENS, MAX_TOKENS, Rows, nanos, within};
 use crate::replay::{
     recording::{EndLine, Header, ObservedRow, Row, VERSION, is_end, is_input},
     trace::{Observed, Start, TraceRequest},
@@ -50,6 +50,10 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
     }
     let mut latest = Stamp::ORIGIN;
     while !rows.is_full() && lines.next()? {
+        if lines.is_cut_off() {
+            rows.note(CUT_OFF.to_owned());
+            break;
+        }
         let row: Row = lines.json()?;
         let start = start(&row, rows.trace.requests.len())?;
         if let Start::At(at) = start {
@@ -67,11 +71,11 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
 /// Requests in the order of their ends, between other lines.
 fn read_recorded<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<(), Fault> {
     // Which ones are the first is known when all are there.
-    let limit = std::mem::replace(&mut rows.limit, MAX_REQUESTS);
+    let limit = std::mem::replace(&mut rows.limit, rows.most);
     let mut is_closed = false;
     while !rows.is_full() && lines.next()? {
         if lines.is_cut_off() {
-            rows.note("the last line is cut off and was left out".to_owned());
+            rows.note(CUT_OFF.to_owned());
             break;
         }
         let text = lines.text()?;

@@ -145,13 +145,90 @@ fn a_recording_that_broke_off_is_read_to_its_last_whole_line() {
         noted(&recorded(&format!("{TWO_ENDS}{dropped}")), usize::MAX).1,
         ["9 lines are missing: the router was busy"]
     );
-    // Within the file a broken line is an error, and so is the last one of what was not recorded.
+    // Within the file a broken line is an error.
     check_fault(&recorded(&format!("{cut}\n{TWO_ENDS}")), "t.x:2: EOF");
-    check_fault(
-        &format!("{{\"llm-d-router-trace\": 1, \"block_tokens\": 64}}\n{cut}"),
-        "t.x:2: EOF",
-    );
     check_fault(&recorded("{\"after\": 0, \"prompt_tokens\": 1}\n"), "no `after`");
+}
+
+#[test]
+fn a_last_line_that_was_cut_off_is_left_out_of_any_trace() {
+    let check = |whole: &str, last: &str| {
+        for n_bytes in 1..last.len() {
+            let (trace, notes) = noted(&format!("{whole}{}", &last[..n_bytes]), usize::MAX);
+            let was_cut = notes == [CUT_OFF];
+            // A number that lost digits is one too.
+            let is_told = was_cut || last[..n_bytes].matches(',').count() == 2;
+            assert_eq!(
+                (is_told, trace.requests.len()),
+                (true, 2 - usize::from(was_cut)),
+                "{n_bytes}"
+            );
+        }
+        let (trace, notes) = noted(&format!("{whole}{last}"), usize::MAX);
+        assert_eq!((trace.requests.len(), notes.len()), (2, 0), "only its end is missing");
+    };
+    let own = "{\"at\": 8, \"prompt_tokens\": 10}";
+    check(&format!("{{\"llm-d-router-trace\": 1, \"block_tokens\": 64}}\n{own}\n"), own);
+    let mooncake = "{\"timestamp\":0,\"input_length\":1,\"output_length\":1,\"hash_ids\":[]}";
+    for n_bytes in 1..mooncake.len() {
+        let cut = format!("{mooncake}\n{}", &mooncake[..n_bytes]);
+        let (trace, notes) = noted(&cut, usize::MAX);
+        assert_eq!((trace.requests.len(), notes), (1, vec![CUT_OFF.to_owned()]), "{cut}");
+    }
+    let row = "2023-11-16 18:15:46,374,44";
+    check(&format!("TIMESTAMP,ContextTokens,GeneratedTokens\n{row}\n"), row);
+    // What is no beginning of a line is wrong, wherever it stands.
+    check_fault(&format!("{mooncake}\nhello"), "t.x:2: expected value");
+    check_fault(&format!("{mooncake}\n{{\"timestamp\":0}}"), "t.x:2: missing field");
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    let mooncake = "{\"timestamp\":0,\"input_length\":1,\"output_length\":1,\"hash_ids\":[]}\n";
+    let csv = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,374,44\n";
+    let own =
+        "{\"llm-d-router-trace\": 1, \"block_tokens\": 64}\n{\"at\": 8, \"prompt_tokens\": 10}\n";
+    for text in [mooncake, csv, own, "\n"] {
+        assert_eq!(read_text(&format!("\u{feff}{text}")), read_text(text), "{text}");
+    }
+    check_fault(&format!("{mooncake}\u{feff}{mooncake}"), "t.x:2: expected value");
+}
+
+#[test]
+fn what_a_trace_names_is_bounded() {
+    let read = |row: &dyn Fn(usize) -> String, n_rows: usize| {
+        let rows: String = (0..n_rows).map(row).collect();
+        read_text(&format!("{{\"llm-d-router-trace\": 1, \"block_tokens\": 64}}\n{rows}"))
+    };
+    let priority = |n| format!("{{\"at\": 0, \"prompt_tokens\": 1, \"priority\": {n}}}\n");
+    assert_eq!(read(&priority, MAX_PRIORITIES).unwrap().requests.len(), MAX_PRIORITIES);
+    let fault = read(&priority, MAX_PRIORITIES + 1).unwrap_err();
+    assert_eq!(fault, "t.x:1002: the trace has more than 1000 priorities up to here");
+    let lora = |n| format!("{{\"at\": 0, \"prompt_tokens\": 1, \"lora\": \"{n}\"}}\n");
+    let fault = read(&lora, MAX_ADAPTERS + 1).unwrap_err();
+    assert_eq!(fault, "t.x:10002: the trace has more than 10000 adapters up to here");
+    let mut rows = Rows { n_name_bytes: MAX_NAMES_BYTES - 4, ..Rows::default() };
+    assert_eq!(rows.session(Some("four".to_owned())).ok(), Some(0));
+    assert_eq!(rows.session(Some("four".to_owned())).ok(), Some(0));
+    let fault = rows.session(Some("5".to_owned())).unwrap_err();
+    assert!(fault.to_string().contains("names in the trace have more than"), "{fault}");
+}
+
+#[test]
+fn what_goes_beyond_the_most_requests_is_noted() {
+    let line = "{\"timestamp\":0,\"input_length\":1,\"output_length\":1,\"hash_ids\":[]}\n";
+    let read = |n_lines, limit| {
+        let text = line.repeat(n_lines);
+        let mut lines = Lines { input: text.as_bytes(), line: Vec::new(), at: 0 };
+        let mut notes = Vec::new();
+        let mut note = |text: &str| notes.push(text.to_owned());
+        let trace = read_lines(&mut lines, None, limit, 3, &mut note).unwrap();
+        (trace.requests.len(), notes.concat())
+    };
+    assert_eq!(read(3, usize::MAX), (3, String::new()));
+    assert_eq!(read(4, 3), (3, String::new()), "no more were asked for");
+    let told = "only its first 3 requests were read: more are too many";
+    assert_eq!(read(4, usize::MAX), (3, told.to_owned()));
 }
 
 #[test]
@@ -187,13 +264,14 @@ fn faults_name_file_and_line() {
         "t.x:3: missing field `input_length` (column 16)",
     );
     check_fault(&format!("{good}{{\n"), "t.x:2: EOF while parsing");
+    check_fault(&format!("{good}\0\0\0\n"), "t.x:2: expected value");
     check_fault(
         "{\"timestamp\":0,\"input_length\":512,\"output_length\":1,\"hash_ids\":[1,2]}",
         "t.x:1: the number of `hash_ids` is 2; it must be from 0 to 1",
     );
     check_fault(
         "{\"timestamp\":-1,\"input_length\":1,\"output_length\":1,\"hash_ids\":[]}",
-        "t.x:1: timestamp is -0.001; it must be from 0",
+        "t.x:1: `timestamp` is -1; it must be from 0 to 31622400000 milliseconds",
     );
     check_fault(
         "{\"timestamp\":0,\"input_length\":99999999,\"output_length\":1,\"hash_ids\":[]}",
