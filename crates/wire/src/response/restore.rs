@@ -14,7 +14,8 @@ use crate::{
     splice::quote,
 };
 
-/// A value of `model` that crosses pieces is held back up to this size; a longer one is not the name we look for.
+/// A value of `model` that crosses pieces is held back up to this size, quotes included; a longer one is not the
+/// name we look for.
 const MAX_HELD_BYTES: usize = 4096;
 
 /// What goes out for one piece that came in.
@@ -194,8 +195,12 @@ impl ModelRestore {
         0
     }
 
-    /// Whether a JSON string, with its quotes, is the target.
+    /// Whether a JSON string, with its quotes, is the target. One that would not be held back is not, cut or
+    /// whole: what goes out must not depend on where pieces end.
     fn is_target(&self, quoted: &[u8]) -> bool {
+        if quoted.len() > MAX_HELD_BYTES {
+            return false;
+        }
         let contents = quoted.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
         contents.is_some_and(|contents| equals_unescaped(contents, self.target.as_bytes()))
     }

@@ -313,6 +313,20 @@ fn a_value_that_is_too_long_is_let_go() {
 }
 
 #[test]
+fn a_value_is_too_long_wherever_it_is_cut() {
+    // With its quotes: just held back, and one byte too long.
+    for (n_bytes, is_restored) in [(4094, true), (4095, false)] {
+        let name = "x".repeat(n_bytes);
+        let body = format!(r#"{{"model":"{name}"}}"#);
+        let expected = if is_restored { r#"{"model":"a"}"# } else { &*body };
+        for cut in [0, 9, 10, 2000, body.len() - 3, body.len() - 2, body.len() - 1] {
+            let (one, other) = body.as_bytes().split_at(cut);
+            assert_eq!(restore(&name, "a", &[one, other]), expected, "{n_bytes} cut at {cut}");
+        }
+    }
+}
+
+#[test]
 fn recorded_answers_get_the_name_asked_for() {
     for (_, _, body, _) in recorded() {
         let expected = body.replace(r#""model":"tiny""#, r#""model":"asked""#);
