@@ -1,6 +1,6 @@
 //! From a checked document to plugin instances that are wired together.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use router_core::Column;
 
@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod build;
+mod flow;
 mod instantiate;
 
 pub use build::load;
@@ -63,6 +64,16 @@ pub struct SourceBinding {
     pub extractors: Vec<Named<dyn Extractor>>,
 }
 
+/// What flow control is built with.
+#[derive(Clone)]
+pub struct LoadedFlow {
+    /// All of it, but for the grace of eviction.
+    pub config: router_flow::Config,
+    /// How long after an evicted request ended its room may not show in the pool's signals; `None` follows from
+    /// how signals come.
+    pub eviction_grace: Option<Duration>,
+}
+
 /// A configuration ready to run. Everything is in the order of declaration, producers in the order of
 /// their data.
 pub struct Loaded {
@@ -78,6 +89,8 @@ pub struct Loaded {
     pub response_headers: Vec<Named<dyn ResponseHeaderHook>>,
     pub response_bodies: Vec<Named<dyn ResponseBodyHook>>,
     pub detector: Named<dyn SaturationDetector>,
+    /// `None` while the feature gate is off.
+    pub flow: Option<LoadedFlow>,
     pub sources: Vec<SourceBinding>,
     pub discovery: Option<Named<dyn Discovery>>,
     pub listeners: Vec<Named<dyn EndpointListener>>,

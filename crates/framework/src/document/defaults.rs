@@ -3,7 +3,7 @@
 
 use super::{
     catalog::{Catalog, Role},
-    model::{DataSource, Document, Origin, PluginRef, Profile, ProfilePlugin},
+    model::{DataSource, Document, FlowControl, Origin, PluginRef, Profile, ProfilePlugin},
     source::Span,
     units::GoDuration,
 };
@@ -13,6 +13,8 @@ pub(crate) const SATURATION_DETECTOR: &str = "utilization-detector";
 pub(crate) const ORDERING_POLICY: &str = "fcfs-ordering-policy";
 pub(crate) const FAIRNESS_POLICY: &str = "global-strict-fairness-policy";
 pub(crate) const USAGE_LIMIT_POLICY: &str = "static-usage-limit-policy";
+pub(crate) const EVICTION_FILTER: &str = "sheddable-eviction-filter";
+pub(crate) const EVICTION_ORDER: &str = "priority-then-time-eviction-order-policy";
 pub(crate) const PICKER: &str = "max-score-picker";
 const METRICS_SOURCE: &str = "metrics-data-source";
 const METRICS_EXTRACTOR: &str = "core-metrics-extractor";
@@ -22,6 +24,10 @@ const PROFILE: &str = "default";
 
 /// How long a request waits in a queue where nothing else is written.
 const REQUEST_TTL: GoDuration = GoDuration::from_millis(60_000);
+
+fn added(name: &str, key: &str) -> PluginRef {
+    PluginRef::added(name, format!("flowControl.{key}"))
+}
 
 impl Document {
     /// Adds all that a document means without saying it: a default profile, its handler and
@@ -35,7 +41,7 @@ impl Document {
         for policy in [ORDERING_POLICY, FAIRNESS_POLICY, USAGE_LIMIT_POLICY] {
             self.add_plugin(policy, "flow control needs one");
         }
-        self.fill_flow_control();
+        self.fill_flow_control(catalog);
         self.add_parsers();
         self.add_metrics_source(catalog);
         self
@@ -99,10 +105,9 @@ impl Document {
         self.profiles = profiles;
     }
 
-    fn fill_flow_control(&mut self) {
+    fn fill_flow_control(&mut self, catalog: &dyn Catalog) {
         let gate = self.gates.flow_control.on;
         let flow_control = &mut self.flow_control;
-        let added = |name: &str, key: &str| PluginRef::added(name, format!("flowControl.{key}"));
         let detector = flow_control
             .saturation_detector
             .get_or_insert_with(|| added(SATURATION_DETECTOR, "saturationDetector.pluginRef"));
@@ -118,6 +123,23 @@ impl Document {
         if is_default {
             self.add_plugin(SATURATION_DETECTOR, "the saturation detector");
         }
+        if gate && self.flow_control.enable_eviction == Some(true) {
+            let filter = self.eviction_policy(Role::EvictionFilter, EVICTION_FILTER, catalog);
+            let order = self.eviction_policy(Role::EvictionOrder, EVICTION_ORDER, catalog);
+            let FlowControl { eviction_filter, eviction_order, .. } = &mut self.flow_control;
+            eviction_filter.get_or_insert_with(|| added(&filter, "evictionFilterPluginRef"));
+            eviction_order.get_or_insert_with(|| added(&order, "evictionOrderPluginRef"));
+        }
+    }
+
+    /// The first declared plugin of the role; else one of the default type, which is added.
+    /// Differs: Go makes its own and never consults a declared one.
+    fn eviction_policy(&mut self, role: Role, default: &str, catalog: &dyn Catalog) -> String {
+        if let Some(declared) = self.having(role, catalog).first() {
+            return declared.name.clone();
+        }
+        self.add_plugin(default, "eviction is enabled");
+        default.to_owned()
     }
 
     fn add_parsers(&mut self) {

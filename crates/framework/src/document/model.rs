@@ -145,6 +145,41 @@ pub struct FlowControl {
     pub saturation_detector: Option<PluginRef>,
     /// Whether requests in flight may be evicted.
     pub enable_eviction: Option<bool>,
+    /// The plugin that says what may be evicted.
+    pub eviction_filter: Option<PluginRef>,
+    /// The plugin that says what is evicted first.
+    pub eviction_order: Option<PluginRef>,
+    /// What hardly anybody has to change.
+    pub expert: FlowControlExpert,
+}
+
+/// The `flowControl.expert` section; what is absent has its default.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct FlowControlExpert {
+    /// Priority bands at a time.
+    pub max_priority_bands: Option<u32>,
+    /// Flows that are remembered without requests.
+    pub max_idle_flows: Option<u32>,
+    /// How long a flow without requests is remembered.
+    pub flow_idle_timeout: Option<GoDuration>,
+    /// How long a band is remembered that nobody names and that has no flows.
+    pub priority_band_idle_timeout: Option<GoDuration>,
+    /// Shortest time after which a refused client is told to come again.
+    pub min_retry_after: Option<GoDuration>,
+    /// Longest such time.
+    pub max_retry_after: Option<GoDuration>,
+    /// What bands below the most important one that waits get for certain, as a share.
+    pub trickle_share: Option<f64>,
+    /// How often a band at its ceiling gets a request for certain.
+    pub trickle_interval: Option<GoDuration>,
+    /// Requests that are evicted at once.
+    pub max_evictions_at_once: Option<u32>,
+    /// How long an evicted request may take to end.
+    pub eviction_confirmation_timeout: Option<GoDuration>,
+    /// How long after its end its room may not show.
+    pub eviction_confirmation_grace: Option<GoDuration>,
+    /// Where the section stands.
+    pub span: Span,
 }
 
 /// Settings for one priority.

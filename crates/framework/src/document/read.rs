@@ -5,8 +5,8 @@ use super::{
     diagnostics::Diagnostics,
     gates::FeatureGates,
     model::{
-        DataLayer, DataSource, Document, FlowControl, Origin, Plugin, PluginRef, PriorityBand,
-        Profile, ProfilePlugin,
+        DataLayer, DataSource, Document, FlowControl, FlowControlExpert, Origin, Plugin, PluginRef,
+        PriorityBand, Profile, ProfilePlugin,
     },
     source::{Path, Span},
     tree::Node,
@@ -143,11 +143,17 @@ impl Reader<'_> {
                 priority_bands: bands.map(|(path, node)| self.band(node, &path)).collect(),
                 max_bytes: self.quantity(node, "maxBytes", &path),
                 max_requests: self.quantity(node, "maxRequests", &path),
-                default_request_ttl: duration(node, "defaultRequestTTL"),
-                no_endpoint_request_ttl: duration(node, "noEndpointRequestTTL"),
+                default_request_ttl: self.time(node, "defaultRequestTTL", &path),
+                no_endpoint_request_ttl: self.time(node, "noEndpointRequestTTL", &path),
                 usage_limit_policy: named(node, "usageLimitPolicyPluginRef", &path),
                 saturation_detector: reference_under(node, "saturationDetector", &path),
                 enable_eviction: node.get("enableEviction").and_then(Node::as_bool),
+                eviction_filter: named(node, "evictionFilterPluginRef", &path),
+                eviction_order: named(node, "evictionOrderPluginRef", &path),
+                expert: node
+                    .get("expert")
+                    .map(|node| self.expert(node, &path.key("expert")))
+                    .unwrap_or_default(),
             }
         });
         let old = reference_under(root, "saturationDetector", &ROOT);
@@ -199,6 +205,35 @@ impl Reader<'_> {
             span: priority.unwrap_or(node).span,
             path: path.to_string(),
         }
+    }
+
+    fn expert(&mut self, node: &Node, path: &Path<'_>) -> FlowControlExpert {
+        let count = |key| node.get(key).and_then(Node::as_i64).and_then(|n| u32::try_from(n).ok());
+        FlowControlExpert {
+            max_priority_bands: count("maxPriorityBands"),
+            max_idle_flows: count("maxIdleFlows"),
+            flow_idle_timeout: self.time(node, "flowIdleTimeout", path),
+            priority_band_idle_timeout: self.time(node, "priorityBandIdleTimeout", path),
+            min_retry_after: self.time(node, "minRetryAfter", path),
+            max_retry_after: self.time(node, "maxRetryAfter", path),
+            trickle_share: node.get("trickleShare").and_then(Node::as_f64),
+            trickle_interval: self.time(node, "trickleInterval", path),
+            max_evictions_at_once: count("maxEvictionsAtOnce"),
+            eviction_confirmation_timeout: self.time(node, "evictionConfirmationTimeout", path),
+            eviction_confirmation_grace: self.time(node, "evictionConfirmationGrace", path),
+            span: node.span,
+        }
+    }
+
+    /// A duration that is not negative.
+    fn time(&mut self, node: &Node, key: &str, path: &Path<'_>) -> Option<GoDuration> {
+        let time = duration(node, key)?;
+        if time.nanos() >= 0 {
+            return Some(time);
+        }
+        let (message, span) = (format!("`{time}` must not be negative"), node.get(key)?.span);
+        self.diagnostics.error(span, path.key(key), message, || None);
+        None
     }
 
     fn quantity(&mut self, node: &Node, key: &str, path: &Path<'_>) -> Option<Quantity> {

@@ -13,14 +13,26 @@ pub const MAX_TEXT_BYTES: usize = 1 << 20;
 pub struct Source {
     name: String,
     text: String,
+    /// Number of the text's first line in the file that it is a part of.
+    first_line: u32,
 }
 
 impl Source {
     /// Decodes `bytes`: takes off a byte order mark and refuses what is no text or too long.
     /// The text is kept in any case, so that the error can show its place.
     pub fn decode(name: &str, bytes: &[u8]) -> (Arc<Self>, Option<Diagnostic>) {
+        Self::decode_part(name, bytes, 1)
+    }
+
+    /// The same for a part of a file that begins on line `first_line` of it, counted from 1.
+    pub fn decode_part(
+        name: &str,
+        bytes: &[u8],
+        first_line: u32,
+    ) -> (Arc<Self>, Option<Diagnostic>) {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let source = |text: String| Arc::new(Self { name: name.to_owned(), text });
+        let first_line = first_line.max(1);
+        let source = |text: String| Arc::new(Self { name: name.to_owned(), text, first_line });
         if bytes.len() > MAX_TEXT_BYTES {
             let message =
                 format!("the document has {} bytes, more than {MAX_TEXT_BYTES}", bytes.len());
@@ -35,10 +47,12 @@ impl Source {
         let fault = match control {
             Some((at, c)) if at < valid => {
                 let message = format!("control character U+{:04X} is not allowed", c as u32);
-                Some(Diagnostic::error(Span::at(&text, at, c.len_utf8()), "", message))
+                let span = Span::at(&text, at, c.len_utf8()).below(first_line - 1);
+                Some(Diagnostic::error(span, "", message))
             }
             _ if valid < bytes.len() => {
                 let span = Span::at(&text, valid, char::REPLACEMENT_CHARACTER.len_utf8());
+                let span = span.below(first_line - 1);
                 Some(Diagnostic::error(span, "", "the document is not valid UTF-8".to_owned()))
             }
             _ => None,
@@ -49,6 +63,11 @@ impl Source {
     /// The name that messages call the document by, usually its file name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How many lines of the file stand before the text.
+    pub(crate) fn n_lines_before(&self) -> u32 {
+        self.first_line - 1
     }
 
     /// The text, without a byte order mark.
@@ -76,6 +95,12 @@ pub struct Span {
     pub end: u32,
 }
 
+impl Default for Span {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl Span {
     /// The place of what stands in no text: added defaults, whole-document errors.
     pub const NONE: Self = Self { line: 0, col: 0, start: 0, end: 0 };
@@ -83,6 +108,11 @@ impl Span {
     /// Whether this is [`Span::NONE`].
     pub fn is_none(self) -> bool {
         self.line == 0
+    }
+
+    /// The same place with so many lines more before it; the offsets stay those of the text.
+    pub(crate) fn below(self, n_lines: u32) -> Self {
+        Self { line: self.line.saturating_add(n_lines), ..self }
     }
 
     /// The place of `len` bytes at byte offset `start`, found by counting lines from the top.
@@ -115,6 +145,11 @@ impl Default for Cursor {
 }
 
 impl Cursor {
+    /// The start of a text that has so many lines before it.
+    pub(crate) fn below(n_lines: u32) -> Self {
+        Self { line: n_lines.saturating_add(1), ..Self::default() }
+    }
+
     /// Moves to byte offset `to`, which must not lie before an earlier one.
     pub(crate) fn advance(&mut self, text: &str, to: usize) {
         for c in text.get(self.offset..to).unwrap_or_default().chars() {

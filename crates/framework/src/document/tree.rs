@@ -66,7 +66,13 @@ pub struct Entry {
 /// Reads a YAML or JSON document. Syntax errors end it at the first; duplicate keys and the like
 /// are reported and left out, so that what follows is still checked.
 pub fn parse(name: &str, bytes: &[u8]) -> (Option<Node>, Diagnostics) {
-    let (source, fault) = Source::decode(name, bytes);
+    parse_part(name, bytes, 1)
+}
+
+/// Reads one document of a file that holds several: the part that begins on line `first_line` of the
+/// file, counted from 1.
+pub fn parse_part(name: &str, bytes: &[u8], first_line: u32) -> (Option<Node>, Diagnostics) {
+    let (source, fault) = Source::decode_part(name, bytes, first_line);
     let mut diagnostics = Diagnostics::new(source.clone());
     if let Some(fault) = fault {
         diagnostics.push(fault);

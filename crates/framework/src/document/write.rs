@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    model::{Document, FlowControl, Origin, Plugin, PluginRef, PriorityBand},
+    model::{Document, FlowControl, FlowControlExpert, Origin, Plugin, PluginRef, PriorityBand},
     read::{API_VERSION, KIND},
     tree::{Plain, resolve},
+    units::GoDuration,
 };
 
 /// The document as YAML that reads back as the same document. `parameters` gives what a plugin
@@ -106,7 +107,27 @@ fn flow_control(flow_control: &FlowControl) -> Value {
     fields.put("usageLimitPolicyPluginRef", flow_control.usage_limit_policy.as_ref().map(name));
     fields.put("saturationDetector", flow_control.saturation_detector.as_ref().map(reference));
     fields.put("enableEviction", flow_control.enable_eviction);
+    fields.put("evictionFilterPluginRef", flow_control.eviction_filter.as_ref().map(name));
+    fields.put("evictionOrderPluginRef", flow_control.eviction_order.as_ref().map(name));
+    fields.put("expert", expert(&flow_control.expert));
     fields.done()
+}
+
+fn expert(expert: &FlowControlExpert) -> Option<Value> {
+    let time = |time: Option<GoDuration>| time.map(|time| time.to_string());
+    let mut fields = Fields::default();
+    fields.put("maxPriorityBands", expert.max_priority_bands);
+    fields.put("maxIdleFlows", expert.max_idle_flows);
+    fields.put("flowIdleTimeout", time(expert.flow_idle_timeout));
+    fields.put("priorityBandIdleTimeout", time(expert.priority_band_idle_timeout));
+    fields.put("minRetryAfter", time(expert.min_retry_after));
+    fields.put("maxRetryAfter", time(expert.max_retry_after));
+    fields.put("trickleShare", expert.trickle_share.map(short));
+    fields.put("trickleInterval", time(expert.trickle_interval));
+    fields.put("maxEvictionsAtOnce", expert.max_evictions_at_once);
+    fields.put("evictionConfirmationTimeout", time(expert.eviction_confirmation_timeout));
+    fields.put("evictionConfirmationGrace", time(expert.eviction_confirmation_grace));
+    (!fields.0.is_empty()).then(|| fields.done())
 }
 
 fn band(band: &PriorityBand) -> Value {

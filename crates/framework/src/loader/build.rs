@@ -53,6 +53,7 @@ pub fn load(
     let discovery = wiring.document.data_layer.discovery.clone();
     let discovery = discovery
         .and_then(|r| wiring.one(&r, "a discovery", |instance| instance.discovery.clone()));
+    let flow = wiring.flow();
     let producers = wiring.producers(&resolved);
     let handler = wiring.all(|instance| instance.profile_handler.clone()).into_iter().next();
     let loaded = Loaded {
@@ -68,6 +69,7 @@ pub fn load(
         response_headers: wiring.all(|instance| instance.response_header.clone()),
         response_bodies: wiring.all(|instance| instance.response_body.clone()),
         detector: detector?,
+        flow,
         sources,
         discovery,
         listeners: wiring.all(|instance| instance.listener.clone()),
@@ -96,8 +98,8 @@ fn report(document: &Document, error: &GraphError, diagnostics: &mut Diagnostics
 }
 
 /// Looks up instances in their roles.
-struct Wiring<'a> {
-    document: &'a Document,
+pub(super) struct Wiring<'a> {
+    pub(super) document: &'a Document,
     instances: &'a Instances,
     diagnostics: &'a mut Diagnostics,
 }
@@ -127,7 +129,7 @@ impl<'a> Wiring<'a> {
         loaded.collect()
     }
 
-    fn one<T: ?Sized>(
+    pub(super) fn one<T: ?Sized>(
         &mut self,
         reference: &PluginRef,
         wanted: &str,

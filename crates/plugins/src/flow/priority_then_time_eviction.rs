@@ -1,6 +1,6 @@
 //! Evicts the requests of the lowest priority first, of equal ones the one that was let go last: it has the least to lose.
 //!
-//! It is the order of `enableEviction` where no other is named.
+//! It is the order of `enableEviction` where no other is named or declared.
 //!
 //! # Example
 //!
@@ -10,8 +10,7 @@
 //! - type: priority-then-time-eviction-order-policy
 //! flowControl:
 //!   enableEviction: true
-//!   eviction:
-//!     orderPluginRef: priority-then-time-eviction-order-policy
+//!   evictionOrderPluginRef: priority-then-time-eviction-order-policy
 //! ```
 
 use std::sync::Arc;

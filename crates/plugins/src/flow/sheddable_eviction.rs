@@ -1,6 +1,6 @@
 //! Lets requests in flight be evicted whose priority is negative.
 //!
-//! It is the filter of `enableEviction` where no other is named.
+//! It is the filter of `enableEviction` where no other is named or declared.
 //!
 //! # Example
 //!
@@ -10,8 +10,7 @@
 //! - type: sheddable-eviction-filter
 //! flowControl:
 //!   enableEviction: true
-//!   eviction:
-//!     filterPluginRef: sheddable-eviction-filter
+//!   evictionFilterPluginRef: sheddable-eviction-filter
 //! ```
 
 use std::sync::Arc;

@@ -2,12 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use router_flow::Bounds;
+
 use super::{Availability, Checker, Node, Path, PluginRef, Role, Target, quote};
 use crate::document::{
-    defaults::{FAIRNESS_POLICY, ORDERING_POLICY, SATURATION_DETECTOR, USAGE_LIMIT_POLICY},
+    defaults::{
+        EVICTION_FILTER, EVICTION_ORDER, FAIRNESS_POLICY, ORDERING_POLICY, SATURATION_DETECTOR,
+        USAGE_LIMIT_POLICY,
+    },
     model::{DataSource, PriorityBand},
     schema,
     tree::Entry,
+    units::GoDuration,
 };
 
 /// The only setting of flow control that counts while its gate is off.
@@ -126,6 +132,10 @@ impl Checker<'_> {
         let mut lines = BTreeMap::new();
         for band in bands {
             let priority = band.priority.unwrap_or(0);
+            if i32::try_from(priority).is_err() {
+                let message = "expected a 32-bit whole number";
+                self.diagnostics.error(band.span, Path::Base(&band.path), message, || None);
+            }
             if let Some(line) = lines.insert(priority, band.span.line) {
                 let message = format!("a second band for priority {priority}");
                 let help = || Some(format!("the other is on line {line}"));
@@ -144,6 +154,45 @@ impl Checker<'_> {
         for band in templates.into_iter().flatten().chain(&flow_control.priority_bands) {
             self.band(band);
         }
+        if let Some(filter) = &flow_control.eviction_filter {
+            self.expect_or_added(filter, Role::EvictionFilter, EVICTION_FILTER);
+        }
+        if let Some(order) = &flow_control.eviction_order {
+            self.expect_or_added(order, Role::EvictionOrder, EVICTION_ORDER);
+        }
+        self.expert();
+    }
+
+    /// What the schema cannot say of the expert section.
+    fn expert(&mut self) {
+        let flow_control = &self.document.flow_control;
+        let expert = &flow_control.expert;
+        let default = Bounds::default();
+        let or = |time: Option<GoDuration>, default: std::time::Duration| {
+            time.map_or_else(|| default.into(), |time| time)
+        };
+        let mut wrong = |is_wrong: bool, key: &str, message: &str| {
+            if is_wrong {
+                let path = format!("flowControl.expert.{key}");
+                self.diagnostics.error(expert.span, Path::Base(&path), message, || None);
+            }
+        };
+        let flow_idle = or(expert.flow_idle_timeout, default.flow_idle);
+        let band_idle = or(expert.priority_band_idle_timeout, default.band_idle);
+        let key = "priorityBandIdleTimeout";
+        wrong(band_idle < flow_idle, key, "must be at least `flowIdleTimeout`");
+        let least = or(expert.min_retry_after, default.min_retry_after);
+        let most = or(expert.max_retry_after, default.max_retry_after);
+        wrong(most < least, "maxRetryAfter", "must be at least `minRetryAfter`");
+        let timeout = expert.eviction_confirmation_timeout;
+        let is_zero = timeout.is_some_and(|timeout| timeout.nanos() == 0);
+        wrong(is_zero, "evictionConfirmationTimeout", "must be above 0");
+        let max_bands = expert.max_priority_bands.map_or(default.max_bands, |n| n as usize);
+        // The one of priority 0 always exists.
+        let has_zero =
+            flow_control.priority_bands.iter().any(|band| band.priority.unwrap_or(0) == 0);
+        let n_bands = flow_control.priority_bands.len() + usize::from(!has_zero);
+        wrong(n_bands > max_bands, "maxPriorityBands", "less than the bands that are listed");
     }
 
     fn band(&mut self, band: &PriorityBand) {

@@ -14,7 +14,7 @@ pub(super) fn parse(text: &str, source: &Arc<Source>) -> Result<(Node, Diagnosti
     let mut reader = Reader {
         text,
         at: 0,
-        place: Cursor::default(),
+        place: Cursor::below(source.n_lines_before()),
         n_nodes: 0,
         diagnostics: Diagnostics::new(source.clone()),
     };
