@@ -37,6 +37,7 @@ pub use self::{
     catalog::{Availability, Catalog, Deprecation, Role, Stability, TypeInfo},
     diagnostics::{Diagnostic, Diagnostics, Severity, Style},
     model::{Document, Origin, Plugin, PluginRef},
+    shape::knows_pattern,
     source::{Path, Span},
     units::{FloatSeconds, GoDuration, Quantity},
 };
@@ -65,6 +66,11 @@ pub fn load(
     let mut document = read::document(&root, &mut diagnostics);
     check::check(&mut document, &root, catalog, options, &mut diagnostics);
     ((!diagnostics.has_errors()).then_some(document), diagnostics)
+}
+
+/// Compares a tree with a JSON schema and reports all that does not fit, as [`load`] does with its own.
+pub fn check_shape(root: &mut tree::Node, schema: &Value, diagnostics: &mut Diagnostics) {
+    shape::check(root, schema, &Path::ROOT, shape::KeyCase::Exact, diagnostics);
 }
 
 /// Reads the document that runs where none is given.

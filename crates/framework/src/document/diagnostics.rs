@@ -175,7 +175,7 @@ impl fmt::Display for Diagnostics {
 impl std::error::Error for Diagnostics {}
 
 /// `text` between backquotes for a message: cut where long, control characters escaped.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     const MAX_CHARS: usize = 60;
     let mut shown = String::with_capacity(MAX_CHARS + 2);
     shown.push('`');

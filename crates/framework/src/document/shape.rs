@@ -1,7 +1,7 @@
 //! Compares a tree with a JSON schema and reports everything that does not fit, with its place.
 //!
 //! Knows the part of JSON Schema that `schemars` writes for plugin parameters and that the
-//! document's own schema uses. It is stricter in one point: a key that an object schema does not
+//! document's own schema and the resource definitions of Kubernetes use. It is stricter in one point: a key that an object schema does not
 //! list is an error unless the schema says what other keys may hold. As in Go, a null stands for
 //! an absent key.
 
@@ -18,7 +18,10 @@ use super::{
     units::{DURATION_FORMAT, GoDuration, QUANTITY_FORMAT, Quantity},
 };
 
+mod patterns;
 mod scalars;
+
+pub use patterns::knows as knows_pattern;
 
 /// Whether keys may be written in another case than the schema has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +201,15 @@ impl<'s> Checker<'s> {
         let others =
             schema.get("additionalProperties").or_else(|| schema.get("unevaluatedProperties"));
         let combined = ["allOf", "anyOf", "oneOf"].iter().any(|key| schema.contains_key(*key));
+        let bound = |key| schema.get(key).and_then(Json::as_u64).map(|n| n as usize);
+        if let Some(most) = bound("maxProperties").filter(|most| map.len() > *most) {
+            let message = format!("{} keys are more than the {most} allowed", map.len());
+            out.error(node.span, path, message, || None);
+        }
+        if let Some(least) = bound("minProperties").filter(|least| map.len() < *least) {
+            let message = format!("{} keys are fewer than the {least} needed", map.len());
+            out.error(node.span, path, message, || None);
+        }
         let mut seen: Vec<&str> = Vec::new();
         for entry in map.entries() {
             let at = path.key(&entry.key);

@@ -2,7 +2,7 @@
 
 use super::{
     DURATION_FORMAT, Diagnostics, GoDuration, Json, JsonMap, Node, Path, QUANTITY_FORMAT, Quantity,
-    Value, de, quote, suggest,
+    Value, de, patterns, quote, suggest,
 };
 
 pub(super) fn check(
@@ -29,8 +29,17 @@ pub(super) fn check(
         }
         Value::String(text) => {
             let least = schema.get("minLength").and_then(Json::as_u64);
+            let most = schema.get("maxLength").and_then(Json::as_u64).unwrap_or(u64::MAX);
+            let n_chars = text.chars().count() as u64;
+            let pattern = schema.get("pattern").and_then(Json::as_str).and_then(patterns::find);
             if text.is_empty() && least > Some(0) {
                 out.error(node.span, path, "must not be empty", || None);
+            } else if n_chars > most {
+                let message = format!("{n_chars} characters are more than the {most} allowed");
+                out.error(node.span, path, message, || None);
+            } else if let Some(pattern) = pattern.filter(|pattern| !(pattern.fits)(text)) {
+                let message = format!("{} is not {}", quote(text), pattern.what);
+                out.error(node.span, path, message, || None);
             } else if format == DURATION_FORMAT {
                 has_format::<GoDuration>(node, text, path, out);
             } else if format == QUANTITY_FORMAT {

@@ -67,6 +67,25 @@ fn what_json_refuses_is_refused() {
 }
 
 #[test]
+fn a_part_of_a_file_has_the_files_lines() {
+    let check = |text: &[u8], place: &str, shown: &str| {
+        let (node, diagnostics) = parse_part("x.yaml", text, 41);
+        if let Some(a) = node.as_ref().and_then(|node| node.get("a")) {
+            assert_eq!(a.span.to_string(), place);
+        }
+        let message = diagnostics.to_string();
+        assert!(message.starts_with(shown), "{message}");
+    };
+    check(b"x: 0\na: 1\n", "42:4", "");
+    check(b"{\"x\": 0,\n \"a\": 1}", "42:7", "");
+    check(b"a: 1\na: 2\n", "41:4", "x.yaml:42:1: error: duplicate key `a`");
+    check(b"a: [\n", "", "x.yaml:4");
+    check(b"{\"a\":\n tru]", "", "x.yaml:42:");
+    check(b"x: 0\na: \x07\n", "", "x.yaml:42:4: error: control character U+0007");
+    check(b"x: 0\na: \xff\n", "", "x.yaml:42:4: error: the document is not valid UTF-8");
+}
+
+#[test]
 fn values_and_keys_know_their_place() {
     for text in [
         "é: 1\nlist:\n  - a: \"é\"\n    b: c\n  - [1, {d: e}]\nlast: x\n",

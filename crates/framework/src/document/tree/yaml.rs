@@ -14,7 +14,7 @@ use crate::document::{
 };
 
 pub(super) fn parse(text: &str, diagnostics: &mut Diagnostics) -> Result<Node, Fault> {
-    let places = Places::new(text);
+    let places = Places::new(text, diagnostics.source().n_lines_before());
     let mut builder = Builder {
         stack: Vec::new(),
         anchors: HashMap::new(),
@@ -56,16 +56,18 @@ struct Places {
     /// The byte offset of every character; empty where the text is ASCII and they are the same.
     offsets: Vec<u32>,
     len: u32,
+    /// Lines of the file before the text.
+    n_lines_before: u32,
 }
 
 impl Places {
-    fn new(text: &str) -> Self {
+    fn new(text: &str, n_lines_before: u32) -> Self {
         let offsets = if text.is_ascii() {
             Vec::new()
         } else {
             text.char_indices().map(|(at, _)| at as u32).collect()
         };
-        Self { offsets, len: text.len() as u32 }
+        Self { offsets, len: text.len() as u32, n_lines_before }
     }
 
     fn offset(&self, index: usize) -> u32 {
@@ -77,12 +79,13 @@ impl Places {
 
     fn span(&self, span: saphyr_parser::Span) -> Span {
         let start = self.offset(span.start.index());
-        Span {
+        let place = Span {
             line: span.start.line() as u32,
             col: span.start.col() as u32 + 1,
             start,
             end: self.offset(span.end.index()).max(start),
-        }
+        };
+        place.below(self.n_lines_before)
     }
 }
 
