@@ -213,6 +213,11 @@ impl FlowController {
                 }
                 Effect::Evict { payload, .. } => payload.evict(),
                 Effect::FlowGone { .. } => {}
+                Effect::PolicyFailed(failure) => tracing::error!(
+                    extension_point = failure.kind.as_str(),
+                    panic = failure.message,
+                    "a policy failed; going on without it"
+                ),
             }
         }
         result

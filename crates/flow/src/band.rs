@@ -7,8 +7,9 @@ use router_core::Stamp;
 use crate::{
     config::{BandTemplate, Config},
     drain::DrainRate,
+    guard::{GuardedFairness, PolicyFailure, PolicyKind, guarded},
     outcome::Limit,
-    policy::{Fairness, FlowKey, Head, Rank},
+    policy::{FairnessPolicy, FlowKey, Head, Rank, global_strict::GlobalStrict},
     request::{Cost, Entry, FlowId, Requests, State},
 };
 
@@ -31,7 +32,9 @@ pub(crate) struct Band {
     pub(crate) served_turn: u64,
     /// Since when it has no flows.
     pub(crate) empty_since: Stamp,
-    fairness: Box<dyn Fairness>,
+    fairness: GuardedFairness,
+    /// What a policy said when it failed, until it is reported.
+    pub(crate) failure: Option<PolicyFailure>,
     /// The queues of all flows, one after the other.
     queue: BTreeMap<QueueKey, u32>,
     /// Flows that wait, by how much.
@@ -80,7 +83,8 @@ impl Band {
             unserved_since: now,
             served_turn: 0,
             empty_since: now,
-            fairness: template.fairness.start(),
+            fairness: GuardedFairness::start(&*template.fairness),
+            failure: None,
             template,
             queue: BTreeMap::new(),
             longest: BTreeSet::new(),
@@ -109,8 +113,8 @@ impl Band {
             .filter_map(|(at, flow)| Some((FlowKey(at as u32), flow.as_ref()?)))
     }
 
-    pub(crate) fn fairness(&mut self) -> &mut dyn Fairness {
-        &mut *self.fairness
+    pub(crate) fn fairness(&mut self) -> &mut GuardedFairness {
+        &mut self.fairness
     }
 
     /// The band's own limit that a request of so many bytes would exceed.
@@ -132,7 +136,7 @@ impl Band {
         let key = FlowKey(self.free.pop().unwrap_or(self.flows.len() as u32));
         let flow = Flow {
             id: id.clone(),
-            weight: self.template.fairness.weight(id),
+            weight: self.weight(id),
             n_waiting: 0,
             n_running: 0,
             idle_since: Stamp::ORIGIN,
@@ -157,7 +161,7 @@ impl Band {
         if self.by_id.is_empty() {
             self.empty_since = now;
             (self.flows, self.free, self.by_id) = Default::default();
-            self.fairness = self.template.fairness.start();
+            self.fairness = GuardedFairness::start(&*self.template.fairness);
         }
         Some(flow.id)
     }
@@ -191,8 +195,41 @@ impl Band {
 
     /// The request that the fairness policy would let go next.
     pub(crate) fn peek(&mut self) -> Option<(FlowKey, u32)> {
+        let chosen = self.choose();
+        if chosen.is_some() || self.n_waiting == 0 {
+            return chosen;
+        }
+        self.replace_fairness();
+        self.choose()
+    }
+
+    fn choose(&mut self) -> Option<(FlowKey, u32)> {
         let flow = self.fairness.next()?;
         Some((flow, self.first_of(flow)?))
+    }
+
+    /// The policy has failed: the band is one queue for all until nothing is known of its flows any more.
+    fn replace_fairness(&mut self) {
+        let mut one_queue = GlobalStrict.start();
+        for (key, _) in self.flows().filter(|(_, flow)| flow.n_waiting > 0) {
+            let first = self.queue.range((key, Rank::default(), 0)..).next();
+            if let Some(((_, rank, seq), _)) = first {
+                let (enqueued, cost) = (Stamp::ORIGIN, Cost::default());
+                one_queue.offer(key, &Head { rank: *rank, seq: *seq, enqueued, cost });
+            }
+        }
+        let said = self.fairness.replace(one_queue);
+        self.failure = Some(PolicyFailure::new(PolicyKind::Fairness, said));
+    }
+
+    fn weight(&self, id: &FlowId) -> f64 {
+        let weight = guarded(|| self.template.fairness.weight(id));
+        weight.ok().filter(|weight| weight.is_finite() && *weight > 0.0).unwrap_or(1.0)
+    }
+
+    /// Whether it makes room for a flow with few requests by refusing one of the flow with the most.
+    pub(crate) fn drops_from_longest(&self) -> bool {
+        guarded(|| self.template.fairness.drops_from_longest()).unwrap_or(false)
     }
 
     /// Takes the first request of the flow out to let it go.
@@ -255,7 +292,7 @@ impl Band {
         let (length, _) = *self.longest.last()?;
         let own = match self.by_id.get(id).and_then(|key| self.flow(*key)) {
             Some(flow) => flow.length(flow.n_waiting + 1),
-            None => length_of(1, self.template.fairness.weight(id)),
+            None => length_of(1, self.weight(id)),
         };
         if length > own { self.last_of_longest() } else { None }
     }

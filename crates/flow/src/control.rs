@@ -12,9 +12,10 @@ use crate::{
     band::{BandKey, Bands},
     config::Config,
     expiry::Expiry,
+    guard::{GuardedLimit, PolicyFailure, PolicyKind, guarded},
     idle::IdleFlows,
     outcome::{Effect, Limit, Refusal},
-    policy::{Arrival, UsageLimit, Victim},
+    policy::{Arrival, Rank, Victim},
     pool::{InFlight, PoolSignal, PoolState},
     reclaim::Reclaim,
     request::{Ask, Entry, Phase, Requests, State, Ticket, Usage, Waiting},
@@ -23,6 +24,8 @@ use crate::{
 
 /// Requests that one arrival may displace: one, unless the limit is in bytes and it is larger than others.
 const MAX_DISPLACED: usize = 16;
+/// Failures of policies that are kept until the next event reports them.
+const MAX_FAILURES: usize = 16;
 
 /// All queues and everything that is decided about them.
 ///
@@ -39,7 +42,7 @@ pub struct FlowControl<T> {
     n_waiting: u64,
     bytes: u64,
     pool: PoolState,
-    limits: Box<dyn UsageLimit>,
+    limits: GuardedLimit,
     /// One per band, by its position.
     ceilings: Vec<f64>,
     expiry: Expiry,
@@ -56,6 +59,8 @@ pub struct FlowControl<T> {
     /// Requests that were let go.
     turn: u64,
     is_stopped: bool,
+    /// Of policies, until they are reported.
+    failures: Vec<PolicyFailure>,
 }
 
 impl<T: Clone> FlowControl<T> {
@@ -67,7 +72,7 @@ impl<T: Clone> FlowControl<T> {
             n_waiting: 0,
             bytes: 0,
             pool: PoolState::new(),
-            limits: config.usage_limit.start(),
+            limits: GuardedLimit::start(&*config.usage_limit),
             ceilings: Vec::new(),
             expiry: Expiry::default(),
             idle: IdleFlows::default(),
@@ -79,6 +84,7 @@ impl<T: Clone> FlowControl<T> {
             seq: 0,
             turn: 0,
             is_stopped: false,
+            failures: Vec::new(),
             config,
         }
     }
@@ -94,16 +100,16 @@ impl<T: Clone> FlowControl<T> {
         let now = self.begin(now, effects);
         self.seq += 1;
         let band = self.bands.for_priority(&self.config, ask.priority, now);
-        let ticket = match self.make_room(now, band, &ask, effects) {
-            Some(refusal) => {
+        let ticket = match self.admit(now, band, &ask, effects) {
+            Err(refusal) => {
                 let ticket = Ticket { seq: self.seq, at: u32::MAX };
                 let drop = self.refuse(now, ticket, payload, band, Duration::ZERO, refusal);
                 effects.push(drop);
                 ticket
             }
-            None => {
+            Ok(waiting) => {
                 let ticket = Ticket { seq: self.seq, at: self.requests.next_place() };
-                self.enqueue(now, band, &ask, payload);
+                self.enqueue(now, band, &ask, payload, waiting);
                 ticket
             }
         };
@@ -148,7 +154,13 @@ impl<T: Clone> FlowControl<T> {
         if let (Some(eviction), Some(band)) = (&self.config.eviction, self.bands.get(*band)) {
             let (priority, dispatched) = (band.priority, running.dispatched);
             let victim = Victim { priority, dispatched, cost: *cost };
-            running.evictable = self.reclaim.placed(eviction, ticket, &victim);
+            match guarded(|| self.reclaim.rank(eviction, &victim)) {
+                Ok(rank) => {
+                    running.evictable = rank;
+                    self.reclaim.placed(ticket, priority, rank);
+                }
+                Err(said) => self.note(PolicyFailure::new(PolicyKind::Eviction, said)),
+            }
         }
     }
 
@@ -279,6 +291,44 @@ impl<T: Clone> FlowControl<T> {
         self.pool.saturation()
     }
 
+    /// A policy has failed, which the next event reports.
+    fn note(&mut self, failure: PolicyFailure) {
+        if self.failures.len() < MAX_FAILURES {
+            self.failures.push(failure);
+        }
+    }
+
+    /// Where the request stands in its queue, or why it does not.
+    fn admit(
+        &mut self,
+        now: Stamp,
+        key: BandKey,
+        ask: &Ask,
+        effects: &mut Vec<Effect<T>>,
+    ) -> Result<Waiting, Refusal> {
+        if self.is_stopped {
+            return Err(Refusal::RejectedOther);
+        }
+        let ttl = [self.config.ttl, ask.ttl].into_iter().flatten().min();
+        let Ask { received, ttft_slo, cost, .. } = *ask;
+        let arrival = Arrival { received, enqueued: now, ttl, ttft_slo, cost };
+        let rank = self.rank(key, &arrival).ok_or(Refusal::RejectedInternal)?;
+        self.make_room(now, key, ask, effects)?;
+        let expires = ttl.map_or(Stamp::NEVER, |ttl| now + ttl);
+        Ok(Waiting::new(rank, ttl, expires))
+    }
+
+    fn rank(&mut self, key: BandKey, arrival: &Arrival) -> Option<Rank> {
+        let band = self.bands.get(key)?;
+        match guarded(|| band.template.ordering.rank(arrival)) {
+            Ok(rank) => Some(rank),
+            Err(said) => {
+                self.note(PolicyFailure::new(PolicyKind::Ordering, said));
+                None
+            }
+        }
+    }
+
     /// Sees to it that the request fits, or says why it does not.
     fn make_room(
         &mut self,
@@ -286,13 +336,10 @@ impl<T: Clone> FlowControl<T> {
         band: BandKey,
         ask: &Ask,
         effects: &mut Vec<Effect<T>>,
-    ) -> Option<Refusal> {
-        if self.is_stopped {
-            return Some(Refusal::RejectedOther);
-        }
+    ) -> Result<(), Refusal> {
         let has_endpoints = self.pool.has_endpoints();
         for _ in 0..MAX_DISPLACED {
-            let limit = self.limit_for(band, ask.bytes)?;
+            let Some(limit) = self.limit_for(band, ask.bytes) else { return Ok(()) };
             let Some(at) = self.displaced_by(band, ask, limit) else { break };
             let refusal = if has_endpoints {
                 Refusal::EvictedCapacity(limit)
@@ -301,12 +348,11 @@ impl<T: Clone> FlowControl<T> {
             };
             self.drop_waiting(now, at, refusal, effects);
         }
-        let limit = self.limit_for(band, ask.bytes)?;
-        Some(if has_endpoints {
-            Refusal::RejectedCapacity(limit)
-        } else {
-            Refusal::RejectedNoEndpoints(limit)
-        })
+        match self.limit_for(band, ask.bytes) {
+            None => Ok(()),
+            Some(limit) if has_endpoints => Err(Refusal::RejectedCapacity(limit)),
+            Some(limit) => Err(Refusal::RejectedNoEndpoints(limit)),
+        }
     }
 
     /// The limit that a request of so many bytes would exceed.
@@ -330,10 +376,8 @@ impl<T: Clone> FlowControl<T> {
             .last()
             .filter(|_| is_for_all)
             .and_then(|(_, _, other)| other.last_of_longest());
-        let from_longest = || {
-            let is_fair = band.template.fairness.drops_from_longest();
-            is_fair.then(|| band.last_of_longer(&ask.flow)).flatten()
-        };
+        let from_longest =
+            || band.drops_from_longest().then(|| band.last_of_longer(&ask.flow)).flatten();
         sheddable.or_else(from_longest)
     }
 
@@ -350,13 +394,9 @@ impl<T: Clone> FlowControl<T> {
         }
     }
 
-    fn enqueue(&mut self, now: Stamp, key: BandKey, ask: &Ask, payload: T) {
+    fn enqueue(&mut self, now: Stamp, key: BandKey, ask: &Ask, payload: T, waiting: Waiting) {
         let Some(band) = self.bands.get_mut(key) else { return };
-        let ttl = [self.config.ttl, ask.ttl].into_iter().flatten().min();
-        let Ask { received, ttft_slo, cost, bytes, .. } = *ask;
-        let arrival = Arrival { received, enqueued: now, ttl, ttft_slo, cost };
-        let rank = band.template.ordering.rank(&arrival);
-        let expires = ttl.map_or(Stamp::NEVER, |ttl| now + ttl);
+        let (cost, bytes, expires) = (ask.cost, ask.bytes, waiting.expires);
         let at = self.requests.next_place();
         let entry = Entry {
             seq: self.seq,
@@ -366,7 +406,7 @@ impl<T: Clone> FlowControl<T> {
             bytes,
             enqueued: now,
             cost,
-            state: State::Waiting(Waiting::new(rank, ttl, expires)),
+            state: State::Waiting(waiting),
         };
         self.expiry.insert(expires, at);
         band.enqueue(now, at, &entry);

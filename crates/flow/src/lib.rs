@@ -45,12 +45,14 @@ pub mod snapshot;
 mod band;
 mod drain;
 mod expiry;
+mod guard;
 mod idle;
 mod reclaim;
 mod trickle;
 
 pub use config::{BandConfig, BandTemplate, Bounds, Config, Eviction, Trickle};
 pub use control::FlowControl;
+pub use guard::{PolicyFailure, PolicyKind};
 pub use outcome::{Effect, Limit, Outcome, Refusal};
 pub use policy::{
     Arrival, EvictionFilter, EvictionOrder, Fairness, FairnessPolicy, FlowKey, Head, LimitCx,

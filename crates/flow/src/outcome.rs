@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use router_core::{DropReason, ErrorCode, Rejection};
 
-use crate::request::{FlowId, Ticket};
+use crate::{
+    guard::PolicyFailure,
+    request::{FlowId, Ticket},
+};
 
 /// Which limit a request would have exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +45,8 @@ pub enum Refusal {
     RejectedNoEndpoints(Limit),
     /// It came after the end.
     RejectedOther,
+    /// The ordering policy failed to rank it.
+    RejectedInternal,
     /// A queue was full, and it stood in it for a flow that has more than others, or has no priority over
     /// anybody (`Differs:` the Go implementation refuses whoever comes).
     EvictedCapacity(Limit),
@@ -71,7 +76,7 @@ impl Refusal {
         match self {
             Self::RejectedCapacity(_) => "RejectedCapacity",
             Self::RejectedNoEndpoints(_) => "RejectedNoEndpoints",
-            Self::RejectedOther => "RejectedOther",
+            Self::RejectedOther | Self::RejectedInternal => "RejectedOther",
             Self::EvictedCapacity(_) => "EvictedCapacity",
             Self::EvictedTtl => "EvictedTTL",
             Self::EvictedNoEndpoints => "EvictedNoEndpoints",
@@ -80,14 +85,16 @@ impl Refusal {
         }
     }
 
-    pub const fn drop_reason(self) -> DropReason {
-        match self {
+    /// What the client is told; nothing of a failure of our own.
+    pub const fn drop_reason(self) -> Option<DropReason> {
+        Some(match self {
             Self::RejectedCapacity(_) | Self::EvictedCapacity(_) => DropReason::Saturated,
             Self::RejectedNoEndpoints(_) | Self::EvictedNoEndpoints => DropReason::NoEndpoints,
             Self::EvictedTtl => DropReason::TtlExpired,
             Self::EvictedContextCancelled => DropReason::ContextCancelled,
             Self::RejectedOther | Self::EvictedOther => DropReason::ShuttingDown,
-        }
+            Self::RejectedInternal => return None,
+        })
     }
 
     const fn code(self) -> ErrorCode {
@@ -100,6 +107,7 @@ impl Refusal {
             | Self::EvictedContextCancelled
             | Self::RejectedOther
             | Self::EvictedOther => ErrorCode::ServiceUnavailable,
+            Self::RejectedInternal => ErrorCode::Internal,
         }
     }
 
@@ -111,14 +119,17 @@ impl Refusal {
             Self::EvictedNoEndpoints => "no endpoint became ready in time",
             Self::EvictedContextCancelled => "the client went away",
             Self::RejectedOther | Self::EvictedOther => "the router is shutting down",
+            Self::RejectedInternal => "the request could not be put in order",
         }
     }
 
     /// The answer to the client.
     pub fn rejection(self, retry_after: Duration) -> Rejection {
-        Rejection::new(self.code(), self.message())
-            .with_reason(self.drop_reason())
-            .with_retry_after(retry_after)
+        let rejection = Rejection::new(self.code(), self.message());
+        match self.drop_reason() {
+            Some(reason) => rejection.with_reason(reason).with_retry_after(retry_after),
+            None => rejection,
+        }
     }
 }
 
@@ -152,6 +163,8 @@ pub enum Effect<T> {
     },
     /// Nothing is known of the flow any more; what is kept by its name elsewhere can go.
     FlowGone { priority: i32, flow: FlowId },
+    /// A policy has failed. Nobody is lost by it; whom it costs an answer is told by a `Drop`.
+    PolicyFailed(PolicyFailure),
 }
 
 #[cfg(test)]
@@ -183,5 +196,9 @@ mod tests {
         check(Refusal::RejectedOther, "RejectedOther", 503, "rejected-shutting-down");
         check(Refusal::EvictedOther, "EvictedOther", 503, "rejected-shutting-down");
         assert_eq!(Outcome::Dispatched.label(), "Dispatched");
+        let failed = Refusal::RejectedInternal;
+        let rejection = failed.rejection(Duration::ZERO);
+        assert_eq!((failed.label(), rejection.code.http_status()), ("RejectedOther", 500));
+        assert_eq!((rejection.reason, rejection.retry_after), (None, None));
     }
 }

@@ -38,7 +38,7 @@ pub struct Arrival {
 
 /// Order of the requests within one flow.
 pub trait OrderingPolicy: Send + Sync {
-    /// Asked once, when the request enters the queue.
+    /// Asked once, when the request arrives. One that cannot be ranked because this panics is refused.
     fn rank(&self, arrival: &Arrival) -> Rank;
 }
 

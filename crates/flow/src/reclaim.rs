@@ -51,19 +51,16 @@ impl Reclaim {
         self.counts
     }
 
-    /// A request has been placed. Gives its place among those that may be evicted.
-    pub(crate) fn placed(
-        &mut self,
-        policy: &Eviction,
-        ticket: Ticket,
-        victim: &Victim,
-    ) -> Option<(i64, u64)> {
-        if !policy.filter.accepts(victim) {
-            return None;
+    /// The request's place among those that may be evicted, if it may.
+    pub(crate) fn rank(&self, policy: &Eviction, victim: &Victim) -> Option<(i64, u64)> {
+        policy.filter.accepts(victim).then(|| policy.order.rank(victim))
+    }
+
+    /// A request of this priority has been placed.
+    pub(crate) fn placed(&mut self, ticket: Ticket, priority: i32, rank: Option<(i64, u64)>) {
+        if let Some(rank) = rank {
+            self.evictable.insert((rank, Reverse(ticket), priority));
         }
-        let rank = policy.order.rank(victim);
-        self.evictable.insert((rank, Reverse(ticket), victim.priority));
-        Some(rank)
     }
 
     /// A request in flight has ended, whose place among those that may be evicted was `rank`.

@@ -4,5 +4,6 @@ mod driver;
 mod model;
 mod model_policy;
 mod overload;
+mod panics;
 mod random;
 mod scenes;

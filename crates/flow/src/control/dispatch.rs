@@ -31,8 +31,16 @@ enum Why {
 }
 
 impl<T: Clone> FlowControl<T> {
-    /// Lets go all that fit.
+    /// Lets go all that fit: the end of every event.
     pub(super) fn dispatch_all(&mut self, now: Stamp, effects: &mut Vec<Effect<T>>) {
+        self.dispatch_while_open(now, effects);
+        if let Some(failure) = self.limits.take_failure() {
+            self.note(failure);
+        }
+        effects.extend(self.failures.drain(..).map(Effect::PolicyFailed));
+    }
+
+    fn dispatch_while_open(&mut self, now: Stamp, effects: &mut Vec<Effect<T>>) {
         (self.retry_at, self.has_demand) = (None, false);
         while self.n_waiting > 0 && self.pool.has_endpoints() {
             let Some(turn) = self.choose(now, effects) else { return };
@@ -87,7 +95,8 @@ impl<T: Clone> FlowControl<T> {
             self.earned.clear();
             return first;
         };
-        let cost = self.bands.get_mut(next.band).and_then(|band| band.next_cost(&self.requests));
+        let band = self.bands.get_mut(next.band);
+        let cost = band.and_then(|band| band.next_cost(&self.requests));
         let covers = trickle.share_ppm > 0 && cost.is_some_and(|cost| self.earned.covers(&cost));
         if covers { next } else { Turn { why: Why::First { earns: true }, ..first } }
     }
@@ -113,10 +122,12 @@ impl<T: Clone> FlowControl<T> {
     fn dispatch(&mut self, now: Stamp, turn: Turn, effects: &mut Vec<Effect<T>>) -> bool {
         let Some(band) = self.bands.get_mut(turn.band) else { return false };
         let Some((flow, at)) = band.peek() else { return false };
+        let failure = band.failure.take();
         band.dispatch(now, flow, &self.requests);
         self.turn += 1;
         band.served_turn = self.turn;
         let priority = band.priority;
+        self.failures.extend(failure);
         self.requests.leave_line(at);
         let Some(entry) = self.requests.get_mut(at) else { return false };
         let running = Running { dispatched: now, phase: Phase::Unplaced, evictable: None };

@@ -107,7 +107,7 @@ fn play(config: Config, clients: &[Client], seconds: u64) -> (Vec<Got>, f64) {
                     outputs.remove(&ticket);
                     got[at].n_refused += 1;
                 }
-                Effect::Evict { .. } | Effect::FlowGone { .. } => {}
+                Effect::Evict { .. } | Effect::FlowGone { .. } | Effect::PolicyFailed(_) => {}
             }
         }
     }
