@@ -3,9 +3,10 @@
 //!
 //! Each group is a struct built from a [`Registry`]; nothing is global. Groups that only some
 //! configurations have ([`PrefixIndexMetrics`], [`InflightMetrics`], [`ProgramAwareMetrics`],
-//! [`ExtProcMetrics`], [`RecordMetrics`]) are made by who needs them.
+//! [`FlowMetrics`], [`ExtProcMetrics`], [`RecordMetrics`]) are made by who needs them.
 
 mod buckets;
+mod flow;
 mod limiter;
 mod plugin;
 mod pool;
@@ -15,6 +16,7 @@ mod reload;
 mod request;
 mod scheduler;
 
+pub use flow::FlowMetrics;
 pub use limiter::{FirstNames, KnownBy, KnownModels};
 pub use plugin::{InflightMetrics, PrefixIndexMetrics, ProgramAwareMetrics};
 pub use pool::{DataLayerMetrics, PoolMetrics};

@@ -102,3 +102,16 @@ pub(super) fn ratio() -> Buckets {
 pub(super) fn hit_bytes() -> Buckets {
     Buckets::new([0.0].into_iter().chain((4..=16).map(|power| f64::from(1 << power))))
 }
+
+/// FCQ: waits in flow control's queues.
+pub(super) fn queue_wait() -> Buckets {
+    Buckets::new([
+        0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+        60.0,
+    ])
+}
+
+/// From the order to evict a request to its end.
+pub(super) fn revocation_confirmation() -> Buckets {
+    Buckets::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+}
