@@ -1,7 +1,6 @@
 //! The same stretch in replay.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -44,7 +43,7 @@ pub(super) fn play(
         options: Options { speed: stretch.load, jitter, ..Options::default() },
     };
     let play = |&seed: &u64| {
-        let outcome = run::play(&setup, seed, &AtomicUsize::new(0));
+        let outcome = run::play(&setup, seed, &run::Progress::default());
         let outcome = outcome.with_context(|| format!("replay of {name} with seed {seed}"))?;
         Ok(Summary::of(&outcome, Goals::default()))
     };

@@ -1,6 +1,6 @@
 //! One run, from the file of finished ones or played.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
@@ -99,7 +99,7 @@ impl Player {
             registry: self.registry.clone(),
             options: played.options,
         };
-        let outcome = run::play(&setup, run.seed, &AtomicUsize::new(0))?;
+        let outcome = run::play(&setup, run.seed, &run::Progress::default())?;
         let summary = Summary::of(&outcome, self.plan.goals);
         let wall = started.elapsed().as_secs_f64();
         Ok(Row::new(self.name(cell, run), &policy.name, digest, &summary, wall))

@@ -4,7 +4,7 @@
 //! got its first token and ended. A change of the policy, of what it reads, or of the simulated servers shows here,
 //! and one that cannot show in any decision does not matter.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -63,7 +63,7 @@ impl Probe {
                 registry: registry.clone(),
                 options: Options { jitter: Duration::ZERO, ..Options::default() },
             };
-            take(&mut hash, &run::play(&setup, 1, &AtomicUsize::new(0))?);
+            take(&mut hash, &run::play(&setup, 1, &run::Progress::default())?);
         }
         Ok(hash.digest())
     }

@@ -1,9 +1,6 @@
 //! The runs of one call: every configuration with every pool, load and seed, several at once.
 
-use std::{
-    sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use router_framework::Registry;
@@ -17,7 +14,7 @@ use router_sim::replay::{
 };
 
 use super::{
-    progress::{Progress, Run},
+    progress::Progress,
     traces::{Key, Traces},
 };
 use crate::cli::UsageError;
@@ -113,6 +110,13 @@ impl Grid {
                 let seed = self.seeds[key.nth_seed];
                 let spec = Spec { seed, duration: *duration, volume, ..Spec::default() };
                 let mut trace = workload::generate(name, &spec).map_err(UsageError::of)?;
+                if trace.requests.is_empty() {
+                    let message = format!(
+                        "{name} has no request within {duration:?} at load {load} and seed {seed}: raise --load or \
+                         --duration"
+                    );
+                    return Err(UsageError(message).into());
+                }
                 trace.requests.truncate(*limit);
                 trace.requests.shrink_to_fit();
                 Ok(Arc::new(trace))
@@ -175,13 +179,11 @@ fn play_one(
     traces: &Traces,
     cell: Cell,
     nth_seed: usize,
-    run: &Run,
+    progress: &run::Progress,
 ) -> anyhow::Result<Summary> {
     let key = grid.key(cell, nth_seed);
     let setup = grid.setup(cell, traces.lend(key, || grid.trace(key))?);
-    run.begin(setup.trace.requests.len());
-    let ended: &AtomicUsize = run.n_ended();
-    let outcome = run::play(&setup, grid.seeds[nth_seed], ended).map_err(UsageError::of)?;
+    let outcome = run::play(&setup, grid.seeds[nth_seed], progress).map_err(UsageError::of)?;
     Ok(Summary::of(&outcome, grid.goals))
 }
 

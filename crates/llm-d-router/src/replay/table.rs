@@ -1,6 +1,6 @@
 //! Results as a table for people.
 
-use router_sim::replay::summary::{differences, over_seeds};
+use router_sim::replay::summary::{Estimate, Summary, differences, over_seeds};
 
 use super::{
     columns::{self, Column},
@@ -29,12 +29,14 @@ pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
     let mut rows = vec![head.clone()];
     for Played { cell, summaries } in results {
         let estimates = over_seeds(summaries);
-        let show = |column: &Column| column.shown(estimates[column.measure], false);
+        let has_times = has_times(summaries);
+        let show = |column: &Column| shown(column, estimates[column.measure], false, has_times);
         rows.push(row(*cell, columns::in_table().map(show).collect()));
     }
     let n_text_columns = 1 + usize::from(has_pools);
     let mut text = aligned(&rows, n_text_columns);
     text += &footnote(grid);
+    text.extend(results.iter().filter_map(|played| unfinished(grid, played)));
     if grid.configurations.len() > 1 {
         let mut rows = vec![head];
         for Played { cell, summaries } in
@@ -43,7 +45,8 @@ pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
             let first = Cell { configuration: 0, ..*cell };
             let Some(base) = results.iter().find(|played| played.cell == first) else { continue };
             let estimates = differences(&base.summaries, summaries);
-            let show = |column: &Column| column.shown(estimates[column.measure], true);
+            let has_times = [summaries, &base.summaries].into_iter().all(|one| has_times(one));
+            let show = |column: &Column| shown(column, estimates[column.measure], true, has_times);
             rows.push(row(*cell, columns::in_table().map(show).collect()));
         }
         let base = &grid.configurations[0].name;
@@ -55,6 +58,20 @@ pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
     text
 }
 
+/// Whether there is any request whose times could be shown.
+fn has_times(summaries: &[Summary]) -> bool {
+    summaries.iter().any(|summary| summary.served_share() > 0.0)
+}
+
+fn shown(column: &Column, estimate: Estimate, is_difference: bool, has_times: bool) -> String {
+    // A group of columns is one of times.
+    if column.group.is_empty() || has_times {
+        column.shown(estimate, is_difference)
+    } else {
+        "-".to_owned()
+    }
+}
+
 fn footnote(grid: &Grid) -> String {
     let n_seeds = grid.seeds.len();
     let (ttft, tpot) = (grid.goals.ttft, grid.goals.tpot);
@@ -64,6 +81,21 @@ fn footnote(grid: &Grid) -> String {
         "One seed: how far chance has a hand in it cannot be told.".to_owned()
     };
     format!("{intervals} Goodput: first token within {ttft:?} and {tpot:?} per token after it.\n")
+}
+
+/// What is to be said of requests that never ended.
+fn unfinished(grid: &Grid, played: &Played) -> Option<String> {
+    let Played { cell, summaries } = played;
+    let n_unfinished: usize = summaries.iter().map(Summary::n_unfinished).sum();
+    let n_requests: usize = summaries.iter().map(|summary| summary.n_requests).sum();
+    let load = grid.loads.get(cell.load)?;
+    let name = &grid.configurations.get(cell.configuration)?.name;
+    (n_unfinished > 0).then(|| {
+        format!(
+            "{name} at load {load}: {n_unfinished} of {n_requests} requests had not ended a day after the last \
+             arrival, or twice its time, when the run was stopped; they count as unserved.\n"
+        )
+    })
 }
 
 /// Titles of the columns: only the first of a group names it.

@@ -1,17 +1,14 @@
 //! `estimated-ttft-scorer` in the real router against simulated servers, in virtual time: how it spreads what
 //! has nothing in common, and what has all in common.
 
-use std::{
-    sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use router_core::Stamp;
 use router_framework::Registry;
 use router_sim::replay::{
     outcome::{Fate, Outcome},
     pool::Pool,
-    run::{Configuration, Options, Setup, play},
+    run::{Configuration, Options, Progress, Setup, play},
     trace::{Start, Trace, TraceRequest},
 };
 
@@ -60,7 +57,7 @@ fn run(trace: Trace, n_servers: usize, metrics: bool, seed: u64) -> Outcome {
         registry: Registry::new(router_plugins::PLUGINS.iter().copied()),
         options: Options { jitter: Duration::ZERO, allow_experimental: true, ..Options::default() },
     };
-    let outcome = play(&setup, seed, &AtomicUsize::new(0)).unwrap();
+    let outcome = play(&setup, seed, &Progress::default()).unwrap();
     assert!(outcome.requests.iter().all(|request| request.fate == Fate::Served));
     outcome
 }

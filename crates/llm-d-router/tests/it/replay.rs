@@ -3,7 +3,7 @@
 
 use std::{
     process::{Command, Output},
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     time::Duration,
 };
 
@@ -65,15 +65,15 @@ fn play(seed: u64, configuration: Configuration) -> Outcome {
         registry: Registry::new(plugins),
         options: Options { jitter: Duration::ZERO, ..Options::default() },
     };
-    let n_ended = AtomicUsize::new(0);
-    let played = run::play_and_look(&setup, seed, &n_ended, |router, metrics| {
+    let progress = run::Progress::default();
+    let played = run::play_and_look(&setup, seed, &progress, |router, metrics| {
         assert_eq!(router.budget().held(), 0);
         let page = metrics.encode(Format::Text);
         let running = page.lines().find(|line| line.starts_with("llm_d_epp_request_running{"));
         assert!(running.is_some_and(|line| line.ends_with(" 0")), "{running:?}");
     });
     let (outcome, ()) = played.unwrap();
-    assert_eq!(n_ended.into_inner(), 2_000);
+    assert_eq!(progress.n_ended(), 2_000);
     assert!(outcome.requests.iter().all(|request| request.fate == Fate::Served));
     outcome
 }
@@ -208,6 +208,23 @@ fn the_command_plays_workloads_on_pools() {
 }
 
 #[test]
+fn servers_that_never_catch_up_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = folder.path().join("pool.yaml");
+    let slow =
+        "scrape: {interval: never}\nservers:\n- {name: a, profile: {prefill-token-us: 1e9}}\n";
+    std::fs::write(&pool, slow).unwrap();
+    let trace = testdata::path(TRACE);
+    let mut args = vec!["--trace", trace.to_str().unwrap(), "--limit=20", "--seeds=2"];
+    args.extend(["--config=round-robin,random", "--pool", pool.to_str().unwrap()]);
+    let output = replay(&args);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("round-robin at load 1: 40 of 40 requests had not ended"), "{said}");
+    let row: Vec<&str> = said.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[..5], ["round-robin", "1", "0.0", "±0.0", "-"], "no times of nothing: {said}");
+}
+
+#[test]
 fn the_command_says_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -224,6 +241,10 @@ fn the_command_says_what_is_wrong() {
     check_fails(&["--trace", trace, "--load=0"], "must be more than zero");
     check_fails(&["--trace", trace, "--scrape-interval=1us"], "at least 1ms apart");
     check_fails(&["--trace", trace, "--jitter=-1s"], "--jitter: must not be negative");
+    check_fails(
+        &["--trace", trace, "--load=1e-9"],
+        "31 days is the most: play it at a higher --load",
+    );
     let broken = file("broken.jsonl", "{\"timestamp\": 0, \"hash_ids\": 3}\n");
     check_fails(&["--trace", &broken], "broken.jsonl:1: invalid type");
     let config = file("config.yaml", "kind: EndpointPickerConfig\nplugin: []\n");
@@ -249,7 +270,7 @@ fn recorded(folder: &std::path::Path) -> String {
         registry: Registry::new(router_plugins::PLUGINS.iter().chain(policy::PLUGINS).copied()),
         options: Options { jitter: Duration::ZERO, ..Options::default() },
     };
-    let outcome = run::play(&setup, 1, &AtomicUsize::new(0)).unwrap();
+    let outcome = run::play(&setup, 1, &run::Progress::default()).unwrap();
     let mut rows: Vec<(u64, Value)> = setup
         .trace
         .requests

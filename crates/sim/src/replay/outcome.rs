@@ -56,6 +56,9 @@ pub enum Fate {
     Broken,
     /// The router did not decide, however long it was waited for.
     Undecided,
+    /// The run was stopped before it ended, or before it could begin: servers had more to do than they would
+    /// ever get done.
+    Unfinished,
 }
 
 /// How the server that the router chose stood among all members that listened, by what was true at that moment
@@ -115,6 +118,7 @@ impl Fate {
             Self::Invalid => "invalid",
             Self::Broken => "broken",
             Self::Undecided => "undecided",
+            Self::Unfinished => "unfinished",
         }
     }
 }
@@ -135,6 +139,11 @@ impl RequestOutcome {
             output_tokens: 0,
             n_attempts: 0,
         }
+    }
+
+    /// Whether it came to the router before the run was stopped.
+    pub fn has_arrived(&self) -> bool {
+        self.fate != Fate::Unfinished || self.sent.is_some()
     }
 
     /// From its arrival to its first token.

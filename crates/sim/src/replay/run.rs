@@ -6,15 +6,7 @@
 //! that happens is one agenda of events with nanosecond stamps, so one seed gives one course, to the bit.
 
 use std::{
-    collections::BTreeMap,
-    future::poll_fn,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::Poll,
-    time::Duration,
+    collections::BTreeMap, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration,
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -42,15 +34,22 @@ mod agenda;
 mod arrivals;
 mod choice;
 mod members;
+mod progress;
 mod request;
 pub(super) mod router;
 mod server;
 pub(super) mod virtual_time;
 
-pub use router::Configuration;
+pub use self::{progress::Progress, router::Configuration};
 
 /// So long a decision is waited for after everything else has come to its end.
 const PATIENCE: Duration = Duration::from_hours(1);
+/// The latest that a request may arrive, in virtual time. Servers are scraped all the while, so that a year would
+/// take hours.
+pub const MAX_ARRIVAL: Duration = Duration::from_hours(31 * 24);
+/// A run goes on for so long after its last arrival, or for as long again as it took until then. Whatever has
+/// not ended by then is counted as unfinished: servers that are so far behind would not catch up.
+pub const MAX_DRAIN: Duration = Duration::from_hours(24);
 /// By how much a seed moves arrivals at most, unless told otherwise.
 pub const DEFAULT_JITTER: Duration = Duration::from_secs(1);
 
@@ -89,37 +88,55 @@ pub enum RunError {
     Server { name: Arc<str>, source: ProfileError },
     #[error("a load factor must be above zero, not {0}")]
     Speed(f64),
+    #[error(
+        "at load {speed} the last request arrives after {} and {} is the most: play it at a higher --load, its \
+         first requests alone (--limit), or with shorter times to think and less --jitter",
+        days(*arrival),
+        days(MAX_ARRIVAL)
+    )]
+    TooLong { speed: f64, arrival: Duration },
     #[error("the router cannot be built: {0}")]
     Router(String),
     #[error("cannot start a runtime: {0}")]
     Runtime(#[source] std::io::Error),
 }
 
-/// Plays a trace once, on the calling thread. `n_ended` is counted up with every request that ends, for those
-/// who want to see how far it is.
-pub fn play(setup: &Setup, seed: u64, n_ended: &AtomicUsize) -> Result<Outcome, RunError> {
-    Ok(play_and_look(setup, seed, n_ended, |_, _| ())?.0)
+/// A length of time for people.
+fn days(length: Duration) -> String {
+    format!("{:.0} days", (length.as_secs_f64() / 86_400.0).ceil())
+}
+
+/// Plays a trace once, on the calling thread. `progress` tells others how far it is.
+pub fn play(setup: &Setup, seed: u64, progress: &Progress) -> Result<Outcome, RunError> {
+    Ok(play_and_look(setup, seed, progress, |_, _| ())?.0)
 }
 
 /// Plays a trace once and lets `look` see the router at the end, with the registry of its metrics.
 pub fn play_and_look<T>(
     setup: &Setup,
     seed: u64,
-    n_ended: &AtomicUsize,
+    progress: &Progress,
     look: impl FnOnce(&Router, &router_telemetry::Registry) -> T,
 ) -> Result<(Outcome, T), RunError> {
-    let Options { speed, .. } = setup.options;
+    let Options { speed, jitter, .. } = setup.options;
     if !(speed > 0.0 && speed.is_finite()) {
         return Err(RunError::Speed(speed));
     }
     setup.trace.check().map_err(RunError::Trace)?;
+    let last = arrivals::last(&setup.trace, speed, jitter);
+    let arrival = last.since(Stamp::ORIGIN);
+    if arrival > MAX_ARRIVAL {
+        return Err(RunError::TooLong { speed, arrival });
+    }
+    let until = last + arrival.max(MAX_DRAIN);
+    progress.begin(setup.trace.requests.len(), until);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .map_err(RunError::Runtime)?;
     runtime.block_on(async {
-        let mut replay = Replay::new(setup, seed, n_ended)?;
+        let mut replay = Replay::new(setup, seed, until, progress)?;
         replay.run().await?;
         let seen = look(&replay.router, &replay.metrics);
         Ok((replay.into_outcome(), seen))
@@ -129,7 +146,9 @@ pub fn play_and_look<T>(
 /// A run under way.
 struct Replay<'a> {
     setup: &'a Setup,
-    n_ended: &'a AtomicUsize,
+    progress: &'a Progress,
+    /// When it is stopped.
+    until: Stamp,
     seeds: Seeds,
     router: Arc<Router>,
     metrics: router_telemetry::Registry,
@@ -166,7 +185,12 @@ impl Default for Options {
 
 impl<'a> Replay<'a> {
     /// Must be made on the runtime whose clock the run goes by.
-    fn new(setup: &'a Setup, seed: u64, n_ended: &'a AtomicUsize) -> Result<Self, RunError> {
+    fn new(
+        setup: &'a Setup,
+        seed: u64,
+        until: Stamp,
+        progress: &'a Progress,
+    ) -> Result<Self, RunError> {
         let Setup { trace, pool, configuration, registry, options } = setup;
         let seeds = Seeds::new(seed);
         let defaults = Settings::default();
@@ -193,7 +217,8 @@ impl<'a> Replay<'a> {
             .collect();
         let mut replay = Self {
             setup,
-            n_ended,
+            progress,
+            until,
             clock: *router.clock(),
             router,
             metrics,
@@ -221,7 +246,8 @@ impl<'a> Replay<'a> {
         let Setup { trace, pool, options, .. } = self.setup;
         let mut rng = self.seeds.family("arrivals").rng(0);
         for (at, request) in trace.requests.iter().enumerate() {
-            self.outcomes.push(RequestOutcome::arriving(Stamp::ORIGIN, request.prompt_tokens));
+            let arriving = RequestOutcome::arriving(Stamp::ORIGIN, request.prompt_tokens);
+            self.outcomes.push(RequestOutcome { fate: Fate::Unfinished, ..arriving });
             if let Start::At(start) = request.start {
                 let arrival = arrivals::arrival(start, options.speed, options.jitter, &mut rng);
                 self.agenda.add(arrival, Due::Arrival(at as u32));
@@ -249,6 +275,7 @@ impl<'a> Replay<'a> {
                     break;
                 }
             } else if !self.agenda.is_idle()
+                && self.next_in_time().is_some()
                 && let Some((at, due)) = self.agenda.take()
             {
                 self.happen(at, due).await?;
@@ -256,7 +283,26 @@ impl<'a> Replay<'a> {
                 break;
             }
         }
+        self.stop();
         Ok(())
+    }
+
+    /// When the next thing is due, if that is before the run is stopped.
+    fn next_in_time(&self) -> Option<Stamp> {
+        self.agenda.next().filter(|next| *next <= self.until)
+    }
+
+    /// Leaves what servers are still busy with.
+    fn stop(&mut self) {
+        let now = self.clock.now().max(self.until);
+        let flights =
+            self.servers.iter_mut().flat_map(|server| std::mem::take(&mut server.flights));
+        for (_, Flight { request, .. }) in flights {
+            let outcome = &mut self.outcomes[request as usize];
+            (outcome.fate, outcome.ended) = (Fate::Unfinished, now);
+            self.ended = now;
+        }
+        (0..self.n_open).for_each(|_| self.progress.end_one());
     }
 
     fn into_outcome(self) -> Outcome {
@@ -271,10 +317,10 @@ impl<'a> Replay<'a> {
     /// Takes whatever comes first: a decision, or what is due next. False when nothing will come any more.
     async fn wait_or_decide(&mut self) -> Result<bool, RunError> {
         let now = self.clock.now();
-        if !self.agenda.is_idle() {
+        let next = self.next_in_time();
+        if !self.agenda.is_idle() && next.is_some() {
             self.patient_until = now + PATIENCE;
         }
-        let next = self.agenda.next();
         let until = next.unwrap_or(self.patient_until);
         tokio::select! {
             biased;
@@ -296,6 +342,7 @@ impl<'a> Replay<'a> {
     }
 
     async fn happen(&mut self, at: Stamp, due: Due) -> Result<(), RunError> {
+        self.progress.pass(at);
         match due {
             Due::Engine(server) => {
                 if self.server(server).due != Some(at) {
@@ -481,7 +528,7 @@ impl<'a> Replay<'a> {
         outcome.ended = now;
         self.ended = self.ended.max(now);
         self.n_open = self.n_open.saturating_sub(1);
-        self.n_ended.fetch_add(1, Ordering::Relaxed);
+        self.progress.end_one();
         for at in self.successors.of_request(request) {
             if let Start::After { think, .. } = self.setup.trace.requests[at as usize].start {
                 self.agenda.add(now + think, Due::Arrival(at));

@@ -159,7 +159,7 @@ impl Summary {
         }
         let ttft = distribution::sorted(requests.iter().filter_map(RequestOutcome::ttft));
         let tpot = distribution::sorted(requests.iter().filter_map(RequestOutcome::tpot));
-        let arrivals = requests.iter().map(|request| request.arrived);
+        let arrivals = requests.iter().filter(|one| one.has_arrived()).map(|one| one.arrived);
         let first = arrivals.clone().min().unwrap_or_default();
         let last = arrivals.max().unwrap_or_default();
         let n_good = requests.iter().filter(|request| is_good(request, goals)).count();
@@ -183,6 +183,11 @@ impl Summary {
             course: Course::of(outcome),
             decisions: format!("{:016x}", outcome.decisions),
         }
+    }
+
+    /// Requests that had not ended when the run was stopped.
+    pub fn n_unfinished(&self) -> usize {
+        self.fates.get(Fate::Unfinished.label()).copied().unwrap_or_default()
     }
 
     /// Share of requests that were answered to the last token.

@@ -1,4 +1,4 @@
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::sync::Arc;
 
 use router_core::Stamp;
 use router_framework::Registry;
@@ -67,7 +67,7 @@ impl Scene {
             registry: Registry::new(router_plugins::PLUGINS.iter().chain(policy::PLUGINS).copied()),
             options: RunOptions { jitter: Duration::ZERO, ..RunOptions::default() },
         };
-        let outcome = run::play(&setup, 1, &AtomicUsize::new(0)).unwrap();
+        let outcome = run::play(&setup, 1, &run::Progress::default()).unwrap();
         observed(trace, &outcome)
     }
 }

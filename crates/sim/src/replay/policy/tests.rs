@@ -1,6 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use super::*;
 use crate::replay::{
     outcome::Fate,
     pool::Pool,
-    run::{Configuration, Options, Setup, play},
+    run::{Configuration, Options, Progress, Setup, play},
     summary::{Goals, Summary},
     workload::{SharedPrompts, Spec, Volume},
 };
@@ -108,7 +108,7 @@ fn every_preset_serves_all_and_those_that_see_caches_use_them() {
             registry: Registry::new(router_plugins::PLUGINS.iter().chain(PLUGINS).copied()),
             options: Options::default(),
         };
-        let outcome = play(&setup, 1, &AtomicUsize::new(0)).unwrap();
+        let outcome = play(&setup, 1, &Progress::default()).unwrap();
         let is_served = outcome.requests.iter().all(|request| request.fate == Fate::Served);
         assert!(is_served, "{}", preset.name);
         Summary::of(&outcome, Goals::default()).cached_ratio

@@ -38,11 +38,29 @@ impl Successors {
     }
 }
 
+/// When the last request arrives at the earliest, were every answer there at once. Times of their own are as late
+/// as the jitter may make them.
+pub(super) fn last(trace: &Trace, speed: f64, jitter: Duration) -> Stamp {
+    let mut arrivals: Vec<Stamp> = Vec::with_capacity(trace.requests.len());
+    for request in &trace.requests {
+        arrivals.push(match request.start {
+            Start::At(at) => scaled(at, speed) + jitter,
+            Start::After { request: before, think } => {
+                arrivals.get(before as usize).copied().unwrap_or_default() + think
+            }
+        });
+    }
+    arrivals.into_iter().max().unwrap_or_default()
+}
+
+fn scaled(at: Stamp, speed: f64) -> Stamp {
+    Stamp::from_nanos((at.as_nanos() as f64 / speed) as u64)
+}
+
 /// When a request with a time of its own arrives: its time over the load factor, later by up to `jitter`.
 pub(super) fn arrival(at: Stamp, speed: f64, jitter: Duration, rng: &mut Rng) -> Stamp {
-    let scaled = Stamp::from_nanos((at.as_nanos() as f64 / speed) as u64);
     let most = u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX);
-    scaled + Duration::from_nanos(rng.range(0..=most))
+    scaled(at, speed) + Duration::from_nanos(rng.range(0..=most))
 }
 
 #[cfg(test)]
@@ -73,6 +91,23 @@ mod tests {
         let successors = Successors::of(&Trace { block_tokens: 16, requests });
         let of = |request| successors.of_request(request).collect::<Vec<_>>();
         assert_eq!((of(0), of(1), of(2), of(9)), (vec![1, 3], vec![4], vec![], vec![]));
+    }
+
+    #[test]
+    fn the_last_arrival_is_that_of_instant_answers() {
+        let seconds = Duration::from_secs;
+        let own = |at| Start::At(Stamp::ORIGIN + seconds(at));
+        let after = |request| Start::After { request, think: seconds(5) };
+        let starts = [own(0), after(0), own(8), after(1)];
+        let requests = starts.into_iter().map(request).collect();
+        let trace = Trace { block_tokens: 16, requests };
+        let check = |speed, jitter, expected: Duration| {
+            assert_eq!(last(&trace, speed, jitter), Stamp::ORIGIN + expected, "at {speed}");
+        };
+        check(1.0, Duration::ZERO, seconds(10));
+        check(0.5, seconds(1), seconds(17));
+        check(f64::MIN_POSITIVE, seconds(1), Stamp::NEVER.since(Stamp::ORIGIN));
+        assert_eq!(last(&Trace::default(), 1.0, seconds(1)), Stamp::ORIGIN);
     }
 
     #[test]

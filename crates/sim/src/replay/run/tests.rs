@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, sync::atomic::AtomicUsize};
+use std::collections::BTreeSet;
 
 use router_core::{Column, Position, endpoint::Labels};
 use router_framework::{
@@ -12,6 +12,7 @@ use crate::{
     replay::{
         outcome::Choice,
         pool::{Change, PoolEvent, Scrape, ServerKind},
+        summary::{Goals, Summary},
     },
 };
 
@@ -92,9 +93,9 @@ impl Scene {
     }
 
     fn run(&self, seed: u64) -> Outcome {
-        let n_ended = AtomicUsize::new(0);
-        let outcome = play(&self.setup, seed, &n_ended).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(n_ended.into_inner(), self.setup.trace.requests.len(), "all have ended");
+        let progress = Progress::default();
+        let outcome = play(&self.setup, seed, &progress).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(progress.n_ended(), self.setup.trace.requests.len(), "all have ended");
         outcome
     }
 }
@@ -347,10 +348,70 @@ fn kinds_differ() {
     assert!((9.0..11.0).contains(&ratio), "{ratio}");
 }
 
+/// Servers that need days for a prompt.
+fn stuck(requests: Vec<TraceRequest>) -> Scene {
+    let scene = Scene::new(requests, 2).profile(|profile| profile.prefill_token_us = 1e9);
+    scene.pool(|pool| pool.scrape.interval = Some(Duration::from_mins(10)))
+}
+
+#[test]
+fn a_run_that_would_not_end_is_stopped_and_what_is_left_is_counted() {
+    let mut requests = alone(3, 1_000, 320, 2);
+    requests.push(request(Start::After { request: 2, think: SECOND }, &[], 16, 2));
+    let scene = stuck(requests);
+    let progress = Progress::default();
+    let outcome = play(&scene.setup, 1, &progress).unwrap();
+    assert_eq!(fates(&outcome), [Fate::Unfinished; 4]);
+    let last = Stamp::from_nanos(2_000_000_000) + SECOND;
+    assert_eq!(outcome.ended, last + MAX_DRAIN);
+    assert_eq!((progress.n_ended(), progress.share()), (4, 1.0));
+    assert!(progress.passed() > MAX_DRAIN - Duration::from_mins(10), "{progress:?}");
+    let arrived: Vec<_> = outcome.requests.iter().map(RequestOutcome::has_arrived).collect();
+    assert_eq!(arrived, [true, true, true, false]);
+    let summary = Summary::of(&outcome, Goals::default());
+    assert_eq!((summary.n_unfinished(), summary.served_share(), summary.goodput), (4, 0.0, 0.0));
+    let in_flight: f32 =
+        summary.course.in_flight.iter().filter_map(|row| row.iter().rev().nth(1)).sum();
+    assert!((in_flight - 3.0).abs() < 0.1, "servers are busy to the end: {in_flight}");
+}
+
+#[test]
+fn servers_may_take_as_long_again_as_the_trace_is() {
+    let mut requests = alone(1, 0, 160, 2);
+    requests.push(request(at(48 * 3_600_000), &[], 16, 2));
+    // Sixty hours for the first one, six for the second.
+    let scene = stuck(requests).profile(|profile| profile.time_factor = 1.35);
+    assert_eq!(fates(&scene.run(1)), [Fate::Served, Fate::Served]);
+}
+
+#[test]
+fn a_run_of_years_is_refused() {
+    let check = |scene: &Scene, said: &str| {
+        let error = play(&scene.setup, 1, &Progress::default()).err();
+        let error = error.map(|error| error.to_string()).unwrap_or_default();
+        assert!(
+            error.contains(said) && error.contains("--limit"),
+            "{said:?} is missing in {error}"
+        );
+    };
+    let mut scene = Scene::new(alone(3, 1_000, 16, 1), 1);
+    scene.setup.options.speed = 1e-9;
+    check(&scene, "at load 0.000000001 the last request arrives after 23149 days and 31 days is");
+    scene.setup.options.speed = f64::MIN_POSITIVE;
+    check(&scene, "after 213504 days");
+    let mut scene = Scene::new(alone(3, 1_000, 16, 1), 1);
+    scene.setup.options.jitter = Duration::from_hours(31 * 24);
+    check(&scene, "after 32 days");
+    let year = Duration::from_hours(366 * 24);
+    let mut requests = alone(1, 0, 16, 1);
+    requests.push(request(Start::After { request: 0, think: year }, &[], 16, 1));
+    check(&Scene::new(requests, 1), "after 366 days");
+}
+
 #[test]
 fn what_cannot_run_says_why() {
     let fails = |scene: Scene, said: &str| {
-        let error = play(&scene.setup, 1, &AtomicUsize::new(0)).err();
+        let error = play(&scene.setup, 1, &Progress::default()).err();
         let error = error.map(|error| error.to_string()).unwrap_or_default();
         assert!(error.contains(said), "{said:?} is missing in {error:?}");
     };
@@ -450,9 +511,9 @@ fn a_decision_that_never_comes_does_not_hold_up_the_rest_for_ever() {
     // Comes long after patience would have ended.
     requests.push(request(at(3 * 3_600_000), &[], 16, 2));
     let scene = with_slow_decisions(requests);
-    let outcome = play(&scene.setup, 1, &AtomicUsize::new(0)).unwrap();
+    let outcome = play(&scene.setup, 1, &Progress::default()).unwrap();
     let expected =
-        [Fate::Undecided, Fate::Served, Fate::Served, Fate::Served, Fate::Undecided, Fate::Served];
+        [Fate::Undecided, Fate::Served, Fate::Served, Fate::Served, Fate::Unfinished, Fate::Served];
     assert_eq!(fates(&outcome), expected);
 }
 

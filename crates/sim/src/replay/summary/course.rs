@@ -54,7 +54,7 @@ impl Course {
             else {
                 continue;
             };
-            if !matches!(request.fate, Fate::Served | Fate::Broken) {
+            if !matches!(request.fate, Fate::Served | Fate::Broken | Fate::Unfinished) {
                 continue;
             }
             let seconds = |stamp: Stamp| stamp.since(Stamp::ORIGIN).as_secs_f64();
