@@ -1,7 +1,7 @@
 //! `llm-d-router replay`: a trace against the real router and simulated servers, in virtual time.
 
 use std::{
-    io::BufReader,
+    io::{BufReader, ErrorKind},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,7 +15,7 @@ use router_sim::replay::{
     policy,
     pool::Pool,
     read,
-    run::{Configuration, Options},
+    run::{Configuration, MAX_ARRIVAL, Options},
     summary::Goals,
     trace::Trace,
     workload,
@@ -107,8 +107,9 @@ fn grid(args: &ReplayArgs, registry: Registry) -> anyhow::Result<Grid> {
     let configurations: Vec<Configuration> = if args.config.is_empty() {
         vec![Configuration { name: BUILT_IN.to_owned(), text: None }]
     } else {
-        let names = args.config.iter().flat_map(|text| names(text));
-        names.map(named_configuration).collect::<Result<_, _>>()?
+        let names = args.config.iter().flat_map(|text| names(text)).collect();
+        let names = once("--config", names, |name| (*name).to_owned());
+        names.into_iter().map(named_configuration).collect::<Result<_, _>>()?
     };
     for configuration in &configurations {
         check(configuration, &registry, args.allow_experimental_plugins)?;
@@ -127,7 +128,7 @@ fn grid(args: &ReplayArgs, registry: Registry) -> anyhow::Result<Grid> {
     Ok(Grid {
         requests: requests(args)?,
         configurations,
-        loads: args.load.clone(),
+        loads: once("--load", args.load.clone(), f64::to_string),
         pools,
         seeds,
         goals,
@@ -138,11 +139,31 @@ fn grid(args: &ReplayArgs, registry: Registry) -> anyhow::Result<Grid> {
 
 /// The names in one `--config`: a list with commas, unless there is a file of that name.
 fn names(text: &str) -> Vec<&str> {
-    if Path::new(text).try_exists().unwrap_or(true) {
+    if may_be_file(text) {
         return vec![text];
     }
     let names: Vec<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     if names.is_empty() { vec![text] } else { names }
+}
+
+/// Whether there is such a file, or it is there and cannot be seen. A list may be longer than a name can be.
+fn may_be_file(name: &str) -> bool {
+    let is_there = Path::new(name).try_exists();
+    is_there.unwrap_or_else(|error| error.kind() != ErrorKind::InvalidFilename)
+}
+
+/// What is given, each once: the same twice would be two equal lines.
+fn once<T: PartialEq>(flag: &str, given: Vec<T>, shown: impl Fn(&T) -> String) -> Vec<T> {
+    let mut kept: Vec<T> = Vec::with_capacity(given.len());
+    for one in given {
+        if kept.contains(&one) {
+            let one = shown(&one);
+            process::complain(&format!("{flag} {one} is given more than once; it is played once"));
+        } else {
+            kept.push(one);
+        }
+    }
+    kept
 }
 
 /// A preset by its name, or a document from a file.
@@ -153,9 +174,8 @@ fn named_configuration(name: &str) -> anyhow::Result<Configuration> {
         Some(preset.document.to_owned())
     } else {
         let path = Path::new(name);
-        let is_there = path.try_exists().unwrap_or(true);
         // Who gives a path means a file.
-        if !is_there && path.components().count() == 1 && path.extension().is_none() {
+        if !may_be_file(name) && path.components().count() == 1 && path.extension().is_none() {
             let presets = policy::PRESETS.iter().map(|preset| preset.name).chain([BUILT_IN]);
             let help = nearest(name, presets).map_or_else(
                 || "--list shows the presets".to_owned(),
@@ -205,6 +225,11 @@ fn requests(args: &ReplayArgs) -> anyhow::Result<Requests> {
             return Err(UsageError(message).into());
         }
         let duration = length("--duration", args.duration)?;
+        if duration.is_zero() || duration > MAX_ARRIVAL {
+            let most = MAX_ARRIVAL.as_secs() / 3_600;
+            let message = format!("must be more than 0 and at most {most}h");
+            return Err(UsageError::at("--duration", &message).into());
+        }
         return Ok(Requests::Workload { name: name.clone(), duration, limit });
     }
     let path = args.trace.as_deref().unwrap_or(Path::new(""));
@@ -225,9 +250,10 @@ fn read_trace(path: &Path, format: Option<read::Format>, limit: usize) -> anyhow
 
 fn pools(args: &ReplayArgs) -> anyhow::Result<Vec<NamedPool>> {
     let mut pools = Vec::new();
-    for path in &args.pool {
-        let name = path.display().to_string();
-        let text = read_file(path, MAX_POOL_BYTES)?;
+    let shown = |path: &PathBuf| path.display().to_string();
+    for path in once("--pool", args.pool.clone(), shown) {
+        let name = shown(&path);
+        let text = read_file(&path, MAX_POOL_BYTES)?;
         let pool = Pool::parse(&name, &text).map_err(|error| {
             let shown = error.0.render(configuration::style());
             configuration::Faulty(format!("the pool cannot be used\n{}", shown.trim_end()))

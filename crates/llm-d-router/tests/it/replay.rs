@@ -208,6 +208,26 @@ fn the_command_plays_workloads_on_pools() {
 }
 
 #[test]
+fn what_is_given_twice_is_played_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = folder.path().join("pool.yaml");
+    std::fs::write(&pool, "servers:\n- {name: a, count: 2}\n").unwrap();
+    let (trace, pool) = (testdata::path(TRACE), pool.to_str().unwrap());
+    let mut args = vec!["--trace", trace.to_str().unwrap(), "--limit=20", "--seeds=1"];
+    args.extend(["--config=random,go-default,random", "--load=1,1.0,2", "--pool", pool]);
+    args.extend(["--pool", pool]);
+    let output = replay(&args);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let warned = String::from_utf8(output.stderr).unwrap();
+    for twice in ["--config random", "--load 1", &format!("--pool {pool}")] {
+        let message = format!("{twice} is given more than once; it is played once");
+        assert_eq!(warned.matches(&message).count(), 1, "{message:?} is missing in {warned}");
+    }
+    let rows = |name: &str| said.lines().filter(|line| line.starts_with(name)).count();
+    assert_eq!(rows("random "), 2, "once for each load: {said}");
+}
+
+#[test]
 fn servers_that_never_catch_up_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let pool = folder.path().join("pool.yaml");
@@ -244,6 +264,19 @@ fn the_command_says_what_is_wrong() {
     check_fails(
         &["--trace", trace, "--load=1e-9"],
         "31 days is the most: play it at a higher --load",
+    );
+    for duration in ["0s", "745h"] {
+        let said = "--duration: must be more than 0 and at most 744h";
+        check_fails(&["--workload=rag", "--duration", duration], said);
+    }
+    let few = ["--workload=rag", "--duration=1s", "--load=1e-9"];
+    check_fails(&few, "rag has no request within 1s at load 0.000000001 and seed 1: raise --load");
+    // Longer than any name of a file, and yet a list.
+    let names = ["go-default"; 40].join(",") + ",go-defualt";
+    check_fails(&["--trace", trace, "--config", &names], "did you mean `go-default`?");
+    check_fails(
+        &["--trace", trace, "--config", &"x".repeat(300)],
+        "no such preset and no such file",
     );
     let broken = file("broken.jsonl", "{\"timestamp\": 0, \"hash_ids\": 3}\n");
     check_fails(&["--trace", &broken], "broken.jsonl:1: invalid type");
