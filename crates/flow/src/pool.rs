@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a43_what_is_on_its_way_to_an_endpoint_counts_though_signals_are_younger() {
+    fn what_is_on_its_way_to_an_endpoint_counts_though_signals_are_younger() {
         let mut pool = PoolState::new();
         pool.dispatched(&COST);
         pool.set_signal(at(100), PoolSignal::of_pool(load(0.5), at(100)));

@@ -279,7 +279,7 @@ fn fragile(fairness: Arc<dyn FairnessPolicy>, fuse: &Arc<Fuse>) -> Config {
 /// Plays random events with a fuse that blows so often; gives what failed.
 fn play(seed: u64, one_in: u64) -> Books {
     let fuse = Fuse::new(seed, one_in);
-    let fairness: Arc<dyn FairnessPolicy> = if seed % 2 == 0 {
+    let fairness: Arc<dyn FairnessPolicy> = if seed.is_multiple_of(2) {
         Arc::new(Deficit::default())
     } else {
         Arc::new(ProgramAware::default())
