@@ -20,7 +20,7 @@ use router_core::{Candidates, Endpoint, EndpointSpec, Pool, Position, Stamp, hea
 use router_framework::{
     DataKey, End, EndCause, Freshness, Instance, Lease, Outcome, ParsedRequest, PluginDef,
     PluginEnv, Produced, ProfileIndex, ProfileRun, PromptInput, Read, Request, RequestCx,
-    RequestData, RequestHead, SubsetHint, Workbench, request::DEFAULT_PATH,
+    RequestData, RequestHead, SubsetHint, Usage, Workbench, request::DEFAULT_PATH,
 };
 use router_rt::{Clock, Offload};
 use router_wire::{
@@ -223,10 +223,19 @@ impl Leases {
         self.end(Some(StatusCode::OK));
     }
 
+    /// A model server answered well, and told its token counts.
+    pub fn answered(self, usage: Usage) {
+        self.ended(Some(StatusCode::OK), Some(usage));
+    }
+
     /// The request ended with this status of a model server; `None` when no response head came.
-    pub fn end(mut self, status: Option<StatusCode>) {
+    pub fn end(self, status: Option<StatusCode>) {
+        self.ended(status, None);
+    }
+
+    fn ended(mut self, status: Option<StatusCode>, usage: Option<Usage>) {
         let cause = if status.is_some() { EndCause::Natural } else { EndCause::Error };
-        let end = End { cause, status, usage: None, at: Stamp::ORIGIN };
+        let end = End { cause, status, usage, at: Stamp::ORIGIN };
         self.held.iter_mut().for_each(|lease| lease.end(&end));
     }
 }

@@ -14,7 +14,8 @@
 //! It is never below 64 tokens.
 //!
 //! **Capacity.** With `autoTune`, as many blocks are remembered for an endpoint as its KV cache holds: engine blocks × engine block size / block size, followed when it changes, at most 1,048,576.
-//! Otherwise `lruCapacityPerServer`.
+//! For an endpoint that reports none it begins with `lruCapacityPerServer`, and follows what answers show that say how many tokens of their prompt were cached: a prefix that is missing although less was used since than the endpoint is thought to hold lowers it, one that is found raises it, up to `lruCapacityPerServer`.
+//! Without `autoTune` it is `lruCapacityPerServer`.
 //! Beyond it, the blocks that were used least recently go.
 //!
 //! Hashing more than 256 KiB of a prompt is done away from the threads that serve requests.
@@ -63,6 +64,7 @@ use self::{
 };
 
 mod block_size;
+mod capacity;
 mod hashing;
 mod holdings;
 
@@ -95,8 +97,8 @@ pub struct Params {
     pub max_prefix_tokens_to_match: i64,
     /// Deprecated: blocks of each prompt that are looked at where `maxPrefixTokensToMatch` is 0. 0 for all.
     pub max_prefix_blocks_to_match: i64,
-    /// Blocks remembered per endpoint where the endpoint does not report its KV cache or `autoTune` is
-    /// off. Zero and below mean the default.
+    /// Blocks remembered per endpoint where `autoTune` is off, and at most where the endpoint does not report
+    /// its KV cache. Zero and below mean the default.
     pub lru_capacity_per_server: i64,
 }
 

@@ -1,5 +1,5 @@
 use http::StatusCode;
-use router_framework::{ParsedRequest, PromptInput, keys::PromptBlocks};
+use router_framework::{ParsedRequest, PromptInput, Usage, keys::PromptBlocks};
 use router_telemetry::metrics::{Format, Registry};
 use router_testkit::{
     pipeline::{Pipeline, PipelineBuilder, Turn, completion, endpoints, request},
@@ -173,6 +173,36 @@ async fn a26_one_odd_endpoint_does_not_change_the_block_size() {
     bench.serve(&text('a', 8), 1).await;
     assert_eq!(bench.dump()["blockSizeTokens"], 128);
     assert_eq!(bench.look(&text('a', 8)).await, [0, 4, 0]);
+}
+
+#[tokio::test]
+async fn the_capacity_of_a_silent_endpoint_is_learned_from_what_answers_miss() {
+    for (params, reported, learns) in [
+        ("", None, true),
+        ("", Some(4_096.0), false),
+        ("autoTune: false\nblockSizeTokens: 64", None, false),
+    ] {
+        let mut bench = bench(params);
+        if let Some(n_blocks) = reported {
+            bench.report(0, 64.0, n_blocks);
+        }
+        let nth = |nth: u8| text(char::from(b'a' + nth), 200);
+        for at in 0..16 {
+            bench.serve(&nth(at), 0).await;
+        }
+        let before = bench.dump()["byEndpoint"][0]["capacity"].as_u64().unwrap();
+        for at in 0..4 {
+            let usage = Usage { prompt_tokens: 12_800, cached_tokens: Some(0), ..Usage::default() };
+            bench.begin(&nth(at)).await.pick(&[("default", &[0])]).answered(usage);
+        }
+        bench.serve(&nth(0), 0).await;
+        let after = bench.dump()["byEndpoint"][0]["capacity"].as_u64().unwrap();
+        assert_eq!(after < before, learns, "{params:?}, {reported:?}: {before}, then {after}");
+        assert!(
+            !learns || (1_500..5_000).contains(&after),
+            "15 prompts of 200 came since: {after}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use router_core::{Endpoint, EndpointIndex, EndpointSlot, Stamp};
-use router_framework::{End, EndCause, Lease, MAX_TARGETS, Usage};
+use router_framework::{End, EndCause, Lease, MAX_TARGETS};
 use router_rt::Clock;
 
 use smallvec::SmallVec;
@@ -15,6 +15,7 @@ use super::{
     popular::Popular,
     speed::Pool,
 };
+use crate::producer::found::found_tokens;
 
 /// State of one instance, which its leases outlive.
 #[derive(Debug)]
@@ -165,13 +166,6 @@ impl EstimateLease {
             self.shared.metrics.error_ratio.observe(seconds / predicted);
         }
     }
-}
-
-/// Prompt tokens that the model server had cached, if it says so, in tokens of which the prompt has so many here:
-/// text is estimated by its length, and the server counts its own.
-pub(super) fn found_tokens(usage: &Usage, prompt: f64) -> Option<f64> {
-    let found = usage.cached_tokens? as f64;
-    Some(if usage.prompt_tokens == 0 { found } else { found * prompt / usage.prompt_tokens as f64 })
 }
 
 impl Lease for EstimateLease {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::StatusCode;
 use router_core::Stamp;
 use router_framework::{
-    Request, Usage,
+    Request,
     keys::{PromptBlocks, PromptTokens, TokenContent},
 };
 use router_rt::Rng;
@@ -370,16 +370,6 @@ fn hits_that_are_none_are_expected_less() {
     pool.observe(&Sample { hits: Some((0.0, 1e9)), ..Sample::default() });
     pool.observe(&Sample { hits: Some((f64::NAN, f64::NAN)), ..Sample::default() });
     assert!((pool.typical().hits - share).abs() < 0.01);
-}
-
-#[test]
-fn found_tokens_are_in_the_tokens_that_were_expected() {
-    let usage =
-        |prompt_tokens, cached_tokens| Usage { prompt_tokens, cached_tokens, ..Usage::default() };
-    // Four bytes a token here, and a little more at the server.
-    assert_eq!(lease::found_tokens(&usage(8_000, Some(7_800)), 9_600.0), Some(9_360.0));
-    assert_eq!(lease::found_tokens(&usage(0, Some(70)), 9_600.0), Some(70.0));
-    assert_eq!(lease::found_tokens(&usage(8_000, None), 9_600.0), None);
 }
 
 #[test]
