@@ -10,13 +10,28 @@
 //! flow whose first request has the longest cached prefix goes first, of equal ones the one that was served
 //! longest ago.
 //!
-//! **No flow starves.** Let *C* be the largest charge of one request, *Q·w* the share of a flow with weight
-//! *w*. After a flow's request was charged, at most `k = ⌈C / (Q·w)⌉` rounds pass in which it has nothing
-//! left, and in the round after these it is served before that round ends. In `k + 1` rounds another flow
-//! with weight *v* is charged less than `(k + 1)·Q·v + C`: all it has in them, and one request that begins
-//! within its share. So between two requests of a flow that has requests waiting, all others together are
-//! charged less than `Σ ((k + 1)·Q·v + C)`. Corrections add at most [`MAX_CREDIT_ROUNDS`] shares to a
-//! flow's own.
+//! **No flow starves.** Take a flow with the share *S* that always has requests waiting, and two requests of
+//! it that are let go one after the other. Let *X* be what it is charged from the first on until the second
+//! goes: the first one's expected need, and what its requests that end in between needed beyond what was
+//! expected of them. Let *C* be the largest expected need of any request, and `k = ⌈X / S⌉`. Between the two,
+//! another flow with the share *V* is let go requests of less than `(k + 1 + 8)·V + C` tokens, what is given
+//! back to it taken off; of less than `(k + 1)·V + C` where nothing is given back. All others together, less
+//! than the sum of that.
+//!
+//! *Proof.* A flow's account is a number of tokens that grows by what it is charged; it is served in round
+//! *r* only while its account is below `(r + 1)·share`. When the first request goes in round *r*, the flow's
+//! account is below `(r + 1)·S`, so afterwards it stays below `(r + 1)·S + X ≤ (r + 1 + k)·S`: the flow has
+//! something left in round `r + k`, or earlier. That round does not end before the flow is served, and every
+//! round ends: nobody's account falls but by what is given back, and only so many may join it. So the second
+//! request goes in round `r + k` at the latest. The other flow's account is at least `(r − 8)·V` when the
+//! first goes or when it is let go a request after that, since what is given back leads no further down
+//! ([`MAX_CREDIT_ROUNDS`]) and who begins to wait begins at round *r* or later. When it is let go the last
+//! request before the second, it is below `(r + k + 1)·V`, and that request adds at most *C*. What its account
+//! grew by in between is what was said.
+//!
+//! In time that is the sum over what the pool computes per second: with 20 flows of the same weight, the
+//! quantum of 4,096 and requests of at most that, at most 12,288 tokens of each of the others, and 8 shares
+//! more of those whose requests needed less than was expected.
 //!
 //! **A full queue is fair, too.** When the band is full, the flow that has the most requests waiting for its
 //! weight loses its last one to a flow that has fewer. Otherwise who sends most would fill the queue, and

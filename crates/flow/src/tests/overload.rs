@@ -15,7 +15,9 @@ use crate::{
     Ask, BandTemplate, Config, Cost, Effect, FairnessPolicy, FlowControl, FlowId, PoolSignal,
     StageLoad, Ticket, Usage,
     policy::{
-        deficit::Deficit, global_strict::GlobalStrict, program_aware::ProgramAware,
+        deficit::{Deficit, MAX_CREDIT_ROUNDS},
+        global_strict::GlobalStrict,
+        program_aware::ProgramAware,
         round_robin::RoundRobin,
     },
     snapshot::jain,
@@ -195,4 +197,24 @@ fn twice_the_weight_is_twice_the_service() {
     let ratio = got[0].tokens / got[1].tokens;
     // A half of all is what gold gets, and a quarter each of the others.
     assert!((1.9..2.1).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn who_has_a_small_weight_waits_no_longer_than_the_bound_says() {
+    let weights = BTreeMap::from([("gold".to_owned(), 4.0), ("tiny".to_owned(), 0.1)]);
+    let quantum = NonZeroU64::new(2_048).unwrap();
+    let fairness = Deficit { quantum, weights: Arc::new(weights), ..Deficit::default() };
+    let share = |id: &str| fairness.share(&FlowId::from(id)).get();
+    // Each request is expected to need 1,000 tokens; its answer may need 400 more.
+    let n_rounds = (1_000 + 2 * 400_u64).div_ceil(share("tiny")) + 1 + MAX_CREDIT_ROUNDS;
+    let others = ["gold", "a", "b"];
+    let tokens: u64 = others.iter().map(|id| n_rounds * share(id) + 1_000).sum();
+    let bound = Duration::from_secs_f64(tokens as f64 / (N_SLOTS as f64 * TOKENS_PER_SECOND));
+    let fairness = Arc::new(fairness);
+    let template = BandTemplate { fairness, ..BandTemplate::default() };
+    let clients = ["tiny", "gold", "a", "b"].map(|id| client(id, 0, 0.7));
+    let (got, throughput) = play(Config { template, ..Config::default() }, &clients, 120);
+    assert!(throughput > 0.95, "{throughput}");
+    let pause = got[0].longest_pause;
+    assert!(pause < bound && pause > bound / 4, "{pause:?} of {bound:?}");
 }
