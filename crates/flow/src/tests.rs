@@ -4,6 +4,7 @@ mod defects;
 mod driver;
 mod locality;
 mod model;
+mod model_limit;
 mod model_policy;
 mod overload;
 mod panics;

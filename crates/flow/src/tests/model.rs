@@ -5,10 +5,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use router_core::Stamp;
 
-use super::model_policy::{FirstOf, Kind, Policy};
+use super::{
+    model_limit::{Limits, Order, Place, eviction_order},
+    model_policy::{FirstOf, Kind, Policy},
+};
 use crate::{
-    Arrival, Ask, BandTemplate, Config, Cost, Effect, FlowId, Limit, LimitCx, PoolSignal, Rank,
-    Refusal, Ticket, Usage, UsageLimit, Victim,
+    Ask, BandTemplate, Config, Cost, Effect, FlowId, Limit, PoolSignal, Refusal, Ticket, Usage,
 };
 
 /// What the real one is built with, and what the model has to know of it by name.
@@ -16,6 +18,23 @@ use crate::{
 pub(super) struct Setup {
     pub(super) config: Config,
     pub(super) fairness: Kind,
+    pub(super) limits: Limits,
+    pub(super) orders: Orders,
+}
+
+/// Orders of the bands that are configured, of others of negative priority, and of all others.
+#[derive(Clone)]
+pub(super) struct Orders {
+    pub(super) bands: Vec<(i32, Order)>,
+    pub(super) negative: Option<Order>,
+    pub(super) rest: Order,
+}
+
+impl Orders {
+    fn of(&self, priority: i32) -> Order {
+        let own = self.bands.iter().find(|(of, _)| *of == priority).map(|(_, order)| *order);
+        own.or(self.negative.filter(|_| priority < 0)).unwrap_or(self.rest)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,10 +55,10 @@ pub(super) struct Request {
     bytes: u64,
     enqueued: Stamp,
     ttl: Option<Duration>,
-    rank: Rank,
+    place: Place,
     cost: Cost,
     dispatched: Stamp,
-    evictable: Option<(i64, u64)>,
+    is_evictable: bool,
 }
 
 struct Band {
@@ -61,7 +80,8 @@ pub(super) struct Model {
     /// Requests and tokens that came to the prefill stage (true) or the other, and when, unless the signal
     /// has them in it.
     moves: Vec<(Stamp, bool, i64, i64)>,
-    limits: Box<dyn UsageLimit>,
+    /// When a request of a band was let go last that is slowed down.
+    slowed: Option<Stamp>,
     ceilings: Vec<f64>,
     earned: u64,
     turn: u64,
@@ -75,7 +95,7 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn new(setup: &Setup) -> Self {
         let mut model = Self {
-            limits: setup.config.usage_limit.start(),
+            slowed: None,
             setup: setup.clone(),
             requests: Vec::new(),
             bands: Vec::new(),
@@ -269,9 +289,8 @@ impl Model {
             return self.dispatch_all(now, said);
         }
         let ttl = [self.setup.config.ttl, ask.ttl].into_iter().flatten().min();
-        let Ask { received, ttft_slo, cost, bytes, .. } = *ask;
-        let arrival = Arrival { received, enqueued: now, ttl, ttft_slo, cost };
-        let rank = self.template(priority).ordering.rank(&arrival);
+        let Ask { cost, bytes, .. } = *ask;
+        let place = self.setup.orders.of(priority).place(now, ttl, ask, id);
         let flow = ask.flow.as_str().to_owned();
         let n_before = self.waiting_in(priority).count();
         let begins = !self.waiting_in(priority).any(|other| other.flow == flow);
@@ -292,10 +311,10 @@ impl Model {
             bytes,
             enqueued: now,
             ttl,
-            rank,
+            place,
             cost,
             dispatched: Stamp::ORIGIN,
-            evictable: None,
+            is_evictable: false,
         });
         self.dispatch_all(now, said);
     }
@@ -320,7 +339,7 @@ impl Model {
             let longest = flows.iter().filter(|flow| length(priority, flow, 0) == most);
             let last = |flow: &&&String| {
                 let own = self.waiting_in(priority).filter(|request| request.flow == ***flow);
-                own.max_by_key(|request| (request.rank, request.id)).map(|request| request.id)
+                own.max_by_key(|request| request.place).map(|request| request.id)
             };
             (most > least)
                 .then(|| longest.clone().filter_map(|flow| last(&flow)).collect::<Vec<_>>())
@@ -406,12 +425,8 @@ impl Model {
             return;
         }
         request.at = At::Prefill;
-        let Request { priority, dispatched, cost, .. } = *request;
-        if let Some(eviction) = &self.setup.config.eviction {
-            let victim = Victim { priority, dispatched, cost };
-            let rank = eviction.filter.accepts(&victim).then(|| eviction.order.rank(&victim));
-            request.evictable = rank;
-        }
+        request.is_evictable = request.priority < 0;
+        let cost = request.cost;
         self.came(now, &cost, true, 1);
         self.came(now, &cost, false, 1);
     }
@@ -588,8 +603,10 @@ impl Model {
     fn ask_limits(&mut self, now: Stamp, saturation: f64) {
         let priorities: Vec<i32> = self.bands.iter().map(|band| band.priority).collect();
         self.ceilings.resize(priorities.len(), 1.0);
-        let cx = LimitCx { now, saturation, priorities: &priorities };
-        self.limits.ceilings(&cx, &mut self.ceilings);
+        for (at, ceiling) in self.ceilings.iter_mut().enumerate() {
+            let (limits, slowed) = (self.setup.limits, self.slowed);
+            *ceiling = limits.ceiling(now, slowed, saturation, &priorities, at);
+        }
         for at in 1..self.ceilings.len() {
             self.ceilings[at] = self.ceilings[at].min(self.ceilings[at - 1]);
         }
@@ -598,13 +615,13 @@ impl Model {
     fn firsts(&self, priority: i32) -> Vec<FirstOf> {
         let mut firsts: Vec<FirstOf> = Vec::new();
         let mut waiting: Vec<&Request> = self.waiting_in(priority).collect();
-        waiting.sort_by_key(|request| (request.rank, request.id));
+        waiting.sort_by_key(|request| request.place);
         for request in waiting {
             if firsts.iter().any(|first| first.flow == request.flow) {
                 continue;
             }
-            let Request { rank, id, enqueued, cost, .. } = *request;
-            firsts.push(FirstOf { flow: request.flow.clone(), rank, id, enqueued, cost });
+            let Request { place, enqueued, cost, .. } = *request;
+            firsts.push(FirstOf { flow: request.flow.clone(), place, enqueued, cost });
         }
         firsts
     }
@@ -633,13 +650,14 @@ impl Model {
         };
         let of = self.bands.iter().position(|band| band.priority == priority).unwrap();
         assert!(at == OPEN || of == at, "{priority} out of turn");
+        let saturation = self.saturation();
         let is_first = self.waiting().all(|request| request.priority <= priority);
         let (earns, spends) = if at == OPEN { (is_first, !is_first) } else { (earns, spends) };
         let choices = self.choices(now, of);
         let request = self.requests.iter().find(|request| request.id == payload).unwrap().clone();
         let (flow, fairness) = (&request.flow, &self.setup.fairness);
         assert!(choices.contains(flow), "{flow} instead of {choices:?} by {fairness:?}");
-        assert_eq!(self.first_of(of, &request.flow).id, payload);
+        assert_eq!(self.first_of(of, &request.flow).place, request.place);
         assert_eq!((ticket, waited), (request.ticket, now.since(request.enqueued)));
         if earns && let Some(trickle) = self.setup.config.trickle {
             self.earned += price(&request.cost) * u64::from(trickle.share_ppm);
@@ -654,7 +672,9 @@ impl Model {
         let band = self.band(priority);
         (band.served_turn, band.unserved_since) = (turn, now);
         band.policy.dispatched(&request.flow, &request.cost, anyone_waits);
-        self.limits.dispatched(now, of);
+        if self.setup.limits.slows(saturation, self.bands.len(), of) {
+            self.slowed = Some(now);
+        }
         self.n_ended += 1;
     }
 
@@ -676,12 +696,14 @@ impl Model {
         let mut victims: Vec<&mut Request> = self
             .requests
             .iter_mut()
-            .filter(|request| request.evictable.is_some() && request.priority < priority)
+            .filter(|request| request.is_evictable && request.priority < priority)
             .collect();
-        victims.sort_by_key(|request| (request.evictable, std::cmp::Reverse(request.id)));
+        victims.sort_by_key(|request| {
+            eviction_order(request.priority, request.dispatched, request.id)
+        });
         let mut expected = Vec::new();
         for victim in victims.into_iter().take(n_needed.min(eviction.max_at_once)) {
-            victim.evictable = None;
+            victim.is_evictable = false;
             expected.push((victim.ticket, victim.id));
         }
         for (ticket, id) in expected {

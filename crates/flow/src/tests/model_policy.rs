@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use router_core::Stamp;
 
+use super::model_limit::Place;
 use crate::policy::{
     deficit::{Deficit, MAX_CREDIT_ROUNDS},
     program_aware::ProgramAware,
 };
-use crate::{Cost, FlowId, Rank, Usage};
+use crate::{Cost, FlowId, Usage};
 
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
@@ -22,8 +23,7 @@ pub(super) enum Kind {
 #[derive(Clone, Debug)]
 pub(super) struct FirstOf {
     pub(super) flow: String,
-    pub(super) rank: Rank,
-    pub(super) id: u64,
+    pub(super) place: Place,
     pub(super) enqueued: Stamp,
     pub(super) cost: Cost,
 }
@@ -81,7 +81,7 @@ impl Policy {
     pub(super) fn choices(&mut self, now: Stamp, waiting: &[FirstOf]) -> Vec<String> {
         match &self.kind {
             Kind::GlobalStrict => {
-                let best = waiting.iter().min_by_key(|first| (first.rank, first.id));
+                let best = waiting.iter().min_by_key(|first| first.place);
                 best.map(|first| first.flow.clone()).into_iter().collect()
             }
             Kind::RoundRobin => {

@@ -8,20 +8,20 @@ use router_core::Stamp;
 
 use super::{
     driver::Pair,
-    model::{At, Setup},
+    model::{At, Orders, Setup},
+    model_limit::{Limits, Order},
     model_policy::Kind,
 };
 use crate::{
     Ask, BandConfig, BandTemplate, Bounds, Config, Cost, Eviction, FairnessPolicy, FlowId,
-    OrderingPolicy, PoolSignal, StageLoad, Trickle, Usage, UsageLimitPolicy,
+    PoolSignal, StageLoad, Trickle, Usage,
     policy::{
         deficit::Deficit,
         eviction::{PriorityThenTime, Sheddable},
         global_strict::GlobalStrict,
-        ordering::{Edf, Fcfs, SloDeadline},
         program_aware::ProgramAware,
         round_robin::RoundRobin,
-        usage_limit::{HoldbackDomain, PriorityHoldback, SoftReflectiveCeiling, Static},
+        usage_limit::HoldbackDomain,
     },
 };
 
@@ -49,41 +49,39 @@ fn fairness(rng: &mut Rng) -> (Kind, Arc<dyn FairnessPolicy>) {
     }
 }
 
-fn usage_limit(rng: &mut Rng) -> Arc<dyn UsageLimitPolicy> {
+fn limits(rng: &mut Rng) -> Limits {
     match rng.u32(..5) {
-        0 | 1 => Arc::new(Static::default()),
-        2 => Arc::new(Static { threshold: rng.f64() * 1.5 }),
+        0 | 1 => Limits::Static(1.0),
+        2 => Limits::Static(rng.f64() * 1.5),
         3 => {
             let domain = if rng.bool() { HoldbackDomain::Rank } else { HoldbackDomain::Value };
-            Arc::new(PriorityHoldback { least: rng.f64(), most: 1.0, domain })
+            Limits::Holdback(rng.f64(), domain)
         }
-        _ => Arc::new(SoftReflectiveCeiling),
+        _ => Limits::Reflective,
     }
 }
 
-fn template(rng: &mut Rng, fairness: &Arc<dyn FairnessPolicy>) -> BandTemplate {
-    let ordering: Arc<dyn OrderingPolicy> = match rng.u32(..3) {
-        0 => Arc::new(Fcfs),
-        1 => Arc::new(Edf),
-        _ => Arc::new(SloDeadline),
-    };
-    BandTemplate {
+fn template(rng: &mut Rng, fairness: &Arc<dyn FairnessPolicy>) -> (Order, BandTemplate) {
+    let order = [Order::Fcfs, Order::Edf, Order::Slo][rng.usize(..3)];
+    let template = BandTemplate {
         max_requests: rng.u64(1..40),
         max_bytes: rng.u64(100..4_000),
-        ordering,
+        ordering: order.policy(),
         fairness: Arc::clone(fairness),
-    }
+    };
+    (order, template)
 }
 
 fn setup(rng: &mut Rng) -> Setup {
     let (kind, fairness) = fairness(rng);
     let bands = [100, -7].into_iter().filter(|_| rng.clone().bool());
     let bands: Vec<i32> = bands.collect();
-    let bands = bands.into_iter().map(|priority| {
-        let template = template(rng, &fairness);
-        BandConfig { priority, template }
-    });
-    let bands = bands.collect();
+    let (mut orders, mut configured) = (Vec::new(), Vec::new());
+    for priority in bands {
+        let (order, template) = template(rng, &fairness);
+        orders.push((priority, order));
+        configured.push(BandConfig { priority, template });
+    }
     let trickle = rng.bool().then(|| Trickle {
         share_ppm: [0, 10_000, 300_000][rng.usize(..3)],
         every: millis(rng, 500),
@@ -102,20 +100,23 @@ fn setup(rng: &mut Rng) -> Setup {
         band_idle: millis(rng, 4_000),
         ..Bounds::default()
     };
+    let (rest, template_of_rest) = template(rng, &fairness);
+    let (negative, negative_template) = rng.bool().then(|| template(rng, &fairness)).unzip();
+    let limits = limits(rng);
     let config = Config {
         max_requests: rng.bool().then(|| rng.u64(1..60)),
         max_bytes: rng.bool().then(|| rng.u64(100..6_000)),
         ttl: (rng.u32(..5) > 0).then(|| millis(rng, 400)),
         no_endpoint_ttl: (rng.u32(..5) > 0).then(|| millis(rng, 400)),
-        bands,
-        template: template(rng, &fairness),
-        negative_template: rng.bool().then(|| template(rng, &fairness)),
-        usage_limit: usage_limit(rng),
+        bands: configured,
+        template: template_of_rest,
+        negative_template,
+        usage_limit: limits.policy(),
         trickle,
         eviction,
         bounds,
     };
-    Setup { config, fairness: kind }
+    Setup { config, fairness: kind, limits, orders: Orders { bands: orders, negative, rest } }
 }
 
 fn signal(rng: &mut Rng, now: Stamp) -> PoolSignal {
