@@ -31,6 +31,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ext-proc-frames", router_extproc::fuzz::fuzz_frames),
     ("ext-proc-stream", ext_proc::fuzz_stream),
     ("kv-index", router_kvcache::fuzz_index),
+    ("manifests", router_engine::resources::fuzz::fuzz_manifests),
     ("prometheus", router_wire::fuzz::fuzz_prometheus),
     ("request", router_wire::fuzz::fuzz_request),
     ("response", router_wire::fuzz::fuzz_response),

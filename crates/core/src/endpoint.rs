@@ -25,6 +25,8 @@ pub struct EndpointIndex {
 pub enum Scheme {
     #[default]
     Http,
+    /// HTTP/2 without TLS, which the server must speak without being asked.
+    H2c,
     Https,
 }
 

@@ -52,7 +52,7 @@ pub struct Shadowed {
 /// All rules, ready to be asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rewrites {
-    n_rewrites: usize,
+    n_objects: usize,
     exact: BTreeMap<Arc<str>, Arc<Split>>,
     generic: Option<Arc<Split>>,
 }
@@ -83,7 +83,7 @@ impl Rewrites {
         order.sort_by_key(|(at, rewrite)| {
             (rewrite.created.is_none(), rewrite.created, &rewrite.name, *at)
         });
-        let mut all = Self { n_rewrites: rewrites.len(), ..Self::default() };
+        let mut all = Self { n_objects: rewrites.len(), ..Self::default() };
         // Who has taken a model; `None` stands for every request.
         let mut taken: BTreeMap<Option<&str>, (usize, usize)> = BTreeMap::new();
         let mut shadowed = Vec::new();
@@ -117,11 +117,11 @@ impl Rewrites {
 
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.n_rewrites
+        self.n_objects
     }
 
     pub fn is_empty(&self) -> bool {
-        self.n_rewrites == 0
+        self.n_objects == 0
     }
 
     /// Which model serves a request for `model`, which is empty where the request names none. `None` where no

@@ -68,9 +68,15 @@ pub fn load(
     ((!diagnostics.has_errors()).then_some(document), diagnostics)
 }
 
-/// Compares a tree with a JSON schema and reports all that does not fit, as [`load`] does with its own.
-pub fn check_shape(root: &mut tree::Node, schema: &Value, diagnostics: &mut Diagnostics) {
-    shape::check(root, schema, &Path::ROOT, shape::KeyCase::Exact, diagnostics);
+/// Compares a tree, which stands at `path`, with a JSON schema and reports all that does not fit, as
+/// [`load`] does with its own.
+pub fn check_shape(
+    node: &mut tree::Node,
+    schema: &Value,
+    path: &Path<'_>,
+    diagnostics: &mut Diagnostics,
+) {
+    shape::check(node, schema, path, shape::KeyCase::Exact, diagnostics);
 }
 
 /// Reads the document that runs where none is given.

@@ -10,7 +10,7 @@ mod kubernetes;
 mod picker;
 mod replay;
 
-pub use kubernetes::KubernetesFlags;
+pub use kubernetes::{KubernetesFlags, PoolFlags};
 pub use picker::{ConfigFlags, ListenFlags, LogFlags, PickerFlags, RecordFlags, TlsFlags};
 pub(crate) use picker::{bytes, message_size, not_negative, positive};
 pub use replay::{FitArgs, ReplayArgs, ReplayCommand};
@@ -199,6 +199,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub picker: PickerFlags,
     #[command(flatten)]
+    pub pool: PoolFlags,
+    #[command(flatten)]
     pub log: LogFlags,
 }
 
@@ -283,9 +285,11 @@ pub struct ExplainArgs {
     /// A header of the request, as `name: value`.
     #[arg(long, value_name = "HEADER")]
     pub header: Vec<String>,
-    /// InferenceObjective manifests, for the priority of the request: a YAML file, or a directory of them.
+    /// InferenceObjective, InferenceModelRewrite and InferencePool manifests: a YAML file, or a directory of them.
     #[arg(long, value_name = "PATH")]
     pub resources: Option<PathBuf>,
+    #[command(flatten)]
+    pub pool: PoolFlags,
     /// Print the record as JSON, as GET /debug/decisions shows it.
     #[arg(long)]
     pub json: bool,

@@ -62,6 +62,7 @@ pub(crate) fn run(args: EppArgs, registry: Registry) -> anyhow::Result<()> {
         let place = Place {
             given: None,
             hint: "finding them in Kubernetes (--pool-name, --endpoint-selector) is not available yet",
+            pool: args.kubernetes.pool(),
         };
         let idle = Running::load(&args.picker, settings, registry, place, &tasks)?;
         let running = Arc::clone(idle.running());

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use router_engine::{DecisionRecord, Router, RouterEnv, Settings, settings::DecisionSettings};
+use router_engine::{
+    DecisionRecord, Router, RouterEnv, Settings, resources::Warning, settings::DecisionSettings,
+};
 use router_framework::{
     Registry, RequestHead, SubsetHint,
     document::{Diagnostics, Options},
@@ -52,10 +54,15 @@ async fn decide(args: &ExplainArgs, registry: &Registry) -> anyhow::Result<Arc<D
         loaded,
         RouterEnv { clock: env.clock, metrics: Arc::clone(&env.metrics), settings },
     );
+    let mut listed = endpoints::read(&args.endpoints)?;
     if let Some(path) = &args.resources {
-        router.datastore().set_objectives(running::read_objectives(path)?);
+        let mut warn = |warning: &Warning| process::complain(&warning.to_string());
+        let resources = running::read_resources(path, args.pool.pool(), &mut warn)?;
+        resources.hand_to(router.datastore());
+        if let Some(pool) = &resources.pool {
+            listed.retain(|listed| pool.selects(&listed.spec.labels));
+        }
     }
-    let listed = endpoints::read(&args.endpoints)?;
     endpoints::set(&router, listed);
     let body = read_file(&args.request, MAX_REQUEST_BYTES)?;
     let head = RequestHead {

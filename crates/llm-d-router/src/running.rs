@@ -1,4 +1,4 @@
-//! A router at work: its configuration, discovery, scraping, gauges and objectives, and the reload of each.
+//! A router at work: its configuration, discovery, scraping, gauges and resources, and the reload of each.
 //!
 //! A reload builds the new configuration beside the one that serves, lets it find its endpoints and scrape
 //! them, and then swaps the two. Whatever goes wrong before the swap changes nothing, and what had been
@@ -8,6 +8,7 @@
 
 mod discovery;
 mod follow;
+mod members;
 
 use std::{
     pin::pin,
@@ -20,7 +21,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use router_engine::{Objectives, Recorder, Router, RouterEnv, Settings, scrape};
+use router_engine::{PoolChoice, Recorder, Resources, Router, RouterEnv, Settings, scrape};
 use router_framework::{
     Discovery, PluginEnv, Registry,
     document::{Document, Options},
@@ -40,7 +41,9 @@ use crate::{
     record::Recording,
 };
 
-pub(crate) use follow::{read_objectives, watch_options};
+use members::{Members, Membership};
+
+pub(crate) use follow::{read_resources, watch_options};
 
 /// How long a new configuration may take to find its endpoints before it is given up.
 const FIND_DEADLINE: Duration = Duration::from_secs(30);
@@ -56,6 +59,8 @@ pub(crate) struct Place {
     pub(crate) given: Option<Arc<dyn Discovery>>,
     /// What to do where neither says it, besides writing it into the configuration.
     pub(crate) hint: &'static str,
+    /// Which pool is served.
+    pub(crate) pool: PoolChoice,
 }
 
 /// What stays while configurations come and go.
@@ -67,6 +72,7 @@ struct Parts {
     settings: Settings,
     options: Options,
     place: Place,
+    membership: Arc<Membership>,
     /// What every router records into.
     recorder: Option<Recorder>,
 }
@@ -77,15 +83,18 @@ struct Built {
     discovery: Arc<dyn Discovery>,
 }
 
-/// The tasks of one configuration; they end when this is dropped.
-struct Work(Tasks);
+/// The work of one configuration; its tasks end when this is dropped.
+struct Work {
+    tasks: Tasks,
+    members: Arc<Members>,
+}
 
 /// A router whose configuration can be replaced while it works.
 pub(crate) struct Running {
     parts: Parts,
     pub(crate) router: Arc<ArcSwap<Router>>,
     /// What every configuration is given; held while the configuration is swapped.
-    objectives: Mutex<Objectives>,
+    resources: Mutex<Resources>,
     tasks: Tasks,
     /// The work of the configuration that serves.
     work: Mutex<Option<Work>>,
@@ -113,14 +122,22 @@ pub(crate) struct Idle {
 // === impl Running ===
 
 impl Running {
-    /// Loads the configuration and the objectives; [`Idle::begin`] puts them to work.
+    /// Loads the configuration and the resources; [`Idle::begin`] puts them to work.
     pub(crate) fn load(
         flags: &PickerFlags,
-        settings: Settings,
+        mut settings: Settings,
         registry: Registry,
         place: Place,
         tasks: &Tasks,
     ) -> anyhow::Result<Idle> {
+        let open =
+            |path| follow::Manifests::open(path, place.pool.clone(), &mut follow::log_warning);
+        let (manifests, resources) =
+            flags.config.resources.as_deref().map(open).transpose()?.unzip();
+        let resources: Resources = resources.unwrap_or_default();
+        if let (None, Some(pool)) = (&place.pool.name, &resources.pool) {
+            settings.pool_name.clone_from(&pool.name);
+        }
         let twins = RegistryOptions { deprecated_twins: flags.decide.deprecated_metrics };
         let metrics_registry = router_telemetry::Registry::new(twins);
         let clock = Clock::new();
@@ -132,6 +149,7 @@ impl Running {
             registry,
             settings,
             options: Options { allow_experimental: flags.config.allow_experimental_plugins },
+            membership: Membership::new(place.given.is_some()),
             place,
             recorder: recording.as_ref().map(|recording| recording.recorder().clone()),
         };
@@ -139,19 +157,17 @@ impl Running {
             ProcessMetrics::new(&parts.metrics_registry, parts.clock.unix_now().as_secs_f64())?;
         let source = Source::from_flags(&flags.config)?;
         let Built { router, discovery } = parts.build(&source)?;
-        let resources = flags.config.resources.as_deref();
-        let (manifests, objectives) = resources.map(follow::Manifests::open).transpose()?.unzip();
         let running = Arc::new(Self {
             parts,
             router: Arc::new(ArcSwap::new(router)),
-            objectives: Mutex::default(),
+            resources: Mutex::default(),
             tasks: tasks.clone(),
             work: Mutex::new(None),
             is_draining: AtomicBool::new(false),
             recording: Mutex::new(recording),
             _process: process,
         });
-        running.set_objectives(objectives.unwrap_or_default());
+        running.set_resources(resources);
         let config_file = flags.config.config_file.clone();
         Ok(Idle { running, source, config_file, manifests, discovery })
     }
@@ -200,23 +216,29 @@ impl Running {
         }
     }
 
-    fn set_objectives(&self, objectives: Objectives) {
-        let mut kept = self.objectives.lock();
-        self.router.load().datastore().set_objectives(objectives.clone());
-        *kept = objectives;
+    fn set_resources(&self, resources: Resources) {
+        let mut kept = self.resources.lock();
+        resources.hand_to(self.router.load().datastore());
+        if resources.pool != kept.pool {
+            self.parts.membership.set(resources.pool.clone());
+            self.work.lock().iter().for_each(|work| work.members.select_again());
+        }
+        *kept = resources;
     }
 
     /// Replaces the configuration.
     async fn reload(&self, source: &Source) -> anyhow::Result<()> {
         let Built { router, discovery } = self.parts.build(source)?;
-        let work = Work(self.tasks.child());
-        let found = self.parts.start(&router, discovery, &work.0);
+        let work = Work::of(&router, &self.parts.membership, &self.tasks);
+        let found = self.parts.start(&router, discovery, &work.members, &work.tasks);
         let found = tokio::time::timeout(FIND_DEADLINE, found).await;
         found
             .map_err(|_| anyhow::anyhow!("no endpoints were found within {FIND_DEADLINE:?}"))??;
         warm_up(&router).await;
-        let objectives = self.objectives.lock();
-        router.datastore().set_objectives(objectives.clone());
+        let resources = self.resources.lock();
+        resources.hand_to(router.datastore());
+        // The pool may have changed meanwhile.
+        work.members.select_again();
         self.router.store(router);
         *self.work.lock() = Some(work);
         Ok(())
@@ -248,10 +270,10 @@ impl Idle {
     pub(crate) async fn begin(self) -> anyhow::Result<()> {
         let Self { running, source, config_file, manifests, discovery } = self;
         let tasks = &running.tasks;
-        let work = Work(tasks.child());
         let router = running.router();
-        let its_tasks = work.0.clone();
-        let mut found = pin!(running.parts.start(&router, discovery, &its_tasks));
+        let work = Work::of(&router, &running.parts.membership, tasks);
+        let (members, its_tasks) = (Arc::clone(&work.members), work.tasks.clone());
+        let mut found = pin!(running.parts.start(&router, discovery, &members, &its_tasks));
         let found = loop {
             match tokio::time::timeout(FIND_DEADLINE, &mut found).await {
                 Ok(found) => break found,
@@ -261,7 +283,7 @@ impl Idle {
         found.map_err(UsageError::of)?;
         *running.work.lock() = Some(work);
         if let Some(manifests) = manifests {
-            drop(tasks.spawn_cancellable("objectives", manifests.follow(Arc::clone(&running))));
+            drop(tasks.spawn_cancellable("resources", manifests.follow(Arc::clone(&running))));
         }
         if let (Some(path), Some(text)) = (config_file, source.text) {
             let following = follow::configuration(Arc::clone(&running), path, text);
@@ -326,6 +348,7 @@ impl Parts {
         &self,
         router: &Arc<Router>,
         discovery: Arc<dyn Discovery>,
+        members: &Arc<Members>,
         tasks: &Tasks,
     ) -> Result<(), router_framework::DiscoveryError> {
         // One of its own for each configuration, so that certificates of scraping are read again.
@@ -336,7 +359,7 @@ impl Parts {
         drop(tasks.spawn_cancellable("pool metrics", async move {
             refreshed.refresh_pool_metrics().await
         }));
-        let sink = Arc::clone(router.datastore());
+        let sink = Arc::clone(members) as _;
         discovery::find(discovery, sink, self.clock, tasks).await
     }
 
@@ -359,9 +382,18 @@ impl Parts {
     }
 }
 
+// === impl Work ===
+
+impl Work {
+    fn of(router: &Router, membership: &Arc<Membership>, tasks: &Tasks) -> Self {
+        let sink = Arc::clone(router.datastore());
+        Self { tasks: tasks.child(), members: Members::new(membership, sink) }
+    }
+}
+
 impl Drop for Work {
     fn drop(&mut self) {
-        self.0.cancel();
+        self.tasks.cancel();
     }
 }
 

@@ -48,7 +48,9 @@ struct Plan {
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(args: ServeArgs, registry: Registry) -> anyhow::Result<()> {
     let traces = process::trace_options(args.log.tracing)?;
-    let mut settings = args.picker.settings("serve".to_owned())?;
+    let pool = args.pool.pool();
+    let pool_name = pool.name.clone().unwrap_or_else(|| "serve".to_owned());
+    let mut settings = args.picker.settings(pool_name)?;
     settings.tracing = traces.is_some();
     let logs = args.log.options()?;
     process::block_on(async move {
@@ -72,6 +74,7 @@ pub(crate) fn run(args: ServeArgs, registry: Registry) -> anyhow::Result<()> {
         let place = Place {
             given: fixed.or(given),
             hint: "or give --endpoint URL for each model server, or --demo for simulated ones",
+            pool,
         };
         let idle = Running::load(&args.picker, settings, registry, place, &tasks)?;
         let running = Arc::clone(idle.running());

@@ -276,6 +276,7 @@ pub(crate) fn target(endpoint: &Endpoint) -> Option<Target> {
     let addr = SocketAddr::new(spec.address.parse::<IpAddr>().ok()?, spec.port);
     Some(match spec.scheme {
         Scheme::Http => Target::clear(addr),
+        Scheme::H2c => Target::clear(addr).http2(),
         Scheme::Https => Target::tls(addr, spec.host.as_deref().unwrap_or(&spec.address)),
     })
 }
@@ -284,7 +285,10 @@ pub(crate) fn target(endpoint: &Endpoint) -> Option<Target> {
 pub(crate) fn host(endpoint: &Endpoint) -> Option<HeaderValue> {
     let spec = endpoint.spec();
     let Some(host) = &spec.host else { return HeaderValue::from_str(endpoint.authority()).ok() };
-    let is_default = matches!((spec.scheme, spec.port), (Scheme::Http, 80) | (Scheme::Https, 443));
+    let is_default = match spec.scheme {
+        Scheme::Http | Scheme::H2c => spec.port == 80,
+        Scheme::Https => spec.port == 443,
+    };
     if is_default {
         return HeaderValue::from_str(host).ok();
     }

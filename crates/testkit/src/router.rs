@@ -16,7 +16,7 @@ use std::{net::Ipv4Addr, ops::Deref, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use router_core::{Endpoint, EndpointSpec, Rejection, Signals, Stamp};
-use router_engine::{Objectives, Routed, Router, RouterEnv, Settings};
+use router_engine::{PoolChoice, Resources, Routed, Router, RouterEnv, Settings};
 use router_framework::{
     EndpointSink, Loaded, PluginDef, PluginEnv, Registry, RequestHead, SubsetHint,
     document::{self, Options, Style},
@@ -33,7 +33,7 @@ pub struct RouterBuilder {
     registry: Registry,
     settings: Settings,
     endpoints: Vec<EndpointSpec>,
-    objectives: String,
+    resources: String,
     changes: Vec<Change>,
 }
 
@@ -54,7 +54,7 @@ impl RouterBuilder {
             registry: Registry::new(router_plugins::PLUGINS.iter().copied()),
             settings: Settings::default(),
             endpoints: Vec::new(),
-            objectives: String::new(),
+            resources: String::new(),
             changes: Vec::new(),
         }
     }
@@ -87,12 +87,18 @@ impl RouterBuilder {
 
     /// `InferenceObjective`s by name and priority.
     #[must_use]
-    pub fn objective(mut self, name: &str, priority: i32) -> Self {
-        let manifest = format!(
-            "---\napiVersion: llm-d.ai/v1alpha2\nkind: InferenceObjective\n\
-             metadata: {{name: {name}}}\nspec: {{priority: {priority}}}\n"
-        );
-        self.objectives += &manifest;
+    pub fn objective(self, name: &str, priority: i32) -> Self {
+        self.resources(&format!(
+            "apiVersion: llm-d.ai/v1alpha2\nkind: InferenceObjective\nmetadata: {{name: {name}}}\n\
+             spec: {{priority: {priority}, poolRef: {{name: pool}}}}\n"
+        ))
+    }
+
+    /// More manifests.
+    #[must_use]
+    pub fn resources(mut self, manifests: &str) -> Self {
+        self.resources += "---\n";
+        self.resources += manifests;
         self
     }
 
@@ -112,7 +118,7 @@ impl RouterBuilder {
         self.try_build().unwrap_or_else(|errors| panic!("{errors}"))
     }
 
-    /// Builds the router; the error is the rendered errors of the configuration.
+    /// Builds the router; the error is the rendered errors of the configuration or the manifests.
     pub fn try_build(self) -> Result<TestRouter, String> {
         let options = Options { allow_experimental: true };
         let (document, diagnostics) = if self.config.is_empty() {
@@ -138,8 +144,10 @@ impl RouterBuilder {
         self.changes.into_iter().for_each(|change| change(&mut loaded));
         let env = RouterEnv { clock: env.clock, metrics: env.metrics, settings: self.settings };
         let router = Router::new(loaded, env);
-        let objectives = Objectives::parse([("objectives.yaml", self.objectives.as_bytes())]);
-        router.datastore().set_objectives(objectives.map_err(|error| error.to_string())?);
+        let files = [("resources.yaml", self.resources.as_bytes())];
+        let (resources, _) =
+            Resources::parse(files, &PoolChoice::default()).map_err(|error| error.to_string())?;
+        resources.hand_to(router.datastore());
         router.datastore().replace(self.endpoints);
         Ok(TestRouter { router, metrics })
     }

@@ -167,8 +167,8 @@ fn responses() -> impl Strategy<Value = (String, String, &'static str)> {
     });
     let stream = prop::collection::vec(document.clone(), 1..5).prop_map(|events| {
         let join = |all: Vec<String>| {
-            all.into_iter().map(|event| format!("data: {event}\n\n")).collect::<String>()
-                + "data: [DONE]\n\n"
+            let events = all.iter().flat_map(|event| ["data: ", event, "\n\n"]);
+            events.chain(["data: [DONE]\n\n"]).collect::<String>()
         };
         let (before, after) = events.into_iter().unzip();
         (join(before), join(after), "text/event-stream")

@@ -2,6 +2,7 @@
 //! version cannot follow say so instead of being ignored.
 
 use clap::Args;
+use router_engine::PoolChoice;
 
 use super::UsageError;
 
@@ -53,8 +54,44 @@ impl KubernetesFlags {
         Ok(())
     }
 
-    /// The pool's name in metrics: the flag, else `epp` as in Go.
+    /// The pool's name in metrics where neither the flag nor a manifest says one: as in Go.
     pub fn pool_name(&self) -> String {
         if self.pool_name.is_empty() { "epp".to_owned() } else { self.pool_name.clone() }
+    }
+
+    /// Which pool is served, as far as the flags and the environment say.
+    pub fn pool(&self) -> PoolChoice {
+        PoolChoice {
+            group: self.pool_group.clone(),
+            ..choice(&self.pool_name, &self.pool_namespace)
+        }
+    }
+}
+
+/// Which of several pools in the manifests is meant.
+#[derive(Debug, Default, Args)]
+pub struct PoolFlags {
+    /// Name of the pool that is served, where --resources has manifests of several; also its name in metrics.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub pool_name: String,
+    /// Namespace of the pool, and of manifests that say none; $NAMESPACE where it is not given.
+    #[arg(long, value_name = "NAMESPACE", default_value = "", hide_default_value = true)]
+    pub pool_namespace: String,
+}
+
+impl PoolFlags {
+    /// Which pool is served, as far as the flags and the environment say.
+    pub fn pool(&self) -> PoolChoice {
+        choice(&self.pool_name, &self.pool_namespace)
+    }
+}
+
+fn choice(name: &str, namespace: &str) -> PoolChoice {
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let from_environment = || std::env::var("NAMESPACE").ok().filter(|text| !text.is_empty());
+    PoolChoice {
+        name: given(name),
+        namespace: given(namespace).or_else(from_environment),
+        ..PoolChoice::default()
     }
 }

@@ -33,7 +33,8 @@ pub struct ConfigFlags {
     /// Accept plugin types that are experiments.
     #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub allow_experimental_plugins: bool,
-    /// InferenceObjective manifests: a YAML file, or a directory of them. Reloaded when they change.
+    /// InferenceObjective, InferenceModelRewrite and InferencePool manifests: a YAML file, or a directory of
+    /// them. Reloaded when they change.
     #[arg(long, value_name = "PATH")]
     pub resources: Option<PathBuf>,
 }

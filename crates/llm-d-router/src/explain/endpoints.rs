@@ -24,7 +24,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// An endpoint and what its metrics are taken to say; none for one that was never scraped.
 pub(super) struct Listed {
-    spec: EndpointSpec,
+    pub(super) spec: EndpointSpec,
     signals: Option<Signals>,
 }
 

@@ -1,4 +1,4 @@
-//! What follows the files of a running router: its configuration and its objectives.
+//! What follows the files of a running router: its configuration and its resources.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use router_engine::{Objectives, ObjectivesError};
+use router_engine::{PoolChoice, Resources, ResourcesError, resources::Warning};
 use router_rt::{FileWatch, Offload, WatchOptions, WatchedFile};
 use router_telemetry::router::Followed;
 
@@ -85,17 +85,25 @@ async fn later(put_off: Option<&[u8]>) -> Vec<u8> {
     text.to_vec()
 }
 
-/// The objectives' files, watched.
+/// The files of the resources, watched.
 pub(super) struct Manifests {
     watch: FileWatch,
+    /// Which pool is served. Once a manifest has said it, that stays: the pool's name is in the metrics.
+    choice: PoolChoice,
 }
 
 impl Manifests {
     /// Reads a file or a directory of them.
-    pub(super) fn open(path: &Path) -> Result<(Self, Objectives), UsageError> {
+    pub(super) fn open(
+        path: &Path,
+        choice: PoolChoice,
+        warn: &mut dyn FnMut(&Warning),
+    ) -> Result<(Self, Resources), UsageError> {
         let mut watch = FileWatch::path(path, &["yaml", "yml", "json"], watch_options());
         let files = watch.load().map_err(|error| UsageError::at("--resources", error))?;
-        Ok((Self { watch }, parse(&files).map_err(UsageError::of)?))
+        let mut manifests = Self { watch, choice };
+        let resources = manifests.parse(&files, warn).map_err(UsageError::of)?;
+        Ok((manifests, resources))
     }
 
     /// Hands every change to the router.
@@ -103,30 +111,53 @@ impl Manifests {
         let offload = Offload::pool(1);
         let notes = running.follow(Followed::Resources);
         loop {
-            let objectives = match self.watch.changed(&offload).await {
-                Ok(files) => parse(&files).map_err(|error| error.to_string()),
+            let resources = match self.watch.changed(&offload).await {
+                Ok(files) => {
+                    self.parse(&files, &mut log_warning).map_err(|error| error.to_string())
+                }
                 Err(error) => Err(error.to_string()),
             };
-            notes.take(objectives.is_ok());
-            match objectives {
-                Ok(objectives) => {
-                    let n_objectives = objectives.len();
-                    running.set_objectives(objectives);
-                    tracing::info!(n_objectives, "objectives reloaded");
+            notes.take(resources.is_ok());
+            match resources {
+                Ok(resources) => {
+                    let (objectives, rewrites) =
+                        (resources.objectives.len(), resources.rewrites.len());
+                    let pool = resources.pool.as_ref().map(|pool| pool.name.clone());
+                    running.set_resources(resources);
+                    tracing::info!(objectives, rewrites, pool, "resources reloaded");
                 }
-                Err(error) => tracing::error!(error, "going on with the last good objectives"),
+                Err(error) => tracing::error!(error, "going on with the last good resources"),
             }
         }
     }
+
+    fn parse(
+        &mut self,
+        files: &[WatchedFile],
+        warn: &mut dyn FnMut(&Warning),
+    ) -> Result<Resources, ResourcesError> {
+        let named: Vec<_> =
+            files.iter().map(|file| (file.path.display().to_string(), &file.contents)).collect();
+        let named = named.iter().map(|(name, contents)| (name.as_str(), contents.as_slice()));
+        let (resources, warnings) = Resources::parse(named, &self.choice)?;
+        warnings.iter().for_each(warn);
+        if let (None, Some(pool)) = (&self.choice.name, &resources.pool) {
+            self.choice.name = Some(pool.name.clone());
+        }
+        Ok(resources)
+    }
 }
 
-/// Reads objectives once.
-pub(crate) fn read_objectives(path: &Path) -> Result<Objectives, UsageError> {
-    Manifests::open(path).map(|(_, objectives)| objectives)
+/// Reads resources once.
+pub(crate) fn read_resources(
+    path: &Path,
+    choice: PoolChoice,
+    warn: &mut dyn FnMut(&Warning),
+) -> Result<Resources, UsageError> {
+    Manifests::open(path, choice, warn).map(|(_, resources)| resources)
 }
 
-fn parse(files: &[WatchedFile]) -> Result<Objectives, ObjectivesError> {
-    let named: Vec<_> =
-        files.iter().map(|file| (file.path.display().to_string(), &file.contents)).collect();
-    Objectives::parse(named.iter().map(|(name, contents)| (name.as_str(), contents.as_slice())))
+pub(super) fn log_warning(warning: &Warning) {
+    let Warning { place, path, message, help } = warning;
+    tracing::warn!(place, path, help, "resources: {message}");
 }

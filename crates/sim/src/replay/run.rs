@@ -203,7 +203,7 @@ impl<'a> Replay<'a> {
         let clock = router::clock();
         let (router, metrics) =
             router::build(configuration, registry, options.allow_experimental, settings, clock)?;
-        router.datastore().set_objectives(request::objectives(trace)?);
+        router.datastore().set_objectives(request::objectives(trace));
         let requests = Requests::of(trace);
         let engine_seeds = seeds.family("engines");
         let servers: Result<Vec<Server>, RunError> = pool

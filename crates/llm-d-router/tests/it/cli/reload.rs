@@ -105,10 +105,10 @@ async fn objectives_are_kept_over_configurations() -> Outcome {
     };
     ensure!(priority().await? == 3);
     folder.write("resources.yaml", objective(5))?;
-    router.logged("objectives reloaded").await?;
+    router.logged("resources reloaded").await?;
     ensure!(priority().await? == 5);
     folder.write("resources.yaml", "kind: [\n")?;
-    router.logged("going on with the last good objectives").await?;
+    router.logged("going on with the last good resources").await?;
     ensure!(reloads(&router, "resources").await? == (1.0, 1.0, 0.0));
     folder.write("config.yaml", good("kv-cache-utilization-scorer"))?;
     router.logged("configuration reloaded").await?;

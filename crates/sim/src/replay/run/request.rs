@@ -1,6 +1,6 @@
 //! A request of a trace as the router and the engines see it, and what a server's answer looks like.
 
-use std::{collections::BTreeMap, fmt::Write, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
@@ -10,10 +10,7 @@ use router_framework::{ParsedRequest, PromptInput, RequestHead, SubsetHint, keys
 
 use crate::{
     model::{AdapterId, BlockHash, EngineRequest, Finished},
-    replay::{
-        run::RunError,
-        trace::{Trace, TraceRequest},
-    },
+    replay::trace::{Trace, TraceRequest},
 };
 
 /// The model that requests ask for which name no adapter.
@@ -130,21 +127,10 @@ pub(super) fn last_chunk(end: &Finished) -> Bytes {
 }
 
 /// The objectives that stand for the priorities of a trace.
-pub(super) fn objectives(trace: &Trace) -> Result<Objectives, RunError> {
-    let mut priorities: Vec<i32> = trace.requests.iter().map(|request| request.priority).collect();
-    priorities.sort_unstable();
-    priorities.dedup();
-    let mut manifests = String::new();
-    for priority in priorities.into_iter().filter(|&priority| priority != 0) {
-        let name = objective(priority);
-        let _writing_to_a_string_cannot_fail = write!(
-            manifests,
-            "---\napiVersion: llm-d.ai/v1alpha2\nkind: InferenceObjective\n\
-             metadata: {{name: {name}}}\nspec: {{priority: {priority}}}\n"
-        );
-    }
-    Objectives::parse([("priorities of the trace", manifests.as_bytes())])
-        .map_err(|error| RunError::Trace(error.to_string()))
+pub(super) fn objectives(trace: &Trace) -> Objectives {
+    let priorities = trace.requests.iter().map(|request| request.priority);
+    let named = priorities.filter(|&priority| priority != 0);
+    named.map(|priority| (objective(priority), Some(priority))).collect()
 }
 
 /// Name of the objective with a priority.
