@@ -56,6 +56,8 @@ pub struct ParsedRequest {
     pub stream: bool,
     /// The client's cap on generated tokens.
     pub max_output_tokens: Option<u64>,
+    /// How many answers the client wants, where it says so.
+    pub n_answers: Option<u64>,
     pub cache_salt: Option<Arc<str>>,
     pub prompts: PromptInput,
     /// Media whose places among the token ids the client gave.

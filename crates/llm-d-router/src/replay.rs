@@ -233,10 +233,21 @@ fn requests(args: &ReplayArgs) -> anyhow::Result<Requests> {
         return Ok(Requests::Workload { name: name.clone(), duration, limit });
     }
     let path = args.trace.as_deref().unwrap_or(Path::new(""));
-    Ok(Requests::Trace {
-        name: path.display().to_string(),
-        trace: Arc::new(read_trace(path, args.format, limit)?),
-    })
+    let name = path.display().to_string();
+    let mut trace = read_trace(path, args.format, limit)?;
+    let n_several = trace.leave_out_several();
+    if n_several > 0 {
+        let n_all = n_several + trace.requests.len();
+        let message = format!(
+            "{name}: {n_several} of {n_all} requests have several prompts or answers and were left out: one \
+             sequence cannot stand for them"
+        );
+        if trace.requests.is_empty() {
+            return Err(UsageError(message).into());
+        }
+        process::complain(&message);
+    }
+    Ok(Requests::Trace { name, trace: Arc::new(trace) })
 }
 
 fn read_trace(path: &Path, format: Option<read::Format>, limit: usize) -> anyhow::Result<Trace> {

@@ -60,6 +60,7 @@ pub fn fuzz_request(data: &[u8]) {
     assert_eq!(edited.prompts, request.prompts);
     assert_eq!(edited.cache_salt, request.cache_salt);
     assert_eq!(edited.max_output_tokens, request.max_output_tokens);
+    assert_eq!(edited.n_answers, request.n_answers);
     assert_eq!(edited.stream, request.stream);
     assert_eq!(edited.features, request.features);
 }

@@ -96,6 +96,8 @@ pub struct ScannedRequest {
     pub stream: bool,
     /// The most tokens that the answer may have, by the member that the format has for it.
     pub max_output_tokens: Option<u64>,
+    /// How many answers the client wants, where it says so and the format can.
+    pub n_answers: Option<u64>,
     /// `cache_salt`, if it is a string.
     pub cache_salt: Option<String>,
     /// What the model is given, in the order in which it is given. More than one if the request is a batch.

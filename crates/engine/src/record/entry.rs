@@ -94,6 +94,10 @@ pub struct RequestNote {
     pub fairness_id: Option<Arc<str>>,
     pub priority: i32,
     pub streams: bool,
+    /// Prompts of the request, where it has any.
+    pub n_prompts: usize,
+    /// Answers that the client asks for, where it says so.
+    pub n_answers: Option<u64>,
     pub max_output_tokens: Option<u64>,
 }
 

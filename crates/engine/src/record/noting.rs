@@ -22,6 +22,7 @@ pub(crate) struct Noting {
     from: Stamp,
     at: Stamp,
     n_prompt_tokens: Option<u64>,
+    n_prompts: usize,
     blocks: Option<Arc<HashedPrompts>>,
     scores: Vec<(Arc<str>, f64)>,
 }
@@ -36,6 +37,7 @@ impl Noting {
             from: Stamp::ORIGIN,
             at: Stamp::ORIGIN,
             n_prompt_tokens: None,
+            n_prompts: 0,
             blocks: None,
             scores: Vec::new(),
         })
@@ -50,8 +52,9 @@ impl Noting {
     /// All data is there.
     pub(crate) fn produced(&mut self, router: &Router, data: &RequestData, now: Stamp) {
         self.at = now;
-        self.n_prompt_tokens =
-            Some(data.read(&router.tokenized_prompt).map_or(0, TokenizedPrompt::n_tokens));
+        let tokenized = data.read(&router.tokenized_prompt);
+        self.n_prompt_tokens = Some(tokenized.map_or(0, TokenizedPrompt::n_tokens));
+        self.n_prompts = tokenized.map_or(0, |tokenized| tokenized.prompts.len());
         self.blocks = data.read(&router.prompt_blocks).cloned();
     }
 
@@ -75,7 +78,7 @@ impl Noting {
 
     /// The decision is made. A routed request is followed to its end.
     pub(crate) fn finish(self, request: &Request, result: &mut Result<Routed, Rejection>) {
-        let Self { record, n_changes, from, at, n_prompt_tokens, blocks, scores } = self;
+        let Self { record, n_changes, from, at, n_prompt_tokens, n_prompts, blocks, scores } = self;
         let parsed = &request.parsed;
         let by_bytes = || (parsed.n_body_bytes / BYTES_PER_TOKEN) as u64;
         let has_flow = *request.fairness_id != *DEFAULT_FLOW;
@@ -88,6 +91,8 @@ impl Noting {
             fairness_id: has_flow.then(|| Arc::clone(&request.fairness_id)),
             priority: request.priority,
             streams: parsed.stream,
+            n_prompts,
+            n_answers: parsed.n_answers,
             max_output_tokens: parsed.max_output_tokens,
         });
         let n_changes = record.n_changes().saturating_sub(n_changes);

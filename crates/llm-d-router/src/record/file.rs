@@ -1,8 +1,12 @@
 //! The file of a recording: for its owner's eyes, bounded, and whole after every batch.
+//!
+//! Whoever rotates logs may copy the file and cut it to nothing while it is written (`copytruncate`). Lines are
+//! appended wherever the end is, several whole ones at once, and a file that has become shorter begins anew with its
+//! first line, so that each part can be read by itself.
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, BufWriter, ErrorKind, Write},
+    io::{self, ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
@@ -14,11 +18,18 @@ use super::lines::Lines;
 
 /// Nobody else need know who uses which model when.
 const MODE: u32 = 0o600;
+/// Lines that are gathered before they are written.
+const MAX_PENDING_BYTES: usize = 256 << 10;
 /// Kept for the last line.
 const END_BYTES: u64 = 256;
 
 pub(super) struct RecordFile {
-    out: BufWriter<File>,
+    file: File,
+    /// The first line.
+    header: Vec<u8>,
+    /// Whole lines that are not in the file yet.
+    pending: Vec<u8>,
+    /// With those.
     n_bytes: u64,
     max_bytes: u64,
 }
@@ -55,7 +66,7 @@ impl RecordFile {
             }
         }
         // Made anew, so that neither a link nor somebody's wider permissions are in the way.
-        let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path);
+        let file = OpenOptions::new().append(true).create_new(true).mode(MODE).open(path);
         let file = file.map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => {
                 let message = "there is such a file; name another one, or give --record-overwrite";
@@ -63,9 +74,10 @@ impl RecordFile {
             }
             _ => error,
         })?;
-        let mut file = Self { out: BufWriter::new(file), n_bytes: 0, max_bytes };
         let mut line = serde_json::to_vec(header)?;
         line.push(b'\n');
+        let mut file =
+            Self { file, header: line.clone(), pending: Vec::new(), n_bytes: 0, max_bytes };
         if file.append(&line)? == Written::Full {
             let message = "--record-max-bytes has no room for a single line";
             return Err(io::Error::new(ErrorKind::InvalidInput, message));
@@ -95,20 +107,33 @@ impl RecordFile {
         if n_bytes + END_BYTES > self.max_bytes {
             return Ok(Written::Full);
         }
-        self.out.write_all(line)?;
+        self.pending.extend_from_slice(line);
         self.n_bytes = n_bytes;
+        if self.pending.len() >= MAX_PENDING_BYTES {
+            self.flush()?;
+        }
         Ok(Written::Whole)
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        let n_written = self.n_bytes - self.pending.len() as u64;
+        if self.file.metadata()?.len() < n_written {
+            // Lines that were written while it was cut have lost their first line.
+            self.file.set_len(0)?;
+            self.pending.splice(..0, self.header.iter().copied());
+            self.n_bytes = self.pending.len() as u64;
+            tracing::warn!("the recording was cut from outside and begins anew");
+        }
+        self.file.write_all(&self.pending)?;
+        self.pending.clear();
+        Ok(())
     }
 
     /// Writes the last line, for which there is room, and makes sure that all is on disk.
     pub(super) fn close(&mut self, end: &[u8]) -> io::Result<()> {
-        self.out.write_all(end)?;
+        self.pending.extend_from_slice(end);
         self.n_bytes += end.len() as u64;
-        self.out.flush()?;
-        self.out.get_ref().sync_all()
+        self.flush()?;
+        self.file.sync_all()
     }
 }

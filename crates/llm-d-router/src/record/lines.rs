@@ -135,6 +135,8 @@ impl Lines {
             priority: request.priority,
             lora: model.clone().filter(|model| self.adapters.contains(model)),
             model,
+            prompts: several(request.n_prompts as u64),
+            answers: request.n_answers.and_then(several),
             ..Row::default()
         }
     }
@@ -155,9 +157,11 @@ impl Lines {
             let most = prompt.unwrap_or(MAX_TOKENS);
             let cached = usage.and_then(|usage| usage.cached_tokens);
             let since_arrival = |at: Stamp| at.since(request.received).as_secs_f64();
+            // The first byte of an answer that comes as a whole says nothing of its first token.
+            let is_streamed = request.streams || ended.n_events > 0;
             ObservedRow {
                 endpoint: endpoint.to_string(),
-                ttft: ended.first_byte.map(since_arrival),
+                ttft: ended.first_byte.filter(|_| is_streamed).map(since_arrival),
                 e2e: since_arrival(at),
                 prompt_tokens: prompt,
                 cached_tokens: cached.map(|n_tokens| tokens(n_tokens).min(most)),
@@ -192,6 +196,11 @@ fn status(ended: &Ended) -> u16 {
         EndCause::Error => BROKE,
     };
     status.filter(|status| *status >= 400).unwrap_or(broke)
+}
+
+/// What is only written where it is more than one. The product of two such numbers stays within its bound.
+fn several(n: u64) -> Option<u64> {
+    (n > 1).then_some(n.min(u64::from(u16::MAX)))
 }
 
 fn tokens(n_tokens: u64) -> u32 {

@@ -2,11 +2,15 @@ use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use clap::Parser;
 use router_core::{EndpointSpec, Stamp};
-use router_engine::record::{Event, RequestNote};
+use router_engine::record::{Ended, Event, RequestNote};
+use router_framework::EndCause;
 use router_framework::keys::{HashedPrompts, PromptBlocks};
 use router_kvcache::BlockHash;
-use router_sim::replay::{read, recording::EndLine};
+use router_sim::replay::{read, recording::EndLine, trace::Start};
 use std::sync::Arc;
+
+use router_telemetry::metrics::Counter;
+use serde_json::Value;
 
 use super::*;
 
@@ -40,6 +44,8 @@ fn request(n: u64) -> RequestNote {
         fairness_id: Some("a-secret-tenant".into()),
         priority: -1,
         streams: true,
+        n_prompts: 1,
+        n_answers: None,
         max_output_tokens: None,
     }
 }
@@ -149,4 +155,108 @@ fn equal_scrapes_are_written_in_short_until_lines_are_missing() {
     assert!(scrape(7, 2.0, &mut lines).contains("\"waiting\":2.0"));
     lines.gap(3);
     assert!(scrape(8, 2.0, &mut lines).contains("\"waiting\":2.0"));
+}
+
+/// The row of a request that was answered after so many events.
+fn answered(request: RequestNote, n_events: u64) -> Value {
+    let ended = Ended {
+        request: Arc::new(request),
+        endpoint: Some("d/a".into()),
+        cause: EndCause::Natural,
+        status: Some(http::StatusCode::OK),
+        first_byte: Some(Stamp::from_nanos(9_000_000)),
+        usage: None,
+        n_events,
+        is_adapter: false,
+    };
+    let mut lines = Lines::new(Anonymous::new(false), false);
+    let event = Event::Ended(Box::new(ended));
+    lines.add(&Entry { router: 0, at: Stamp::from_nanos(10_000_000), event });
+    serde_json::from_slice(lines.made()).unwrap()
+}
+
+#[test]
+fn an_answer_that_comes_as_a_whole_has_no_first_token() {
+    let ttft = |streams, n_events| {
+        let row = answered(RequestNote { streams, ..request(1) }, n_events);
+        assert_eq!(row["observed"]["e2e"], 0.009, "{row}");
+        row["observed"]["ttft"].as_f64()
+    };
+    assert_eq!(ttft(true, 5), Some(0.008));
+    assert_eq!(ttft(false, 0), None);
+    // Nobody read what the client asked for, and it came in events.
+    assert_eq!(ttft(false, 5), Some(0.008));
+}
+
+#[test]
+fn several_prompts_and_answers_are_told() {
+    let told = |n_prompts, n_answers| {
+        let row = answered(RequestNote { n_prompts, n_answers, ..request(1) }, 5);
+        (row["prompts"].as_u64(), row["answers"].as_u64())
+    };
+    assert_eq!(told(1, None), (None, None));
+    assert_eq!(told(0, Some(1)), (None, None));
+    assert_eq!(told(3, Some(4)), (Some(3), Some(4)));
+    let most = u64::from(u16::MAX);
+    assert_eq!(told(usize::MAX, Some(u64::MAX)), (Some(most), Some(most)));
+}
+
+fn small_file(path: &Path, max_bytes: u64) -> RecordFile {
+    let header = Header { version: VERSION, block_tokens: 64, recorded: None };
+    RecordFile::create(path, false, max_bytes, &header).unwrap()
+}
+
+/// Requests of the file, each by its time.
+fn read_times(path: &Path) -> Vec<f64> {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(!text.contains('\0'), "holes: {text:?}");
+    let trace = read::read("r", text.as_bytes(), None, usize::MAX).unwrap();
+    let at = |start| match start {
+        Start::At(at) => at.as_secs_f64(),
+        Start::After { .. } => panic!("recorded"),
+    };
+    trace.requests.iter().map(|request| at(request.start)).collect()
+}
+
+#[test]
+fn a_file_that_is_cut_from_outside_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.jsonl");
+    let mut file = small_file(&path, 1 << 20);
+    let written = Counter::default();
+    let mut put = |file: &mut RecordFile, n_requests| {
+        let mut made = lines(n_requests, false, false);
+        assert_eq!(file.write(&mut made, &written).unwrap(), Written::Whole);
+        file.flush().unwrap();
+    };
+    put(&mut file, 3);
+    assert_eq!(read_times(&path), [0.0, 0.001, 0.002]);
+    let before = file.n_bytes();
+    for n_left in [0, 10] {
+        // What `copytruncate` of logrotate does, and what is left when lines come in between.
+        let other = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        other.set_len(n_left).unwrap();
+        put(&mut file, 2);
+        assert_eq!(read_times(&path), [0.0, 0.001], "{n_left} bytes were left");
+        let length = std::fs::metadata(&path).unwrap().len();
+        assert!(length == file.n_bytes() && length < before, "{length}");
+    }
+}
+
+#[test]
+fn lines_go_to_the_file_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.jsonl");
+    let mut file = small_file(&path, 64 << 20);
+    let written = Counter::default();
+    let mut n_bytes = Vec::new();
+    // Each time several times as much as is kept before it is written.
+    for _ in 0..20 {
+        let mut made = lines(4_000, false, false);
+        file.write(&mut made, &written).unwrap();
+        let text = std::fs::read(&path).unwrap();
+        assert_eq!(text.last(), Some(&b'\n'), "no line is in two writes");
+        n_bytes.push(text.len());
+    }
+    assert!(n_bytes.is_sorted() && n_bytes[0] > 256 << 10, "{n_bytes:?}");
 }

@@ -99,7 +99,7 @@ fn report(fit: &Fit, out: &Path) -> String {
     text += &super::table::aligned(&errors(fit), 2);
     text += "Errors are shares of the recorded time: the median, the 90th percentile, and the median with its \
              sign.\n\n";
-    let faults = fit.overall.faults();
+    let faults = fit.faults();
     if faults.is_empty() {
         text += "Good enough to compare policies.\n";
     } else {
@@ -115,16 +115,23 @@ fn count(n: usize, one: &str, many: &str) -> String {
 }
 
 fn left_out(fit: &Fit) -> String {
-    let LeftOut { not_observed, no_arrival, failed } = fit.left_out;
+    let LeftOut { not_observed, no_arrival, failed, several, not_streamed } = fit.left_out;
     let parts = [
         (not_observed, "of which nothing was recorded"),
         (no_arrival, "that waited for one of which nothing was recorded"),
         (failed, "that were refused or failed"),
+        (several, "with several prompts or answers"),
         (fit.overall.n_unforeseen, "that found cached what the record does not know"),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-    if parts.is_empty() { String::new() } else { format!("Left out: {}.\n", parts.join(", ")) }
+    let mut text =
+        if parts.is_empty() { String::new() } else { format!("Left out: {}.\n", parts.join(", ")) };
+    if not_streamed > 0 {
+        text += &count(not_streamed, "answer was", "answers were");
+        text += " not streamed: their first tokens are not known, and only their ends count.\n";
+    }
+    text
 }
 
 /// The profiles, in units for people.
@@ -248,6 +255,7 @@ fn results(fit: &Fit) -> Value {
             json!({
                 "name": &*endpoint.name,
                 "kind": fit.kinds.get(endpoint.kind).map(|kind| &kind.name),
+                "n_requests": endpoint.n_requests,
                 "n_fitted": endpoint.n_fitted,
                 "judgement": endpoint.judgement,
             })
@@ -261,7 +269,7 @@ fn results(fit: &Fit) -> Value {
         "kinds": kinds,
         "endpoints": endpoints,
         "overall": fit.overall,
-        "faults": fit.overall.faults(),
-        "good_enough": fit.overall.faults().is_empty(),
+        "faults": fit.faults(),
+        "good_enough": fit.faults().is_empty(),
     })
 }

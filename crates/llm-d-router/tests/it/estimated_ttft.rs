@@ -38,6 +38,7 @@ fn trace(n_requests: u64, gap: Duration, n_shared: u64, n_own: u64, output_token
             tenant: None,
             priority: 0,
             lora: None,
+            n_sequences: 1,
             observed: None,
         }
     };

@@ -365,6 +365,58 @@ fn servers_are_fitted_to_a_recording_and_play() {
     assert!(played.lines().any(|line| line.starts_with("default ")), "{played}");
 }
 
+/// The recording with every `nth` line changed; none is the first.
+fn with_every(path: &str, nth: usize, change: impl Fn(&mut Value)) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    lines[0]["recorded"] = serde_json::json!({"version": "1"});
+    lines.iter_mut().skip(1).step_by(nth).for_each(change);
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+    std::fs::write(path, lines.join("\n") + "\n").unwrap();
+}
+
+#[test]
+fn requests_that_say_less_than_others_are_left_out_of_what_they_would_spoil() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = recorded(folder.path());
+    let out = folder.path().join("pool.yaml");
+    let fit = || {
+        let output = replay(&["fit", "--trace", &trace, "--out", out.to_str().unwrap()]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    with_every(&trace, 40, |row| {
+        row["answers"] = 4.into();
+        row["output_tokens"] = (4 * row["output_tokens"].as_u64().unwrap()).into();
+    });
+    with_every(&trace, 3, |row| row["observed"]["ttft"] = Value::Null);
+    let said = fit();
+    assert!(said.contains("Left out: 7 with several prompts or answers."), "{said}");
+    assert!(
+        said.contains(" answers were not streamed: their first tokens are not known"),
+        "{said}"
+    );
+    assert!(said.contains("2 endpoints in 2 kinds"), "{said}");
+    assert!(said.contains("\nGood enough to compare policies."), "{said}");
+
+    let played = replay(&["--trace", &trace, "--seeds=1", "--config=random"]);
+    let warned = String::from_utf8(played.stderr).unwrap();
+    assert!(
+        warned.contains(" requests have several prompts or answers and were left out"),
+        "{warned}"
+    );
+
+    with_every(&trace, 5, |row| row["answers"] = 4.into());
+    let said = fit();
+    assert!(
+        said.contains("Not good enough to compare policies:\n- requests with several"),
+        "{said}"
+    );
+    with_every(&trace, 1, |row| row["prompts"] = 2.into());
+    check_fails(&["--trace", &trace], "several prompts or answers and were left out");
+}
+
 #[test]
 fn a_fit_that_cannot_be_says_why() {
     let folder = tempfile::tempdir().unwrap();

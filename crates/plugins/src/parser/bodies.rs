@@ -70,6 +70,7 @@ fn parsed(mut scanned: ScannedRequest) -> ParsedRequest {
         model: scanned.model.as_deref().map(Into::into),
         stream: scanned.stream,
         max_output_tokens: scanned.max_output_tokens,
+        n_answers: scanned.n_answers,
         cache_salt: scanned.cache_salt.as_deref().map(Into::into),
         prompts,
         features: std::mem::take(&mut scanned.features),

@@ -50,7 +50,7 @@ mod tests;
 mod write;
 
 pub use self::{
-    judge::{Errors, Fault, Judgement},
+    judge::{Errors, Fault, Judgement, NamedFault},
     write::to_yaml,
 };
 
@@ -139,9 +139,29 @@ pub struct EndpointFit {
     pub name: Arc<str>,
     /// Index of its kind.
     pub kind: usize,
+    /// Requests that it answered and that can be used.
+    pub n_requests: usize,
     /// Requests that were fitted to.
     pub n_fitted: usize,
     pub judgement: Judgement,
+}
+
+impl Fit {
+    /// What keeps it from being good enough to compare policies by; nothing if it is.
+    pub fn faults(&self) -> Vec<NamedFault> {
+        let n_others = self.endpoints.iter().map(|endpoint| endpoint.n_requests).sum();
+        let several = Fault::of_several(self.left_out.several, n_others);
+        let of_all = self.overall.faults().into_iter().chain(several);
+        let mut faults: Vec<NamedFault> =
+            of_all.map(|fault| NamedFault { endpoint: None, fault }).collect();
+        // Of one endpoint there is nothing to say that was not said of all.
+        for endpoint in self.endpoints.iter().filter(|_| self.endpoints.len() > 1) {
+            let of_one = endpoint.judgement.faults_of_endpoint().into_iter();
+            let name = || Some(Arc::clone(&endpoint.name));
+            faults.extend(of_one.map(|fault| NamedFault { endpoint: name(), fault }));
+        }
+        faults
+    }
 }
 
 /// Requests that could not be used.
@@ -153,6 +173,10 @@ pub struct LeftOut {
     pub no_arrival: usize,
     /// They were refused, failed, or took no time.
     pub failed: usize,
+    /// They had several prompts or answers, which one sequence cannot stand for.
+    pub several: usize,
+    /// Their first tokens only: answers that were not streamed, or whose first piece came with the last one.
+    pub not_streamed: usize,
 }
 
 /// Why there is no fit.
@@ -191,30 +215,45 @@ pub fn fit(trace: &Trace, options: Options, progress: &Progress) -> Result<Fit, 
     check(&samples, options)?;
     let views: Vec<View<'_>> = samples.endpoints.iter().map(View::of).collect();
     let guess = Guess::of(&views, samples.block_tokens);
-    let groups = if options.per_endpoint {
+    let mut groups = if options.per_endpoint {
         (0..views.len()).map(|at| vec![at]).collect()
     } else {
         guess.groups(&views, samples.block_tokens)
     };
     let limit = (MAX_WORK / (groups.len().max(1) * search::MAX_PLAYS)).min(MAX_WINDOW);
-    let windows: Vec<Vec<Window>> =
-        groups.iter().map(|group| windows(group, &samples, limit)).collect();
-    let n_windowed: usize = windows.iter().flatten().map(|window| window.samples.len()).sum();
+    let n_windowed = |group: &Vec<usize>| -> usize {
+        windows(group, &samples, limit).iter().map(|window| window.samples.len()).sum()
+    };
+    let n_windowed_once: usize = groups.iter().map(n_windowed).sum();
     let n_all: usize = samples.endpoints.iter().map(|endpoint| endpoint.samples.len()).sum();
-    let n_planned = n_windowed * search::MAX_PLAYS + n_all;
+    let n_planned = n_windowed_once * search::MAX_PLAYS + n_all;
     progress.n_planned.store(n_planned as u64, Ordering::Relaxed);
+    groups.reverse();
+    let mut searched: Vec<(Vec<usize>, Searched)> = Vec::new();
+    while let Some(group) = groups.pop() {
+        let windows = windows(&group, &samples, limit);
+        let found = guess.search(&group, &views, &windows, trace, progress);
+        match apart(&group, &samples, &found.profile()) {
+            Some(parts) => {
+                let n_more = parts.iter().map(n_windowed).sum::<usize>() * search::MAX_PLAYS;
+                progress.n_planned.fetch_add(n_more as u64, Ordering::Relaxed);
+                groups.extend(parts);
+            }
+            None => searched.push((group, found)),
+        }
+    }
+    searched.sort_by_key(|(group, _)| group.first().copied());
     let mut kinds = Vec::new();
     let mut judged: Vec<(usize, EndpointFit)> = Vec::new();
     let mut all = Pairs::default();
-    for (nth, (group, windows)) in groups.iter().zip(&windows).enumerate() {
-        let searched = guess.search(group, &views, windows, trace, progress);
+    for (nth, (group, searched)) in searched.iter().enumerate() {
         let name = if options.per_endpoint {
             endpoint_kind_name(nth, group.first().and_then(|at| samples.endpoints.get(*at)))
         } else {
             format!("kind-{}", nth + 1)
         };
-        kinds.push(kind(name, group, &samples, &searched));
-        let profile = searched.found.candidate.played(&searched.fixed);
+        kinds.push(kind(name, group, &samples, searched));
+        let profile = searched.profile();
         for &at in group {
             let Some(endpoint) = samples.endpoints.get(at) else { continue };
             let pairs = judge(endpoint, &profile);
@@ -223,6 +262,7 @@ pub fn fit(trace: &Trace, options: Options, progress: &Progress) -> Result<Fit, 
             let fit = EndpointFit {
                 name: Arc::clone(&endpoint.name),
                 kind: nth,
+                n_requests: endpoint.samples.len(),
                 n_fitted: endpoint.n_fitted(),
                 judgement: pairs.judge(),
             };
@@ -276,6 +316,13 @@ struct Searched {
     /// How slow they are, in times of the default profile.
     slowness: f64,
     size: Size,
+}
+
+impl Searched {
+    /// In blocks of the trace.
+    fn profile(&self) -> Profile {
+        self.found.candidate.played(&self.fixed)
+    }
 }
 
 /// What equations say of all endpoints together.
@@ -457,6 +504,23 @@ fn windows(group: &[usize], samples: &Samples, limit: usize) -> Vec<Window> {
 fn work(sample: &Sample, block_tokens: u32) -> usize {
     let n_tokens = u64::from(sample.prompt) + u64::from(sample.output);
     1 + (n_tokens / u64::from(block_tokens.max(1))) as usize / BLOCKS_PER_REQUEST
+}
+
+/// The two parts of a group whose endpoints one profile does not fit, by how far it is from each of them in the part
+/// of the record that was fitted to. Few equations under changing load may not have told them apart.
+fn apart(group: &[usize], samples: &Samples, profile: &Profile) -> Option<[Vec<usize>; 2]> {
+    let mut off: Vec<(usize, Option<f64>)> = Vec::new();
+    for at in group.iter().filter(|_| group.len() > 1) {
+        let endpoint = samples.endpoints.get(*at)?;
+        let train = endpoint.train();
+        let is_told = endpoint.n_fitted() >= MIN_PER_ENDPOINT;
+        let played = play(profile, train).ok().filter(|_| is_told).unwrap_or_default();
+        let pairs = train.iter().zip(&played).filter(|(sample, _)| sample.end_is_fitted);
+        let logs =
+            pairs.filter_map(|(sample, played)| Some((played.as_ref()?.e2e / sample.e2e).ln()));
+        off.push((*at, solve::quantile(logs.collect(), 0.5)));
+    }
+    groups::split(&off)
 }
 
 /// Plays the whole record of an endpoint and compares the part that was not fitted to.

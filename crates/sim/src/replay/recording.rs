@@ -65,6 +65,12 @@ pub struct Row {
     pub model: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<String>,
+    /// Prompts, where it has more than one; lengths and blocks are those of all and of the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<u64>,
+    /// Answers that it asks for, where that is more than one; `output_tokens` are those of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<ObservedRow>,
 }

@@ -33,6 +33,9 @@ pub struct TraceRequest {
     pub priority: i32,
     /// LoRA adapter that it asks for by name.
     pub lora: Option<Arc<str>>,
+    /// Sequences that a server computes for it: more than one where a recorded request has several prompts or asks
+    /// for several answers. Lengths are those of all, and one sequence cannot stand for them.
+    pub n_sequences: u32,
     /// What became of it where it was recorded; synthetic and public traces do not know.
     pub observed: Option<Box<Observed>>,
 }
@@ -66,6 +69,17 @@ pub enum Start {
 }
 
 impl Trace {
+    /// Takes out requests of several sequences, which would be played as one that is as long as all of them, and
+    /// says how many they were. None waits for another: only recordings have such requests.
+    pub fn leave_out_several(&mut self) -> usize {
+        let n_before = self.requests.len();
+        let is_own = |request: &TraceRequest| matches!(request.start, Start::At(_));
+        if self.requests.iter().all(is_own) {
+            self.requests.retain(|request| request.n_sequences <= 1);
+        }
+        n_before - self.requests.len()
+    }
+
     /// Whether it can be played. `Err` says what is wrong and with which request.
     pub fn check(&self) -> Result<(), String> {
         if self.block_tokens == 0 {

@@ -24,6 +24,7 @@ pub(super) fn build(found: Found, body: &Chunks) -> Result<ScannedRequest, ScanE
         model_span: found.model_span.clone(),
         stream: found.stream,
         max_output_tokens: found.caps.iter().flatten().next().copied(),
+        n_answers: found.n_answers,
         cache_salt: name(found.cache_salt),
         features,
         n_bytes: body.len(),

@@ -99,6 +99,7 @@ pub(super) struct Found {
     pub(super) stream: bool,
     pub(super) cache_salt: Option<Span>,
     pub(super) caps: [Option<u64>; 2],
+    pub(super) n_answers: Option<u64>,
 
     pub(super) tools: Option<Span>,
     pub(super) instructions: Option<Span>,
@@ -151,6 +152,7 @@ impl Found {
             stream: false,
             cache_salt: None,
             caps: [None; 2],
+            n_answers: None,
             tools: None,
             instructions: None,
             input: None,
@@ -203,6 +205,7 @@ impl Found {
             Slot::Model => self.model = None,
             Slot::Stream => self.stream = false,
             Slot::CacheSalt => self.cache_salt = None,
+            Slot::Answers => self.n_answers = None,
             Slot::Cap { rank } => {
                 if let Some(cap) = self.caps.get_mut(rank) {
                     *cap = None;

@@ -293,6 +293,7 @@ impl Scan {
                     *cap = raw.and_then(count);
                 }
             }
+            (Slot::Answers, Token::Number(raw)) => self.found.n_answers = raw.and_then(count),
             (Slot::Input, token) if token != Token::Null => {
                 self.found.input = Some(Span::raw(span))
             }

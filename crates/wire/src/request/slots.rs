@@ -40,6 +40,8 @@ pub(super) enum Slot {
     Model,
     Stream,
     CacheSalt,
+    /// How many answers.
+    Answers,
     /// A cap on the answer; a lower rank wins.
     Cap {
         rank: usize,
@@ -116,6 +118,7 @@ impl Frame {
         match self {
             Frame::Body => body_member(api, key),
             Frame::Sampling if key == b"max_tokens" => Slot::Cap { rank: 0 },
+            Frame::Sampling if key == b"n" => Slot::Answers,
             Frame::Message => message_member(key),
             Frame::Block => block_member(key),
             Frame::MediaRef(kind) => match key {
@@ -162,6 +165,7 @@ fn body_member(api: Api, key: &[u8]) -> Slot {
         (b"max_tokens", Api::ChatCompletions) => Slot::Cap { rank: 1 },
         (b"max_tokens", Api::Completions | Api::AnthropicMessages) => Slot::Cap { rank: 0 },
         (b"max_output_tokens", Api::Responses) => Slot::Cap { rank: 0 },
+        (b"n", Api::ChatCompletions | Api::Completions) => Slot::Answers,
         (b"sampling_params", Api::VllmGenerate) => Slot::Sampling,
         (b"messages", Api::ChatCompletions | Api::AnthropicMessages | Api::Embeddings) => {
             Slot::Messages

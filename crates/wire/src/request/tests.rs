@@ -362,6 +362,7 @@ fn fields_are_read() {
         let body = match api {
             Api::Responses => format!(r#"{{{fields},"input":"x"}}"#),
             Api::Completions => format!(r#"{{{fields},"prompt":"x"}}"#),
+            Api::VllmGenerate => format!(r#"{{{fields},"token_ids":[1]}}"#),
             _ => format!(r#"{{{fields},"messages":[{{"content":"x"}}]}}"#),
         };
         scan(api, &body).unwrap()
@@ -392,6 +393,16 @@ fn fields_are_read() {
     );
     assert_eq!(scan(Api::Completions, r#""max_tokens":5"#).max_output_tokens, Some(5));
     assert_eq!(scan(Api::AnthropicMessages, r#""max_tokens":5"#).max_output_tokens, Some(5));
+
+    let answers = |fields| chat(fields).n_answers;
+    assert_eq!(answers(r#""n":4"#), Some(4));
+    assert_eq!(
+        (answers(r#""n":4,"n":null"#), answers(r#""n":-1"#), answers(r#""model":"a""#)),
+        (None, None, None)
+    );
+    assert_eq!(scan(Api::Completions, r#""n":2"#).n_answers, Some(2));
+    assert_eq!(scan(Api::Responses, r#""n":2"#).n_answers, None);
+    assert_eq!(scan(Api::VllmGenerate, r#""sampling_params":{"n":3}"#).n_answers, Some(3));
 }
 
 #[test]

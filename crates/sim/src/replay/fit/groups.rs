@@ -22,6 +22,9 @@ const CHANCE: f64 = 4.0;
 /// deviations of what it mistakes.
 const CACHE_TOLERANCE: f64 = 0.02;
 const CACHE_CHANCE: f64 = 2.0;
+/// One profile for two endpoints may be off by so much more at one of them than at the other, as a logarithm: about
+/// 28 %.
+const MAX_APART: f64 = 0.25;
 /// Kinds that are farther apart than this are not looked at again.
 const FAR: f64 = 4.0;
 /// Pairs of kinds that are looked at again.
@@ -146,6 +149,29 @@ pub(super) fn kinds(
     kinds
 }
 
+/// Two parts of endpoints by how far one profile is off from each of them, where it is off too differently: the
+/// widest gap tells them apart. Those of which nothing is known stay with the larger part.
+pub(super) fn split(off: &[(usize, Option<f64>)]) -> Option<[Vec<usize>; 2]> {
+    let mut known: Vec<(f64, usize)> = off
+        .iter()
+        .filter_map(|(at, off)| Some((off.filter(|off| off.is_finite())?, *at)))
+        .collect();
+    known.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
+    if known.last()?.0 - known.first()?.0 <= MAX_APART {
+        return None;
+    }
+    let gap = |at: &usize| known[*at].0 - known[*at - 1].0;
+    let at = (1..known.len()).max_by(|one, other| gap(one).total_cmp(&gap(other)))?;
+    let ats = |part: &[(f64, usize)]| part.iter().map(|(_, at)| *at).collect::<Vec<_>>();
+    let mut parts = [ats(&known[..at]), ats(&known[at..])];
+    parts.sort_by_key(Vec::len);
+    let unknown =
+        off.iter().map(|(at, _)| *at).filter(|at| !known.iter().any(|(_, one)| one == at));
+    parts[1].extend(unknown.collect::<Vec<_>>());
+    parts.iter_mut().for_each(|part| part.sort_unstable());
+    Some(parts)
+}
+
 fn nearest(kinds: &[Vec<usize>], distance: &[Vec<f64>]) -> Option<(f64, usize, usize)> {
     let is_kind = |at: &usize| kinds.get(*at).is_some_and(|kind| !kind.is_empty());
     let pairs = (0..kinds.len())
@@ -185,6 +211,20 @@ mod tests {
         let cached = |values| traits((0.0, 0.005), None, Some(values));
         check(cached(&[0.0, 0.1, 0.2]), cached(&[0.2, 0.1, 0.0]), false);
         check(cached(&[0.1, 0.0, 0.01]), cached(&[0.1, 0.01, 0.0]), true);
+    }
+
+    #[test]
+    fn what_one_profile_does_not_fit_is_split_at_the_widest_gap() {
+        let check = |off: &[Option<f64>], expected: Option<[&[usize]; 2]>| {
+            let off: Vec<_> = off.iter().copied().enumerate().collect();
+            let expected = expected.map(|parts| parts.map(<[usize]>::to_vec));
+            assert_eq!(split(&off), expected, "{off:?}");
+        };
+        check(&[], None);
+        check(&[None, Some(1.0)], None);
+        check(&[Some(0.1), Some(-0.1), Some(0.0)], None);
+        check(&[Some(0.4), Some(-0.3), None, Some(0.3)], Some([&[1], &[0, 2, 3]]));
+        check(&[Some(f64::INFINITY), Some(0.3), Some(-0.3)], Some([&[2], &[0, 1]]));
     }
 
     #[test]

@@ -6,7 +6,10 @@
 //! requests were decoding meanwhile, how long their contexts were, and which prompts came to their first token.
 //! A prompt that was alone with its endpoint gives another equation.
 
-use super::samples::Sample;
+use super::{
+    samples::{MIN_SECONDS, Sample},
+    solve::quantile,
+};
 
 /// Costs in the order of equations: step, sequence, context token, prompt, prompt token, pair.
 pub(super) const N_COSTS: usize = 6;
@@ -64,15 +67,21 @@ impl Course {
     pub(super) fn of(samples: &[Sample]) -> Self {
         let mut changes: Vec<(f64, f64, f64, f64)> = Vec::new();
         let mut prompts: Vec<Prompt> = Vec::new();
+        let per_token = |sample: &Sample| sample.decode().map(|(n_gaps, seconds)| seconds / n_gaps);
+        let per_token = quantile(samples.iter().filter_map(per_token).collect(), 0.5);
         for sample in samples {
-            let Some(first) = sample.first_token() else { continue };
+            // Answers that were not streamed were generated all the same, and about as fast as others.
+            let guess = || sample.ends() - per_token.unwrap_or(0.0) * f64::from(sample.output);
+            let first = sample.first_token().unwrap_or_else(|| guess().max(sample.begins()));
             prompts.push(Prompt {
                 at: first,
                 sum: 1.0,
                 sum_tokens: sample.computed(),
                 sum_pairs: sample.pairs(),
             });
-            if let Some((n_gaps, seconds)) = sample.decode() {
+            let n_gaps = f64::from(sample.output.saturating_sub(1));
+            let seconds = sample.ends() - first;
+            if n_gaps > 0.0 && seconds >= MIN_SECONDS {
                 let growth = n_gaps / seconds;
                 let context = f64::from(sample.prompt) - growth * first;
                 changes.push((first, 1.0, context, growth));

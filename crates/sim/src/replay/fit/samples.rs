@@ -123,12 +123,18 @@ impl Samples {
                 left_out.failed += 1;
                 continue;
             }
+            if request.n_sequences > 1 {
+                left_out.several += 1;
+                continue;
+            }
             let adapter = request.lora.as_deref().map(|lora| {
                 let next = AdapterId(adapters.len() as u32);
                 *adapters.entry(lora).or_insert(next)
             });
             let samples = by_name.entry(Arc::clone(&observed.endpoint)).or_default();
-            samples.push(sample(request, observed, arrived, trace.block_tokens, adapter));
+            let sample = sample(request, observed, arrived, trace.block_tokens, adapter);
+            left_out.not_streamed += usize::from(sample.ttft.is_none());
+            samples.push(sample);
         }
         if left_out.not_observed == trace.requests.len() {
             return Err(FitError::NothingObserved { n_requests: trace.requests.len() });
@@ -156,7 +162,8 @@ impl Samples {
 }
 
 fn token_ratio(trace: &Trace) -> Option<f64> {
-    let ratios = trace.requests.iter().filter_map(|request| {
+    let single = trace.requests.iter().filter(|request| request.n_sequences == 1);
+    let ratios = single.filter_map(|request| {
         let counted = request.observed.as_ref()?.prompt_tokens.filter(|&counted| counted > 0)?;
         Some(f64::from(request.prompt_tokens) / f64::from(counted))
     });
@@ -271,6 +278,7 @@ mod tests {
             tenant: None,
             priority: 0,
             lora: None,
+            n_sequences: 1,
             observed: observed.map(Box::new),
         }
     }
@@ -311,7 +319,8 @@ mod tests {
         assert_eq!(names, ["a", "b"]);
         let of_b: Vec<_> = read.endpoints[1].samples.iter().map(|one| one.begins()).collect();
         assert_eq!((of_b, read.endpoints[1].n_train), (vec![0.0, 0.8], 1));
-        assert_eq!(read.left_out, LeftOut { not_observed: 1, no_arrival: 1, failed: 1 });
+        let left_out = LeftOut { not_observed: 1, no_arrival: 1, failed: 1, ..LeftOut::default() };
+        assert_eq!(read.left_out, left_out);
     }
 
     #[test]
@@ -325,6 +334,22 @@ mod tests {
         check(299, 300, None);
         // A long wait, and then ten tokens as fast as an engine can.
         check(90_000, 90_060, Some(90.0));
+    }
+
+    #[test]
+    fn what_one_sequence_cannot_stand_for_is_left_out() {
+        let of =
+            |n_sequences, seen| TraceRequest { n_sequences, ..request(at(0), &[1], Some(seen)) };
+        let read = samples(vec![
+            of(1, observed("a", 50, 300)),
+            of(4, observed("a", 50, 1_200)),
+            of(1, Observed { ttft: None, ..observed("a", 0, 300) }),
+            of(2, Observed { prompt_tokens: Some(7), ..observed("b", 50, 300) }),
+        ])
+        .unwrap();
+        let left_out = LeftOut { several: 2, not_streamed: 1, ..LeftOut::default() };
+        assert_eq!((read.left_out, read.endpoints.len()), (left_out, 1));
+        assert_eq!((read.endpoints[0].samples.len(), read.token_ratio), (2, None));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::replay::{
 /// What the servers of a recording are, and what is asked of them.
 struct Scene {
     workload: &'static str,
+    policy: &'static str,
     rate: f64,
     seconds: u64,
     /// Names and profiles.
@@ -61,8 +62,8 @@ impl Scene {
             trace: Arc::new(trace.clone()),
             pool: Arc::new(Pool { servers, ..Pool::uniform(0) }),
             configuration: Configuration {
-                name: "go-default".to_owned(),
-                text: policy::preset("go-default").map(|preset| preset.document.to_owned()),
+                name: self.policy.to_owned(),
+                text: policy::preset(self.policy).map(|preset| preset.document.to_owned()),
             },
             registry: Registry::new(router_plugins::PLUGINS.iter().chain(policy::PLUGINS).copied()),
             options: RunOptions { jitter: Duration::ZERO, ..RunOptions::default() },
@@ -114,6 +115,7 @@ fn fitted(trace: &Trace) -> Fit {
 fn chats() -> Trace {
     Scene {
         workload: "sessions",
+        policy: "go-default",
         rate: 3.0,
         seconds: 240,
         servers: vec![
@@ -190,11 +192,51 @@ fn noise_and_outliers_move_little() {
     assert_eq!(fit.overall.faults(), []);
 }
 
+/// Two servers of which one is half as fast, and each has every other request whatever it has to do.
+fn one_at_half_speed() -> (Trace, [Profile; 2]) {
+    let truth = [1.0, 2.0].map(|time_factor| Profile { time_factor, ..Profile::default() });
+    let scene = Scene {
+        workload: "shared-prompts",
+        policy: "round-robin",
+        rate: 3.0,
+        seconds: 100,
+        servers: vec![("a", truth[0].clone()), ("b", truth[1].clone())],
+    };
+    (scene.record(), truth)
+}
+
+#[track_caller]
+fn check_speeds(fit: &Fit, truth: &[Profile]) {
+    assert_eq!(names(fit), [["a"], ["b"]]);
+    for (kind, truth) in fit.kinds.iter().zip(truth) {
+        let step = truth.step_base_us * truth.time_factor;
+        near("step-base-us", kind.profile.step_base_us, step, 0.1);
+    }
+    assert_eq!(fit.faults(), []);
+}
+
+#[test]
+fn endpoints_that_one_profile_does_not_fit_are_two_kinds() {
+    let (trace, truth) = one_at_half_speed();
+    check_speeds(&fitted(&trace), &truth);
+}
+
+#[test]
+fn answers_that_were_not_streamed_spoil_little() {
+    let (mut trace, truth) = one_at_half_speed();
+    let observed = trace.requests.iter_mut().filter_map(|request| request.observed.as_mut());
+    observed.skip(1).step_by(3).for_each(|seen| seen.ttft = None);
+    let fit = fitted(&trace);
+    check_speeds(&fit, &truth);
+    assert!(fit.left_out.not_streamed > 80, "{:?}", fit.left_out);
+}
+
 #[test]
 fn a_batch_that_is_full_is_seen() {
     let profile = Profile { max_num_seqs: 12, ..small(slow(), 8_000) };
     let scene = Scene {
         workload: "shared-prompts",
+        policy: "go-default",
         rate: 3.0,
         seconds: 120,
         servers: vec![("a", profile.clone()), ("b", profile.clone())],
@@ -210,6 +252,7 @@ fn a_batch_that_is_full_is_seen() {
 fn one_record_gives_one_fit_which_a_pool_file_keeps() {
     let scene = Scene {
         workload: "shared-prompts",
+        policy: "go-default",
         rate: 5.0,
         seconds: 50,
         servers: vec![("ns/a:80", fast()), ("ns/b:80", fast())],
@@ -246,6 +289,7 @@ fn request(at_ms: u64, observed: Observed) -> TraceRequest {
         tenant: None,
         priority: 0,
         lora: None,
+        n_sequences: 1,
         observed: Some(Box::new(observed)),
     }
 }

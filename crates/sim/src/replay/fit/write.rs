@@ -31,7 +31,9 @@ pub fn to_yaml(fit: &Fit) -> String {
             e2e.median * 100.0
         ),
     );
-    for fault in fit.overall.faults() {
+    for fault in fit.faults() {
+        // Names come from the record.
+        let fault: String = fault.to_string().chars().filter(|c| !c.is_control()).collect();
         line(&mut text, format_args!("# Not good enough to compare policies: {fault}."));
     }
     if let Some(ratio) = fit.token_ratio.filter(|ratio| (ratio - 1.0).abs() > UNEQUAL_TOKENS) {

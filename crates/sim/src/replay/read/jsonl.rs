@@ -55,6 +55,10 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
             break;
         }
         let row: Row = lines.json()?;
+        if row.prompts.is_some() || row.answers.is_some() {
+            let message = "`prompts` and `answers` belong to recordings: give each its own line";
+            return Err(Fault::Syntax(message.to_owned()));
+        }
         let start = start(&row, rows.trace.requests.len())?;
         if let Start::At(at) = start {
             if at < latest {
@@ -111,6 +115,8 @@ fn push(row: Row, start: Start, rows: &mut Rows) -> Result<(), Fault> {
     let block_tokens = row.block_tokens.unwrap_or(u64::from(rows.trace.block_tokens));
     within("`block_tokens`", block_tokens, 1..=u64::from(MAX_BLOCK_TOKENS))?;
     within("the number of `blocks`", row.blocks.len() as u64, 0..=n_tokens / block_tokens)?;
+    let several = row.prompts.unwrap_or(1).saturating_mul(row.answers.unwrap_or(1));
+    within("`prompts` times `answers`", several, 1..=u64::from(u32::MAX))?;
     let blocks = reblocked(row.blocks, block_tokens, u64::from(rows.trace.block_tokens));
     let session = rows.session(row.session)?;
     let mut name = |what, name: Option<String>| -> Result<Option<Arc<str>>, Fault> {
@@ -127,6 +133,7 @@ fn push(row: Row, start: Start, rows: &mut Rows) -> Result<(), Fault> {
         tenant,
         priority: row.priority,
         lora,
+        n_sequences: several as u32,
         observed: observed.map(Box::new),
     })
 }

@@ -47,6 +47,7 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
             tenant: None,
             priority: 0,
             lora: None,
+            n_sequences: 1,
             observed: None,
         })?;
         if rows.is_full() || !lines.next()? {

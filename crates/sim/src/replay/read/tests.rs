@@ -133,6 +133,27 @@ fn a_recording_is_put_into_the_order_of_arrivals() {
 }
 
 #[test]
+fn what_one_sequence_cannot_stand_for_is_marked_and_can_be_left_out() {
+    let row = |more: &str| format!("{{\"at\": 1, \"prompt_tokens\": 64{more}}}\n");
+    let rows = [row(""), row(", \"prompts\": 3"), row(", \"prompts\": 2, \"answers\": 4")].concat();
+    let (mut trace, _) = noted(&recorded(&rows), usize::MAX);
+    let n_sequences: Vec<_> = trace.requests.iter().map(|one| one.n_sequences).collect();
+    assert_eq!(n_sequences, [1, 3, 8]);
+    assert_eq!((trace.leave_out_several(), trace.requests.len()), (2, 1));
+    assert_eq!(trace.leave_out_several(), 0);
+    let most = u64::MAX;
+    let said = "`prompts` times `answers` is 0; it must be from 1 to 4294967295";
+    check_fault(&recorded(&row(", \"prompts\": 0")), said);
+    check_fault(
+        &recorded(&row(&format!(", \"prompts\": {most}, \"answers\": 2"))),
+        "times `answers` is 1844",
+    );
+    let own =
+        format!("{{\"llm-d-router-trace\": 1, \"block_tokens\": 64}}\n{}", row(", \"answers\": 2"));
+    check_fault(&own, "t.x:2: `prompts` and `answers` belong to recordings");
+}
+
+#[test]
 fn a_recording_that_broke_off_is_read_to_its_last_whole_line() {
     let cut = "{\"at\": 8, \"prompt_tok";
     let (trace, notes) = noted(&recorded(&format!("{TWO_ENDS}{cut}")), usize::MAX);

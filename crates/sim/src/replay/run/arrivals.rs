@@ -78,6 +78,7 @@ mod tests {
             tenant: None,
             priority: 0,
             lora: None,
+            n_sequences: 1,
             observed: None,
         }
     }

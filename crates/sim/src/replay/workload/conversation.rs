@@ -212,6 +212,7 @@ impl Writer {
                 tenant: conversation.tenant.clone(),
                 priority: 0,
                 lora: None,
+                n_sequences: 1,
                 observed: None,
             });
         }

@@ -133,6 +133,7 @@ mod tests {
             tenant: None,
             priority: 0,
             lora: None,
+            n_sequences: 1,
             observed: None,
         }
     }
