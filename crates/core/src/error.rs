@@ -191,6 +191,12 @@ impl Rejection {
         Self::new(ErrorCode::ResourceExhausted, message).with_reason(DropReason::Saturated)
     }
 
+    /// A request in flight had to make room for a more important one.
+    pub fn evicted() -> Self {
+        Self::new(ErrorCode::ResourceExhausted, "request evicted by flow control")
+            .with_reason(DropReason::Evicted)
+    }
+
     pub fn with_reason(mut self, reason: DropReason) -> Self {
         self.reason = Some(reason);
         self

@@ -1,7 +1,7 @@
 //! What the router knows at this moment: the pool's endpoints, the objectives and the model rewrites.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock, Weak,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -12,7 +12,10 @@ use router_framework::{EndpointListener, EndpointSink, loader::Named};
 use router_telemetry::{RouterMetrics, router::KnownBy};
 use tokio::sync::watch;
 
-use crate::{isolate::isolated, objectives::Objectives, record::Record, rewrites::Rewrites};
+use crate::{
+    flow::FlowController, isolate::isolated, objectives::Objectives, record::Record,
+    rewrites::Rewrites,
+};
 
 /// The pool, the objectives and the model rewrites, with everyone who wants to hear of changes.
 pub struct Datastore {
@@ -27,6 +30,8 @@ pub struct Datastore {
     /// Version of the snapshot that was published last.
     version: watch::Sender<u64>,
     synced: AtomicBool,
+    /// Has a band for every priority of an objective.
+    flow: OnceLock<Weak<FlowController>>,
 }
 
 impl Datastore {
@@ -46,6 +51,7 @@ impl Datastore {
             publishing: Mutex::new(()),
             version: watch::Sender::new(0),
             synced: AtomicBool::new(false),
+            flow: OnceLock::new(),
         }
     }
 
@@ -58,7 +64,16 @@ impl Datastore {
     }
 
     pub fn set_objectives(&self, objectives: Objectives) {
+        let priorities = objectives.priorities();
         self.objectives.store(Arc::new(objectives));
+        if let Some(flow) = self.flow.get().and_then(Weak::upgrade) {
+            flow.provision(&priorities);
+        }
+    }
+
+    /// Flow control that is to have a band for every priority of an objective.
+    pub(crate) fn provisions(&self, flow: &Arc<FlowController>) {
+        let _set_once = self.flow.set(Arc::downgrade(flow));
     }
 
     pub fn rewrites(&self) -> Guard<Arc<Rewrites>> {

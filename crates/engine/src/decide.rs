@@ -20,8 +20,10 @@ use crate::{
     admission,
     exchange::{Exchange, Held},
     explain::{self, DecisionRecord},
+    flow::Pass,
     isolate::{isolated, note_panic},
     observe::Point,
+    queue::{self, Queues},
     record::Noting,
     rewrites::Rewritten,
     router::{Again, BodyPlan, Routed, Router},
@@ -51,9 +53,15 @@ pub(crate) async fn decide(
     let mut noting = Noting::of(&router);
     let notes = Notes { record: record.as_mut(), noting: noting.as_mut() };
     let mut result = match &request {
-        Ok(request) => route(&router, request, &root, &mut rng, notes).await,
+        Ok(request) => {
+            let is_queued = again.is_none() && !request.head.end_of_stream;
+            route(&router, request, &root, &mut rng, notes, is_queued).await
+        }
         Err(rejection) => Err(rejection.clone()),
     };
+    if let Err(rejection) = &mut result {
+        router.say_when(rejection, request.as_ref().map_or(0, |request| request.priority));
+    }
     if let (Some(noting), Ok(request)) = (noting, &request) {
         noting.finish(request, &mut result);
     }
@@ -176,25 +184,20 @@ async fn route(
     request: &Arc<Request>,
     root: &Span,
     rng: &mut Rng,
-    notes: Notes<'_>,
+    mut notes: Notes<'_>,
+    is_queued: bool,
 ) -> Result<Routed, Rejection> {
-    let Notes { mut record, mut noting } = notes;
     let orchestration = trace::orchestration(root, request);
-    // One time for all that happens at once: what was decided can be decided again from a record of it.
-    let now = router.clock().now();
-    if let Some(noting) = noting.as_deref_mut() {
-        noting.begin(now);
-    }
-    let candidates = candidates(router, request, now, rng, record.as_deref_mut())?;
-    let mut data = RequestData::new(router.n_request_slots);
-    let now = produce(router, request, &candidates, &mut data, now, record.as_deref_mut()).await;
-    if let Some(noting) = noting.as_deref_mut() {
-        noting.produced(router, &data, now);
-    }
-    if let Some(record) = record.as_deref_mut() {
-        let tokens = data.read(&router.tokenized_prompt);
-        record.n_prompt_tokens = tokens.map(TokenizedPrompt::n_tokens);
-    }
+    let (seen, pass) = match router.queues.as_ref().filter(|_| is_queued) {
+        None => (look(router, request, rng, &mut notes).await?, None),
+        Some(queues) => {
+            let turn = Box::pin(wait_for_turn(router, queues, request, rng, &mut notes));
+            let (seen, pass) = turn.await?;
+            (seen, Some(pass))
+        }
+    };
+    let Seen { candidates, data, now } = seen;
+    let Notes { record, noting } = notes;
     // From here to the leases nothing waits, so that decisions of one thread see each other's load.
     let _inside = orchestration.enter();
     let cx = RequestCx {
@@ -219,7 +222,74 @@ async fn route(
         }
     };
     trace::propagate(root, request, rng, &mut patch);
-    Ok(routed(router, request, &cx, &outcome, patch, leases, root.clone()))
+    let held = (leases, pass);
+    Ok(routed(router, request, &cx, &outcome, patch, held, root.clone()))
+}
+
+/// What a request is decided with.
+struct Seen {
+    candidates: Candidates,
+    data: RequestData,
+    now: Stamp,
+}
+
+/// Looks up the candidates, and what producers know of them.
+async fn look(
+    router: &Router,
+    request: &Arc<Request>,
+    rng: &mut Rng,
+    notes: &mut Notes<'_>,
+) -> Result<Seen, Rejection> {
+    let Notes { record, noting } = notes;
+    // One time for all that happens at once: what was decided can be decided again from a record of it.
+    let now = router.clock().now();
+    if let Some(noting) = noting.as_deref_mut() {
+        noting.begin(now);
+    }
+    let candidates = candidates(router, request, now, rng, record.as_deref_mut())?;
+    let mut data = RequestData::new(router.n_request_slots);
+    let now = produce(router, request, &candidates, &mut data, now, record.as_deref_mut()).await;
+    if let Some(noting) = noting.as_deref_mut() {
+        noting.produced(router, &data, now);
+    }
+    if let Some(record) = record.as_deref_mut() {
+        let tokens = data.read(&router.tokenized_prompt);
+        record.n_prompt_tokens = tokens.map(TokenizedPrompt::n_tokens);
+    }
+    Ok(Seen { candidates, data, now })
+}
+
+/// Waits in flow control. What is found out about a request before it waits tells what it will need; it is
+/// used if the request need not wait, and else found out anew, because by then it is not true any more.
+async fn wait_for_turn(
+    router: &Router,
+    queues: &Queues,
+    request: &Arc<Request>,
+    rng: &mut Rng,
+    notes: &mut Notes<'_>,
+) -> Result<(Seen, Pass), Rejection> {
+    let mut ahead = rng.clone();
+    // A pool without endpoints is waited for. One that has none for this request is an answer.
+    let seen = if router.datastore.snapshot().is_empty() {
+        None
+    } else {
+        Some(look(router, request, &mut ahead, notes).await?)
+    };
+    let entered = router.clock().now();
+    let known = seen.as_ref().map(|seen| (&seen.candidates, &seen.data));
+    let ask = queue::ask(router, request, known, entered);
+    let entry = queues.flow.enter(ask, series(router, request));
+    let seen = seen.filter(|_| entry.is_settled());
+    let pass = entry.await?;
+    if let Some(seen) = seen {
+        *rng = ahead;
+        return Ok((seen, pass));
+    }
+    if let Some(record) = notes.record.as_deref_mut() {
+        record.failed_producers.clear();
+        record.queued_for = router.clock().now().since(entered).as_secs_f64();
+    }
+    Ok((look(router, request, rng, notes).await?, pass))
 }
 
 /// The endpoints that may serve: the proxy's subset, without those that fail, screened.
@@ -244,15 +314,17 @@ fn candidates(
         record.n_unhealthy = n_unhealthy;
         record.n_candidates = candidates.len();
     }
-    let detector = router.detector.inner();
-    let (metrics, plugin) = (&router.env.metrics, router.detector.ident());
-    let admitted = isolated(metrics, plugin, "SaturationDetector", || {
-        admission::admit(request.priority, &candidates, detector, router.freshness, now)
-    });
-    admitted.unwrap_or(Ok(()))?;
+    if router.queues.is_none() {
+        let detector = router.detector.inner();
+        let (metrics, plugin) = (&router.env.metrics, router.detector.ident());
+        let admitted = isolated(metrics, plugin, "SaturationDetector", || {
+            admission::admit(request.priority, &candidates, detector, router.freshness, now)
+        });
+        admitted.unwrap_or(Ok(()))?;
+    }
     if candidates.is_empty() {
         let message = "failed to find endpoint candidates for serving the request";
-        return Err(Rejection::no_endpoints(message).with_retry_after(admission::RETRY_AFTER));
+        return Err(Rejection::no_endpoints(message));
     }
     if !router.screeners.is_empty() {
         screen(router, request, rng, now, &mut candidates);
@@ -429,7 +501,7 @@ fn routed(
     cx: &RequestCx<'_>,
     outcome: &Outcome,
     plugin_patch: HeadPatch,
-    leases: Vec<Held>,
+    (leases, pass): (Vec<Held>, Option<Pass>),
     root: Span,
 ) -> Routed {
     let run = outcome.primary_run();
@@ -467,7 +539,7 @@ fn routed(
         Arc::clone(router),
         Arc::clone(request),
         targets.clone(),
-        leases,
+        (leases, pass),
         restores,
         root,
         cx.now,

@@ -16,6 +16,7 @@ use tracing::Span;
 
 use crate::{
     decide::count_attempt,
+    flow::{Eviction, Pass},
     isolate::isolated,
     observe::Point,
     record::Recorded,
@@ -43,6 +44,8 @@ pub struct Exchange {
     span: Span,
     response: Option<Response>,
     recorded: Option<Recorded>,
+    /// Its right to run, where flow control gave it one.
+    pass: Option<Pass>,
     /// The error is in the counters already.
     error_counted: bool,
     ended: bool,
@@ -104,7 +107,7 @@ impl Exchange {
         router: Arc<Router>,
         request: Arc<Request>,
         targets: SmallVec<[Arc<Endpoint>; MAX_TARGETS]>,
-        leases: Vec<Held>,
+        (leases, mut pass): (Vec<Held>, Option<Pass>),
         restores: bool,
         span: Span,
         now: Stamp,
@@ -119,6 +122,9 @@ impl Exchange {
         if let Some(first) = targets.first() {
             router.health.picked(first, now);
         }
+        if let Some(pass) = &mut pass {
+            pass.placed();
+        }
         let mut exchange = Self {
             router,
             request,
@@ -132,6 +138,7 @@ impl Exchange {
             span,
             response: None,
             recorded: None,
+            pass,
             error_counted: false,
             ended: false,
         };
@@ -357,6 +364,9 @@ impl Exchange {
                     let point = Point::ResponseStreaming;
                     lease.call(&self.router, point, |lease| lease.first_byte(now));
                 }
+                if let Some(pass) = &self.pass {
+                    pass.first_byte();
+                }
                 if let Some(recorded) = &self.recorded {
                     recorded.first_byte(now);
                 }
@@ -446,7 +456,23 @@ impl Exchange {
         }
         self.observe_end(&end);
         self.record_end(&end);
+        if let Some(mut pass) = self.pass.take() {
+            pass.end(used(&end));
+        }
         metadata
+    }
+
+    /// What tells whether the request has to make room for a more important one; `None` where nobody ever has
+    /// to.
+    pub fn eviction(&self) -> Option<Eviction> {
+        self.pass.as_ref().and_then(Pass::eviction)
+    }
+
+    /// The request makes room: it ends. Gives the answer for its client, if that can still be told.
+    pub fn evict(&mut self) -> Rejection {
+        let rejection = self.pass.as_ref().map_or_else(Rejection::evicted, Pass::evicted);
+        self.end(EndCause::Evicted);
+        rejection
     }
 
     fn record_end(&mut self, end: &End) {
@@ -455,6 +481,11 @@ impl Exchange {
         let first_byte = self.response.as_ref().and_then(|response| response.first_byte);
         let endpoint = self.targets.get(self.at);
         recorded.ended(end, endpoint.map(|e| &**e), first_byte, n_events.unwrap_or_default());
+    }
+
+    /// Says when the client may come again, where that is not said and makes sense.
+    pub fn say_when(&self, rejection: &mut Rejection) {
+        self.router.say_when(rejection, self.request.priority);
     }
 
     /// The request could not be served by any endpoint: counts the error and ends.
@@ -605,6 +636,19 @@ impl Response {
             now,
         }
     }
+}
+
+/// What flow control is told of the end; `None` where it is not known what was computed.
+fn used(end: &End) -> Option<router_flow::Usage> {
+    if let Some(usage) = &end.usage {
+        let cached = usage.cached_tokens.unwrap_or_default();
+        let (prompt, output) = (usage.prompt_tokens, usage.completion_tokens);
+        return Some(router_flow::Usage { prompt, cached, output });
+    }
+    // An error without a response, and one that a server answers with, cost nothing to speak of.
+    let is_refused = end.status.is_some_and(|status| status.as_u16() >= 400);
+    let is_unserved = end.status.is_none() && end.cause == EndCause::Error;
+    (is_refused || is_unserved).then(router_flow::Usage::default)
 }
 
 fn response_kind(headers: &HeaderMap) -> ResponseKind {

@@ -43,6 +43,8 @@ pub struct DecisionRecord {
     pub rejection: Option<String>,
     /// One sentence on why the first target won.
     pub reason: String,
+    /// Seconds in flow control's queues; 0 where the request went at once.
+    pub queued_for: f64,
     /// Seconds from the end of the body to the decision.
     pub decided_in: f64,
 }

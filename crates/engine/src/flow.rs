@@ -14,23 +14,28 @@
 
 mod entry;
 mod gauge;
+mod meters;
+mod show;
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use router_core::Stamp;
-use router_flow::{Ask, Config, Effect, FlowControl, PoolSignal, Snapshot, Ticket};
+use router_flow::{Ask, Config, Effect, FlowControl, Outcome, PoolSignal, Snapshot, Ticket};
 use router_rt::Clock;
+use router_telemetry::router::RequestSeries;
 use tokio::sync::{Notify, watch};
 
-pub use entry::{Entry, Pass};
-pub use gauge::PoolGauge;
+pub use entry::{Entry, Eviction, Pass};
+pub use gauge::{PoolGauge, ShownSignals};
+pub use meters::Meters;
 
 use entry::{Verdict, Waiter};
 
@@ -56,7 +61,11 @@ pub struct FlowController {
     n_waiting: AtomicU64,
     n_placed: AtomicU64,
     /// The alarm has to ring earlier than it would.
-    rearm: Notify,
+    rearm: Arc<Notify>,
+    evicts: bool,
+    meters: Meters,
+    /// Another configuration serves now; what is left here is not shown as the pool's any more.
+    is_retired: AtomicBool,
 }
 
 struct State {
@@ -73,8 +82,12 @@ impl FlowController {
         gauge: Box<dyn Gauge>,
         clock: Clock,
         renew_after: Duration,
+        meters: Meters,
     ) -> Arc<Self> {
         Arc::new(Self {
+            evicts: config.eviction.is_some(),
+            meters,
+            is_retired: AtomicBool::new(false),
             state: Mutex::new(State { flow: FlowControl::new(config), armed: None }),
             gauge,
             clock,
@@ -82,16 +95,22 @@ impl FlowController {
             read_at: AtomicU64::new(0),
             n_waiting: AtomicU64::new(0),
             n_placed: AtomicU64::new(0),
-            rearm: Notify::new(),
+            rearm: Arc::default(),
         })
     }
 
     /// A request wants to go. The entry is ready when it may, or when it is refused.
-    pub fn enter(self: &Arc<Self>, ask: Ask) -> Entry {
+    pub fn enter(self: &Arc<Self>, ask: Ask, series: Arc<RequestSeries>) -> Entry {
         self.read_gauge(READ_AGAIN_AFTER);
-        let waiter = Arc::new(Waiter::default());
+        let started = self.clock.now();
+        let waiter = Arc::new(Waiter::new(self.meters.enter(series, ask.priority, ask.bytes)));
         let ticket =
             self.step(|flow, now, effects| flow.arrive(now, ask, Arc::clone(&waiter), effects));
+        let outcome = waiter.verdict().map(|verdict| match verdict {
+            Verdict::Go => Outcome::Dispatched.label(),
+            Verdict::Refused { refusal, .. } => refusal.label(),
+        });
+        self.meters.entered(&waiter.place, outcome, self.clock.now().since(started));
         Entry::new(Arc::clone(self), ticket, waiter)
     }
 
@@ -102,33 +121,13 @@ impl FlowController {
         }
     }
 
-    /// Rings the alarm: lets time pass in the queues, for ever. `pool_changes` tells of endpoints that come and
-    /// go.
-    pub async fn run(self: Arc<Self>, mut pool_changes: watch::Receiver<u64>) {
-        self.read_gauge(Duration::ZERO);
-        loop {
-            let due = self.arm();
-            let ring = async {
-                match due {
-                    Some(due) => self.clock.sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                () = self.rearm.notified() => {}
-                changed = pool_changes.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    self.read_gauge(Duration::ZERO);
-                }
-                () = ring => {
-                    self.read_gauge(self.renew_after);
-                    self.step(|flow, now, effects| flow.wake(now, effects));
-                }
-            }
-        }
+    /// Rings the alarm: lets time pass in the queues, until nobody has the controller any more. `pool_changes`
+    /// tells of endpoints that come and go.
+    pub fn run(
+        self: &Arc<Self>,
+        pool_changes: watch::Receiver<u64>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        ring(Arc::downgrade(self), Arc::clone(&self.rearm), self.clock, pool_changes)
     }
 
     /// Bands of these priorities exist, whoever asks for them.
@@ -139,6 +138,23 @@ impl FlowController {
     /// Refuses all who wait and all who come. A drain calls this at its end, not at its beginning.
     pub fn shut_down(&self) {
         self.step(|flow, now, effects| flow.shut_down(now, effects));
+    }
+
+    /// From here on another controller is the one that metrics show.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
+    }
+
+    /// When it makes sense for a client to come again that is refused.
+    pub fn retry_after(&self, priority: i32) -> Duration {
+        self.state.lock().flow.retry_after(self.clock.now(), priority)
+    }
+
+    /// Brings the gauges up to date that are worked out when the page is asked for.
+    pub fn publish(&self) {
+        if !self.is_retired.load(Ordering::Relaxed) {
+            self.meters.publish(self.clock.now(), &self.snapshot(self.meters.max_flows()));
+        }
     }
 
     pub fn n_waiting(&self) -> u64 {
@@ -187,7 +203,7 @@ impl FlowController {
         event: impl FnOnce(&mut FlowControl<Arc<Waiter>>, Stamp, &mut Effects) -> R,
     ) -> R {
         let mut effects = Vec::new();
-        let (result, is_earlier) = {
+        let (result, is_earlier, now) = {
             let mut state = self.state.lock();
             let now = self.clock.now();
             let result = event(&mut state.flow, now, &mut effects);
@@ -200,27 +216,59 @@ impl FlowController {
             if is_earlier {
                 state.armed = due;
             }
-            (result, is_earlier)
+            (result, is_earlier, now)
         };
+        self.meters.cycle(self.clock.now().since(now));
         if is_earlier {
             self.rearm.notify_one();
         }
+        self.act(now, effects);
+        result
+    }
+
+    /// Does what the queues say.
+    fn act(&self, now: Stamp, effects: Effects) {
+        let mut gone = BTreeSet::new();
         for effect in effects {
             match effect {
-                Effect::Dispatch { payload, .. } => payload.settle(Verdict::Go),
-                Effect::Drop { payload, refusal, retry_after, .. } => {
+                Effect::Dispatch { payload, waited, .. } => {
+                    self.meters.left(&payload.place, Outcome::Dispatched, waited);
+                    payload.settle(Verdict::Go);
+                }
+                Effect::Drop { payload, refusal, waited, retry_after, .. } => {
+                    self.meters.left(&payload.place, Outcome::Refused(refusal), waited);
                     payload.settle(Verdict::Refused { refusal, retry_after });
                 }
-                Effect::Evict { payload, .. } => payload.evict(),
-                Effect::FlowGone { .. } => {}
-                Effect::PolicyFailed(failure) => tracing::error!(
-                    extension_point = failure.kind.as_str(),
-                    panic = failure.message,
-                    "a policy failed; going on without it"
-                ),
+                Effect::Evict { payload, demand, .. } => {
+                    self.meters.evicted(demand);
+                    payload.evict(now);
+                }
+                Effect::FlowGone { priority, flow } => {
+                    gone.insert((flow.as_str().to_owned(), priority.to_string()));
+                }
+                Effect::PolicyFailed(failure) => {
+                    self.meters.policy_failed(&failure);
+                    tracing::error!(
+                        extension_point = failure.kind.as_str(),
+                        panic = failure.message,
+                        "a policy failed; going on without it"
+                    );
+                }
             }
         }
-        result
+        if !gone.is_empty() {
+            self.meters.forget(&gone);
+        }
+    }
+
+    /// Whether requests in flight may be told to make room.
+    fn evicts(&self) -> bool {
+        self.evicts
+    }
+
+    /// A request has ended that was told so then to make room.
+    fn eviction_ended(&self, since: Stamp) {
+        self.meters.eviction_ended(self.clock.now().since(since));
     }
 
     /// Whoever has this ticket is gone before it was told its verdict, or without having used it.
@@ -230,6 +278,48 @@ impl FlowController {
                 flow.finished(now, ticket, Some(router_flow::Usage::default()), effects);
             }
         });
+    }
+}
+
+impl Drop for FlowController {
+    /// Ends the alarm.
+    fn drop(&mut self) {
+        self.rearm.notify_one();
+    }
+}
+
+async fn ring(
+    controller: Weak<FlowController>,
+    rearm: Arc<Notify>,
+    clock: Clock,
+    mut pool_changes: watch::Receiver<u64>,
+) {
+    if let Some(controller) = controller.upgrade() {
+        controller.read_gauge(Duration::ZERO);
+    }
+    loop {
+        let Some(due) = controller.upgrade().map(|controller| controller.arm()) else { return };
+        let alarm = async {
+            match due {
+                Some(due) => clock.sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = rearm.notified() => {}
+            changed = pool_changes.changed() => {
+                let Some(controller) = controller.upgrade().filter(|_| changed.is_ok()) else {
+                    return;
+                };
+                controller.read_gauge(Duration::ZERO);
+            }
+            () = alarm => {
+                let Some(controller) = controller.upgrade() else { return };
+                controller.read_gauge(controller.renew_after);
+                controller.step(|flow, now, effects| flow.wake(now, effects));
+            }
+        }
     }
 }
 

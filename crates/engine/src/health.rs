@@ -231,6 +231,16 @@ impl HealthBook {
         }
     }
 
+    /// Drops endpoints that are out, unless that would drop all of them.
+    pub fn keep_well(&self, endpoints: &mut Vec<&Arc<Endpoint>>, now: Stamp) {
+        if !self.settings.enabled || now.as_nanos() >= self.any_out_until.load(Ordering::Relaxed) {
+            return;
+        }
+        if endpoints.iter().any(|endpoint| self.out(endpoint, now).is_none()) {
+            endpoints.retain(|endpoint| self.out(endpoint, now).is_none());
+        }
+    }
+
     /// Drops candidates that are out, unless that would drop all of them. Gives the number dropped.
     pub fn apply(&self, candidates: &mut Candidates, now: Stamp) -> usize {
         if !self.settings.enabled || now.as_nanos() >= self.any_out_until.load(Ordering::Relaxed) {

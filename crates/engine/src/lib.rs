@@ -23,6 +23,7 @@ mod isolate;
 pub mod objectives;
 mod observe;
 mod pool_metrics;
+mod queue;
 pub mod record;
 pub mod resources;
 pub mod rewrites;

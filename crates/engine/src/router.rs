@@ -26,15 +26,18 @@ use router_telemetry::RouterMetrics;
 use smallvec::SmallVec;
 
 use crate::{
+    admission,
     budget::BodyBudget,
     datastore::Datastore,
     decide,
     exchange::Exchange,
     explain::DecisionLog,
     feed::BodyFeed,
+    flow::FlowController,
     health::HealthBook,
     isolate::isolated,
     observe::{Point, Timed, Timer},
+    queue::Queues,
     record::Record,
     scheduler::{Profile, Scheduler},
     settings::Settings,
@@ -68,6 +71,8 @@ pub struct Router {
     pub(crate) response_headers: Vec<Timed<dyn ResponseHeaderHook>>,
     pub(crate) response_bodies: Vec<Timed<dyn ResponseBodyHook>>,
     pub(crate) detector: Timed<dyn SaturationDetector>,
+    /// Where requests wait; `None` while flow control is off.
+    pub(crate) queues: Option<Queues>,
     pub(crate) sources: Vec<SourceBinding>,
     pub(crate) prefix_match: Read<Column<PrefixMatch>>,
     pub(crate) tokenized_prompt: Read<TokenizedPrompt>,
@@ -161,20 +166,28 @@ impl Router {
             .iter()
             .map(|plugin| (plugin.ident.clone(), plugin.instance.dump.clone()))
             .collect();
+        let freshness = Freshness::new(
+            settings.staleness_threshold,
+            slowest_interval(&loaded.sources, settings, &env.metrics),
+        );
+        let datastore = Arc::new(Datastore::new(
+            loaded.n_endpoint_slots + 1,
+            loaded.listeners,
+            Arc::clone(&env.metrics),
+            record.clone(),
+        ));
+        let health = HealthBook::new(health_slot, settings.health.clone());
+        let queues = loaded.flow.map(|flow| {
+            let detector = loaded.detector.clone();
+            let (datastore, health) = (Arc::clone(&datastore), health.clone());
+            Queues::new(flow, &env, detector, datastore, health, freshness)
+        });
         Arc::new(Self {
             seeds: Seeds::new(settings.seed),
-            freshness: Freshness::new(
-                settings.staleness_threshold,
-                slowest_interval(&loaded.sources, settings, &env.metrics),
-            ),
-            datastore: Arc::new(Datastore::new(
-                loaded.n_endpoint_slots + 1,
-                loaded.listeners,
-                Arc::clone(&env.metrics),
-                record.clone(),
-            )),
+            freshness,
+            datastore,
             record,
-            health: HealthBook::new(health_slot, settings.health.clone()),
+            health,
             budget: BodyBudget::new(settings.max_buffered_bytes),
             decisions: DecisionLog::new(settings.decisions.clone()),
             parsers: ParserTable::new(
@@ -200,6 +213,7 @@ impl Router {
             response_headers: timed.all(loaded.response_headers, Point::ResponseReceived),
             response_bodies: timed.all(loaded.response_bodies, Point::ResponseStreaming),
             detector: timed.at(loaded.detector, &[]),
+            queues,
             sources: loaded.sources,
             prefix_match: loaded.prefix_match,
             tokenized_prompt: loaded.tokenized_prompt,
@@ -265,6 +279,27 @@ impl Router {
 
     pub fn decisions(&self) -> &DecisionLog {
         &self.decisions
+    }
+
+    /// The queues; `None` while flow control is off. Whoever puts the router to work lets them
+    /// [`run`](FlowController::run).
+    pub fn flow(&self) -> Option<&Arc<FlowController>> {
+        self.queues.as_ref().map(|queues| &queues.flow)
+    }
+
+    /// Signals of endpoints have changed otherwise than by a scrape of this router.
+    pub fn signals_changed(&self) {
+        if let Some(flow) = self.flow() {
+            flow.signals_changed();
+        }
+    }
+
+    /// Says when a refused client may come again, where that is not said and makes sense.
+    pub fn say_when(&self, rejection: &mut Rejection, priority: i32) {
+        if matches!(rejection.code.http_status(), 429 | 503) && rejection.retry_after.is_none() {
+            let after = self.flow().map(|flow| flow.retry_after(priority));
+            rejection.retry_after = Some(after.unwrap_or(admission::RETRY_AFTER));
+        }
     }
 
     pub fn settings(&self) -> &Settings {

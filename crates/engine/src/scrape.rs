@@ -138,6 +138,7 @@ async fn scrape(
             "page is not whole"
         );
     }
+    router.signals_changed();
     if let Some(record) = &router.record {
         record.scraped(endpoint, now, ScrapeNote::Page { at_its_port: poll.at_its_port });
     }

@@ -16,6 +16,7 @@ mod gathered;
 mod modes;
 
 use std::{
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -23,8 +24,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::{HeaderName, StatusCode};
-use router_core::{Stamp, header};
-use router_engine::{BodyLease, Exchange, ResponseHead, Router};
+use router_core::{Rejection, Stamp, header};
+use router_engine::{BodyLease, Exchange, ResponseHead, Router, flow::Eviction};
 use router_framework::{EndCause, SubsetHint};
 use router_proto::ext_proc::{
     HttpBody, HttpHeaders, ProcessingRequest, ProtocolConfiguration, TrailersResponse,
@@ -108,6 +109,8 @@ struct Going {
     observes_body: bool,
     /// Envoy keeps the request's body from us and may still send its trailers.
     awaits_trailers: bool,
+    /// Ready when the request has to make room for a more important one.
+    eviction: Option<Eviction>,
 }
 
 impl Session for EppSession {
@@ -148,12 +151,17 @@ impl Session for EppSession {
     ) -> Poll<Result<(), Status>> {
         let deciding = match &mut self.phase {
             Phase::Deciding(deciding) => deciding,
-            Phase::Routed(going) => {
+            Phase::Routed(going) | Phase::Responding(going) => {
                 // Work is asked for when every reply has been sent, the body's among them.
                 going.lease = None;
-                return Poll::Pending;
+                return going.poll_eviction(cx).map(|rejection| {
+                    replies.push(reply::immediate(&rejection));
+                    replies.close();
+                    self.phase = Phase::Done;
+                    Ok(())
+                });
             }
-            Phase::Start | Phase::Responding(_) | Phase::Done => return Poll::Pending,
+            Phase::Start | Phase::Done => return Poll::Pending,
         };
         let decided = ready!(deciding.poll(cx));
         let Phase::Deciding(deciding) = std::mem::replace(&mut self.phase, Phase::Done) else {
@@ -308,6 +316,15 @@ impl EppSession {
 }
 
 impl Going {
+    /// The answer for the client, once the request has to make room. Envoy sends it if no byte of a response
+    /// has gone out, and else breaks the response off.
+    fn poll_eviction(&mut self, cx: &mut Context<'_>) -> Poll<Rejection> {
+        let Some(eviction) = &mut self.eviction else { return Poll::Pending };
+        ready!(Pin::new(eviction).poll(cx));
+        self.eviction = None;
+        Poll::Ready(self.exchange.evict())
+    }
+
     /// The response has ended; numbers for the proxy go with the last reply.
     fn end(&mut self, cause: EndCause, replies: &mut Replies) {
         let metadata = reply::number_metadata(self.exchange.end(cause));

@@ -56,7 +56,7 @@ pub use hooks::{
     End, EndCause, Identity, Lease, MetadataNumber, PreRequest, Progress, RequestHeaderHook,
     ResponseBodyHook, ResponseCx, ResponseHeaderHook,
 };
-pub use loader::{Loaded, load};
+pub use loader::{Loaded, LoadedFlow, load};
 pub use parser::{BodyParser, Parser, ResponseKind, ResponseParser};
 pub use plugin::{
     BuildError, DUMP_LIMIT, DumpState, EndpointListener, Instance, NoParams, Params, PluginDef,

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use router_core::Column;
+use router_telemetry::{Registry, router::FlowMetrics};
 
 use crate::{
     data::Read,
@@ -72,6 +73,10 @@ pub struct LoadedFlow {
     /// How long after an evicted request ended its room may not show in the pool's signals; `None` follows from
     /// how signals come.
     pub eviction_grace: Option<Duration>,
+    /// What it shows.
+    pub metrics: FlowMetrics,
+    /// For gauges that are worked out when the page is asked for.
+    pub registry: Arc<Registry>,
 }
 
 /// A configuration ready to run. Everything is in the order of declaration, producers in the order of

@@ -16,13 +16,20 @@ pub(crate) fn serve(
     profiles: bool,
     tasks: &Tasks,
 ) -> std::io::Result<Server> {
-    let (ready, decisions, plugins) =
-        (Arc::clone(running), Arc::clone(running), Arc::clone(running));
+    let (ready, decisions, plugins, flow) =
+        (Arc::clone(running), Arc::clone(running), Arc::clone(running), Arc::clone(running));
     let pages = AdminPages::builder()
         .metrics(running.metrics_registry().clone())
         .check("/healthz", || Ok(()))
         .check("/readyz", move || ready.ready())
         .json("/debug/plugins/state", move |_| json(&plugins.router().plugin_state()))
+        .json("/debug/flow-control", move |_| {
+            let router = flow.router();
+            json(&router.flow().map_or_else(
+                || serde_json::json!({ "hint": "flow control is off; switch on the feature gate flowControl" }),
+                |flow| flow.debug_page(),
+            ))
+        })
         .json("/debug/decisions", move |_| {
             let router = decisions.router();
             let log = router.decisions();

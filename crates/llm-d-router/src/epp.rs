@@ -8,7 +8,7 @@ use router_extproc::{
 };
 use router_framework::Registry;
 use router_net::Server;
-use router_rt::{Clock, Tasks};
+use router_rt::Tasks;
 use router_telemetry::router::{ExtProcMetrics, Followed};
 use tokio::net::TcpListener;
 
@@ -79,7 +79,7 @@ pub(crate) fn run(args: EppArgs, registry: Registry) -> anyhow::Result<()> {
         let signal = signals.next().await;
         running.start_draining();
         tracing::info!(signal, drain = ?drain.window, idle = ?drain.idle, "draining");
-        signals.unless_again(epp.drain(drain, running.clock())).await?;
+        signals.unless_again(epp.drain(drain, &running)).await?;
         running.finish_recording().await;
         tasks.cancel();
         let _late_tasks_are_logged = tasks.shutdown(STOP_DEADLINE).await;
@@ -186,8 +186,9 @@ impl Epp {
     }
 
     /// Serves those that come all the same until nobody does, then lets streams end.
-    async fn drain(&self, drain: Drain, clock: Clock) {
-        drain.until_over(clock, || self.streams.load()).await;
+    async fn drain(&self, drain: Drain, running: &Running) {
+        drain.until_over(running.clock(), || self.streams.load()).await;
+        running.refuse_waiting();
         let n_cut = self.process.drain(drain.window.max(MIN_STREAM_DRAIN)).await;
         self.health.drain(Duration::from_secs(1)).await;
         self.admin.drain(Duration::from_secs(1)).await;

@@ -75,6 +75,8 @@ struct Parts {
     membership: Arc<Membership>,
     /// What every router records into.
     recorder: Option<Recorder>,
+    /// What outlives a configuration: those who wait in its queues have it to their end.
+    lasting: Tasks,
 }
 
 /// A configuration whose pipeline is built, and what finds its endpoints.
@@ -152,6 +154,7 @@ impl Running {
             membership: Membership::new(place.given.is_some()),
             place,
             recorder: recording.as_ref().map(|recording| recording.recorder().clone()),
+            lasting: tasks.clone(),
         };
         let process =
             ProcessMetrics::new(&parts.metrics_registry, parts.clock.unix_now().as_secs_f64())?;
@@ -208,6 +211,18 @@ impl Running {
         self.is_draining.store(true, Ordering::Release);
     }
 
+    /// Refuses all who still wait for their turn, and all who come from here on. For the end of a drain: what
+    /// can be served within its window is.
+    pub(crate) fn refuse_waiting(&self) {
+        if let Some(flow) = self.router.load().flow() {
+            let n_waiting = flow.n_waiting();
+            if n_waiting > 0 {
+                tracing::warn!(n_waiting, "the drain is over for requests that wait");
+            }
+            flow.shut_down();
+        }
+    }
+
     /// Closes the recording, where there is one. To be called when requests have ended.
     pub(crate) async fn finish_recording(&self) {
         let recording = self.recording.lock().take();
@@ -239,7 +254,10 @@ impl Running {
         resources.hand_to(router.datastore());
         // The pool may have changed meanwhile.
         work.members.select_again();
-        self.router.store(router);
+        let replaced = self.router.swap(router);
+        if let Some(flow) = replaced.flow() {
+            flow.retire();
+        }
         *self.work.lock() = Some(work);
         Ok(())
     }
@@ -353,6 +371,10 @@ impl Parts {
     ) -> Result<(), router_framework::DiscoveryError> {
         // One of its own for each configuration, so that certificates of scraping are read again.
         let fetch = Arc::new(NetFetch::default());
+        if let Some(flow) = router.flow() {
+            let alarm = flow.run(router.datastore().changes());
+            drop(self.lasting.spawn_cancellable("flow control", alarm));
+        }
         let scraping = scrape::run(Arc::clone(router), fetch, tasks.clone());
         drop(tasks.spawn_cancellable("scrape", scraping));
         let refreshed = Arc::clone(router);

@@ -33,6 +33,8 @@ use given::{FixedEndpoints, GivenEndpoints};
 
 /// How long to wait for tasks after everything has been told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// How long before the end of a drain those are refused who wait in flow control.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 const MAX_KEYS_BYTES: u64 = 1 << 20;
 /// Idle connections kept to each model server: as many as may be busy at once without connecting anew.
 const MAX_IDLE_PER_ENDPOINT: usize = 1024;
@@ -91,7 +93,7 @@ pub(crate) fn run(args: ServeArgs, registry: Registry) -> anyhow::Result<()> {
         let signal = signals.next().await;
         running.start_draining();
         tracing::info!(signal, drain = ?drain_timeout, "draining");
-        signals.unless_again(serving.drain(drain_timeout)).await?;
+        signals.unless_again(serving.drain(drain_timeout, &running)).await?;
         running.finish_recording().await;
         tasks.cancel();
         let _late_tasks_are_logged = tasks.shutdown(STOP_DEADLINE).await;
@@ -167,8 +169,18 @@ impl Serving {
         ));
     }
 
-    async fn drain(&self, window: Duration) {
-        let n_cut = self.proxy.drain(window).await;
+    async fn drain(&self, window: Duration, running: &Running) {
+        // Who still waits near the end hears why, instead of losing the connection.
+        let refusing = async {
+            tokio::time::sleep(window - (window / 10).min(LAST_WORDS)).await;
+            running.refuse_waiting();
+            std::future::pending().await
+        };
+        let n_cut = tokio::select! {
+            biased;
+            n_cut = self.proxy.drain(window) => n_cut,
+            never = refusing => never,
+        };
         self.admin.drain(Duration::from_secs(1)).await;
         tracing::info!(n_cut, "drained");
     }

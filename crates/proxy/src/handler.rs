@@ -217,6 +217,13 @@ impl Shared {
             n_bytes: held.as_ref().map(Held::n_bytes),
             authorization: self.options.upstream_authorization.as_ref(),
         };
+        let eviction = exchange.eviction();
+        let evicted = async {
+            match eviction {
+                Some(eviction) => eviction.await,
+                None => std::future::pending().await,
+            }
+        };
         let attempts = Attempts {
             upstream: &self.upstream,
             response_head_timeout: self.options.response_head_timeout,
@@ -226,15 +233,22 @@ impl Shared {
             last: targets.last().cloned(),
         };
         let outgoing = Outgoing::new(held, self.options.max_retained_bytes);
-        match attempts.send(outgoing).await {
-            Ok(response) => {
+        let sent = tokio::select! {
+            biased;
+            sent = attempts.send(outgoing) => Some(sent),
+            () = evicted => None,
+        };
+        match sent {
+            Some(Ok(response)) => {
                 let idle = Idle::new(self.options.response_idle_timeout);
                 relay(response, exchange, access, idle)
             }
-            Err(rejection) => {
+            Some(Err(mut rejection)) => {
+                exchange.say_when(&mut rejection);
                 exchange.reject(&rejection);
                 finish(&mut access, &rejection, Cause::Error)
             }
+            None => finish(&mut access, &exchange.evict(), Cause::Error),
         }
     }
 

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Response, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use router_core::header::REQUEST_ID;
-use router_engine::{Exchange, ResponseHead, exchange::Chunks};
+use router_engine::{Exchange, ResponseHead, exchange::Chunks, flow::Eviction};
 use router_framework::EndCause;
 use router_net::{BoxError, UpstreamBody};
 use thiserror::Error;
@@ -34,6 +34,8 @@ enum Kind {
 struct Relay {
     upstream: UpstreamBody,
     exchange: Exchange,
+    /// Ready when the request has to make room for a more important one.
+    eviction: Option<Eviction>,
     access: AccessEntry,
     silence: Silence,
     /// Pieces that were read and not yet taken.
@@ -72,6 +74,8 @@ enum BrokenOff {
     Upstream(hyper::Error),
     #[error("the model server's response stopped coming")]
     Stalled,
+    #[error("the request made room for a more important one")]
+    Evicted,
 }
 
 /// Makes the client's response out of the model server's.
@@ -106,6 +110,7 @@ pub(crate) fn relay(
     let keeps_length = parts.headers.contains_key(header::CONTENT_LENGTH);
     let relay = Relay {
         upstream,
+        eviction: exchange.eviction(),
         exchange,
         access,
         silence: Silence { idle, is_awaited: false },
@@ -178,6 +183,12 @@ impl Relay {
                 }
                 State::Failed => return Poll::Ready(None),
             }
+            if self.is_evicted(cx) {
+                self.exchange.evict();
+                self.fail(BrokenOff::Evicted);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match Pin::new(&mut self.upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => self.take(frame),
                 Poll::Ready(None) => self.end(),
@@ -194,6 +205,11 @@ impl Relay {
                 }
             }
         }
+    }
+
+    fn is_evicted(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(eviction) = &mut self.eviction else { return false };
+        Pin::new(eviction).poll(cx).is_ready()
     }
 
     fn take(&mut self, frame: Frame<Bytes>) {

@@ -3,24 +3,28 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
-use router_core::Rejection;
+use router_core::{Rejection, Stamp};
 use router_flow::{Refusal, Ticket, Usage};
-use tokio::sync::Notify;
 
-use super::FlowController;
+use super::{FlowController, meters::Place};
 
 /// What is shared between a request and the queues.
-#[derive(Default)]
 pub(super) struct Waiter {
     verdict: OnceLock<Verdict>,
     waker: AtomicWaker,
-    evicted: Notify,
+    /// When it was told to make room, in nanoseconds since the clock's origin; 0 for never.
+    evicted_at: AtomicU64,
+    /// Its part of the metrics.
+    pub(super) place: Place,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +34,15 @@ pub(super) enum Verdict {
 }
 
 impl Waiter {
+    pub(super) fn new(place: Place) -> Self {
+        Self {
+            verdict: OnceLock::new(),
+            waker: AtomicWaker::new(),
+            evicted_at: AtomicU64::new(0),
+            place,
+        }
+    }
+
     /// The wait is over. The queues say so once.
     pub(super) fn settle(&self, verdict: Verdict) {
         if self.verdict.set(verdict).is_ok() {
@@ -42,8 +55,14 @@ impl Waiter {
     }
 
     /// The request has to make room.
-    pub(super) fn evict(&self) {
-        self.evicted.notify_one();
+    pub(super) fn evict(&self, now: Stamp) {
+        self.evicted_at.store(now.as_nanos().max(1), Ordering::Release);
+        self.waker.wake();
+    }
+
+    pub(super) fn evicted_at(&self) -> Option<Stamp> {
+        let at = self.evicted_at.load(Ordering::Acquire);
+        (at != 0).then(|| Stamp::from_nanos(at))
     }
 }
 
@@ -63,6 +82,11 @@ impl Entry {
         waiter: Arc<Waiter>,
     ) -> Self {
         Self { controller, ticket, waiter, is_told: false }
+    }
+
+    /// Whether the wait is over already, so that awaiting it takes no time.
+    pub fn is_settled(&self) -> bool {
+        self.waiter.verdict().is_some()
     }
 }
 
@@ -128,12 +152,21 @@ impl Pass {
         }
         let ticket = self.ticket;
         self.controller.step(|flow, now, effects| flow.finished(now, ticket, used, effects));
+        if let Some(since) = self.waiter.evicted_at() {
+            self.controller.eviction_ended(since);
+        }
         self.controller.signals_changed();
     }
 
-    /// Ready when the request has to make room for a more important one. For one that waits for it.
-    pub async fn evicted(&self) {
-        self.waiter.evicted.notified().await;
+    /// What tells whether the request has to make room; `None` where nobody ever has to.
+    pub fn eviction(&self) -> Option<Eviction> {
+        self.controller.evicts().then(|| Eviction(Arc::clone(&self.waiter)))
+    }
+
+    /// The answer to the client of a request that had to make room.
+    pub fn evicted(&self) -> Rejection {
+        Rejection::evicted()
+            .with_retry_after(self.controller.retry_after(self.waiter.place.priority()))
     }
 }
 
@@ -141,5 +174,24 @@ impl Drop for Pass {
     fn drop(&mut self) {
         // Nothing was served to a request that no endpoint knew of; of any other it is not known.
         self.end((!self.is_placed).then(Usage::default));
+    }
+}
+
+/// Ready when a request that runs has to make room for a more important one. Of several for one request, the
+/// one that was polled last is woken.
+pub struct Eviction(Arc<Waiter>);
+
+impl Future for Eviction {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.0.evicted_at().is_some() {
+            return Poll::Ready(());
+        }
+        self.0.waker.register(cx.waker());
+        match self.0.evicted_at() {
+            Some(_) => Poll::Ready(()),
+            None => Poll::Pending,
+        }
     }
 }

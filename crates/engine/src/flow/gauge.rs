@@ -5,10 +5,13 @@ use std::{sync::Arc, time::Duration};
 use router_core::{Endpoint, Stamp};
 use router_flow::{PoolSignal, StageLoad};
 use router_framework::{Freshness, Increments, PoolView, SaturationDetector, loader::Named};
-use router_telemetry::RouterMetrics;
+use router_telemetry::{
+    RouterMetrics,
+    metrics::{Family, Gauge},
+    router::FlowMetrics,
+};
 
-use super::Gauge;
-use crate::{datastore::Datastore, isolate::isolated};
+use crate::{datastore::Datastore, health::HealthBook, isolate::isolated};
 
 /// Label that says which stages an endpoint serves.
 const ROLE_LABEL: &str = "llm-d.ai/role";
@@ -23,32 +26,54 @@ const ON_THE_WAY: Duration = Duration::from_millis(10);
 /// Reads the detector of a pool, stage by stage.
 ///
 /// An endpoint whose signals are stale is full, if others are not. Where all are stale nobody knows anything,
-/// which is no reason to stop: what is in flight counts instead.
+/// which is no reason to stop: what is in flight counts instead. An endpoint that fails is no capacity, unless
+/// all do.
 pub struct PoolGauge {
-    datastore: Arc<Datastore>,
-    detector: Named<dyn SaturationDetector>,
-    metrics: Arc<RouterMetrics>,
-    freshness: Freshness,
+    pub datastore: Arc<Datastore>,
+    pub health: HealthBook,
+    pub detector: Named<dyn SaturationDetector>,
+    pub metrics: Arc<RouterMetrics>,
+    pub freshness: Freshness,
+    pub shown: ShownSignals,
+}
+
+/// What the readings of a gauge show in metrics.
+pub struct ShownSignals {
+    stale: Arc<Gauge>,
+    counting: Family<Gauge, 2>,
+    pool: Arc<str>,
+}
+
+impl ShownSignals {
+    /// `detector` and `pool` are their names.
+    pub fn new(families: &FlowMetrics, detector: &str, pool: &str) -> Self {
+        Self {
+            stale: families.stale_endpoints.with([detector]),
+            counting: families.counting_in_flight.clone(),
+            pool: pool.into(),
+        }
+    }
+}
+
+/// What a detector says of a stage.
+struct Reading {
+    load: StageLoad,
+    /// Up to when it shows everything.
+    as_of: Stamp,
+    n_stale: usize,
 }
 
 impl PoolGauge {
-    pub fn new(
-        datastore: Arc<Datastore>,
-        detector: Named<dyn SaturationDetector>,
-        metrics: Arc<RouterMetrics>,
-        freshness: Freshness,
-    ) -> Self {
-        Self { datastore, detector, metrics, freshness }
-    }
-
-    /// The load of some endpoints, and up to when it shows everything; `None` when there are none.
+    /// The load of some endpoints; `None` when there are none.
     fn load(
         &self,
+        stage: &str,
         endpoints: &[&Arc<Endpoint>],
         now: Stamp,
         n_placed: u64,
-    ) -> Option<(StageLoad, Stamp)> {
+    ) -> Option<Reading> {
         if endpoints.is_empty() {
+            self.shown.counting.remove([&self.shown.pool, stage]);
             return None;
         }
         let view = PoolView { endpoints, now, freshness: self.freshness };
@@ -57,41 +82,48 @@ impl PoolGauge {
             (role.saturation(&view), role.increments(&view))
         });
         let known = read.filter(|(saturation, _)| saturation.n_stale < endpoints.len());
+        let counting = self.shown.counting.with([&self.shown.pool, stage]);
+        counting.set(if known.is_some() { 0.0 } else { 1.0 });
         Some(match known {
             Some((saturation, Increments { per_request, per_token, as_of })) => {
                 let load = StageLoad { saturation: saturation.value, per_request, per_token };
                 // What is counted here needs no time to get here.
                 let as_of = if as_of < now { as_of - ON_THE_WAY } else { now };
-                (load, as_of)
+                Reading { load, as_of, n_stale: saturation.n_stale }
             }
             None => {
                 let max_requests = MAX_IN_FLIGHT_UNKNOWN * endpoints.len() as u64;
-                (StageLoad::counted(n_placed, max_requests), now)
+                let load = StageLoad::counted(n_placed, max_requests);
+                Reading { load, as_of: now, n_stale: endpoints.len() }
             }
         })
     }
 }
 
-impl Gauge for PoolGauge {
+impl super::Gauge for PoolGauge {
     fn read(&self, now: Stamp, n_placed: u64) -> PoolSignal {
         let snapshot = self.datastore.snapshot();
-        let endpoints: Vec<&Arc<Endpoint>> = snapshot.endpoints().iter().collect();
+        let mut endpoints: Vec<&Arc<Endpoint>> = snapshot.endpoints().iter().collect();
         if endpoints.is_empty() {
             return PoolSignal::empty(now);
         }
-        let stage = |serves: fn(&Endpoint) -> bool| {
+        self.health.keep_well(&mut endpoints, now);
+        let stage = |name, serves: fn(&Endpoint) -> bool| {
             let those: Vec<_> = endpoints.iter().copied().filter(|e| serves(e)).collect();
-            self.load(&those, now, n_placed)
+            self.load(name, &those, now, n_placed)
         };
-        let (prefill, mut decode) = (stage(serves_prefill), stage(serves_decode));
+        let prefill = stage("prefill", serves_prefill);
+        let mut decode = stage("decode", serves_decode);
         if prefill.is_none() && decode.is_none() {
-            decode = self.load(&endpoints, now, n_placed);
+            decode = self.load("decode", &endpoints, now, n_placed);
         }
-        let as_of = [&prefill, &decode].into_iter().flatten().map(|(_, as_of)| *as_of).min();
+        let readings = || [&prefill, &decode].into_iter().flatten();
+        let as_of = readings().map(|reading| reading.as_of).min();
+        self.shown.stale.set(readings().map(|reading| reading.n_stale as f64).fold(0.0, f64::max));
         PoolSignal {
             has_endpoints: true,
-            prefill: prefill.map(|(load, _)| load),
-            decode: decode.map(|(load, _)| load),
+            prefill: prefill.map(|reading| reading.load),
+            decode: decode.map(|reading| reading.load),
             as_of: as_of.unwrap_or(now),
         }
     }
@@ -113,11 +145,12 @@ fn serves_decode(endpoint: &Endpoint) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use router_core::EndpointSpec;
+    use router_core::{EndpointSlot, EndpointSpec};
     use router_framework::{EndpointSink, Saturation, loader::Ident};
     use router_telemetry::{BUILD, Registry};
 
-    use super::*;
+    use super::{super::Gauge as _, *};
+    use crate::settings::HealthSettings;
 
     /// As full as the most loaded endpoint's port says, in hundredths; those from 900 on are stale.
     struct ByPort;
@@ -136,18 +169,33 @@ mod tests {
 
     /// Roles and ports of the pool's endpoints; gives the saturation of both stages.
     fn read(endpoints: &[(&str, u16)]) -> (bool, Option<f64>, Option<f64>) {
-        let metrics = Arc::new(RouterMetrics::new(&Registry::default(), &BUILD).unwrap());
-        let datastore = Datastore::new(0, Vec::new(), Arc::clone(&metrics), None);
+        let registry = Registry::default();
+        let metrics = Arc::new(RouterMetrics::new(&registry, &BUILD).unwrap());
+        let families = FlowMetrics::new(&registry).unwrap();
+        let datastore = Datastore::new(1, Vec::new(), Arc::clone(&metrics), None);
         let spec = |(at, (role, port)): (usize, &(&str, u16))| {
             let spec = EndpointSpec::new("d", &format!("e{at}"), &format!("10.0.0.{at}"), *port);
-            if role.is_empty() { spec } else { spec.with_labels([(ROLE_LABEL, *role)]) }
+            match *role {
+                "" => spec,
+                "dead" => spec.with_labels([("state", "dead")]),
+                role => spec.with_labels([(ROLE_LABEL, role)]),
+            }
         };
         datastore.replace(endpoints.iter().enumerate().map(spec).collect());
         let ident = Ident { name: "by-port".into(), plugin_type: "by-port".into() };
         let detector = Named { ident, role: Arc::new(ByPort) as _ };
         let freshness = Freshness::new(Duration::from_secs(2), Duration::from_millis(50));
-        let gauge = PoolGauge::new(Arc::new(datastore), detector, metrics, freshness);
-        let signal = gauge.read(Stamp::from_nanos(1 << 40), 50);
+        let shown = ShownSignals::new(&families, "by-port", "pool");
+        let datastore = Arc::new(datastore);
+        let health = HealthBook::new(EndpointSlot::bound(0), HealthSettings::default());
+        let now = Stamp::from_nanos(1 << 40);
+        for endpoint in datastore.snapshot().endpoints() {
+            if endpoint.label("state") == Some("dead") {
+                health.unreachable(endpoint, now);
+            }
+        }
+        let gauge = PoolGauge { datastore, health, detector, metrics, freshness, shown };
+        let signal = gauge.read(now, 50);
         let value = |load: Option<StageLoad>| load.map(|load| load.saturation);
         (signal.has_endpoints, value(signal.prefill), value(signal.decode))
     }
@@ -160,6 +208,12 @@ mod tests {
         assert_eq!(read(&[("both", 70), ("encode", 90)]), (true, Some(0.7), Some(0.7)));
         // Where no endpoint serves a known stage, all count.
         assert_eq!(read(&[("encode", 60), ("else", 10)]), (true, None, Some(0.6)));
+    }
+
+    #[test]
+    fn endpoints_that_fail_are_no_capacity_unless_all_do() {
+        assert_eq!(read(&[("", 30), ("dead", 80)]), (true, None, Some(0.3)));
+        assert_eq!(read(&[("dead", 30), ("dead", 80)]), (true, None, Some(0.8)));
     }
 
     #[test]

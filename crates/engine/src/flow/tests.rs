@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use router_core::Rejection;
 use router_flow::{Eviction, StageLoad};
 use router_rt::{Rng, Tasks};
+use router_telemetry::{BUILD, Registry, RouterMetrics, metrics::Format, router::FlowMetrics};
 
 use super::*;
 
@@ -29,6 +30,8 @@ struct Scene {
     n_read: Arc<AtomicUsize>,
     pool: watch::Sender<u64>,
     tasks: Tasks,
+    registry: Registry,
+    series: Arc<RequestSeries>,
 }
 
 fn load(saturation: f64) -> PoolSignal {
@@ -42,15 +45,29 @@ impl Scene {
         let gauge = Shown(Arc::clone(&shown), Arc::clone(&n_read));
         let renew_after = Duration::from_millis(50);
         let clock = Clock::new();
-        let controller = FlowController::new(config, Box::new(gauge), clock, renew_after);
+        let registry = Registry::default();
+        let metrics = Arc::new(RouterMetrics::new(&registry, &BUILD).unwrap());
+        let series = metrics.request("", "", "default-flow", 0);
+        let meters = Meters::new(FlowMetrics::new(&registry).unwrap(), "pool", metrics);
+        let controller = FlowController::new(config, Box::new(gauge), clock, renew_after, meters);
         let (pool, changes) = watch::channel(0);
         let tasks = Tasks::new();
-        tasks.spawn_cancellable("flow control", Arc::clone(&controller).run(changes));
-        Self { controller, shown, n_read, pool, tasks }
+        tasks.spawn_cancellable("flow control", controller.run(changes));
+        Self { controller, shown, n_read, pool, tasks, registry, series }
     }
 
     fn enter(&self, priority: i32) -> Entry {
-        self.controller.enter(Ask { priority, ..Ask::default() })
+        self.controller.enter(Ask { priority, ..Ask::default() }, Arc::clone(&self.series))
+    }
+
+    /// The sum over the series of this family that have this label.
+    fn sum(&self, name: &str, label: &str) -> f64 {
+        let page = self.registry.encode(Format::Text);
+        let lines = page.lines().filter_map(|line| line.strip_prefix(name));
+        lines
+            .filter(|rest| rest.starts_with('{') && rest.contains(label))
+            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     fn show(&self, signal: PoolSignal) {
@@ -174,7 +191,7 @@ async fn who_runs_is_told_to_make_room() {
     scene.show(load(1.0));
     tokio::time::sleep(Duration::from_millis(60)).await;
     let important = scene.enter(100);
-    running.evicted().await;
+    running.eviction().unwrap().await;
     scene.show(load(0.5));
     running.end(None);
     assert!(important.await.is_ok());
@@ -195,12 +212,14 @@ fn many_threads_lose_nobody() {
     runtime.block_on(async {
         let works = (0..N_THREADS).map(|seed| {
             let (controller, n_told) = (Arc::clone(&scene.controller), Arc::clone(&n_told));
+            let series = Arc::clone(&scene.series);
             let work = async move {
                 let mut rng = Rng::seeded(seed);
                 let mut held = VecDeque::new();
                 for _ in 0..N_EACH {
                     let priority = rng.range(0..3) as i32 - 1;
-                    held.push_back(controller.enter(Ask { priority, ..Ask::default() }));
+                    let ask = Ask { priority, ..Ask::default() };
+                    held.push_back(controller.enter(ask, Arc::clone(&series)));
                     if rng.chance(0.3) {
                         tokio::task::yield_now().await;
                     }
@@ -233,9 +252,50 @@ fn many_threads_lose_nobody() {
     scene.tasks.cancel();
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_alarm_ends_with_the_controller() {
+    let scene = Scene::new(Config::default(), load(1.0));
+    let (_pool, changes) = watch::channel(0);
+    let alarm = scene.tasks.spawn("another alarm", scene.controller.run(changes));
+    let waiting = scene.enter(0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let Scene { controller, tasks, .. } = scene;
+    drop((controller, waiting));
+    alarm.join().await.unwrap();
+    drop(tasks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_shows_every_wait_and_its_end() {
+    let scene = Scene::new(Config::default(), load(0.5));
+    let running = scene.enter(0).await.unwrap();
+    let name = |name: &str| format!("llm_d_epp_flow_control_{name}");
+    let waiting = scene.enter(0);
+    assert_eq!(scene.sum(&name("queue_size"), "priority=\"0\""), 1.0);
+    let queued = "outcome=\"NotYetFinalized\"";
+    assert_eq!(scene.sum(&name("request_enqueue_duration_seconds_count"), queued), 1.0);
+    drop(waiting);
+    assert_eq!(scene.sum(&name("queue_size"), "priority=\"0\""), 0.0);
+    for outcome in ["Dispatched", "EvictedContextCancelled"] {
+        let label = format!("outcome=\"{outcome}\"");
+        assert_eq!(scene.sum(&name("requests_total"), &label), 1.0, "{outcome}");
+        let waits = name("request_queue_duration_seconds_count");
+        assert_eq!(scene.sum(&waits, &label), 1.0, "{outcome}");
+    }
+    scene.controller.publish();
+    assert_eq!(scene.sum(&name("pool_saturation"), "stage=\"effective\""), 1.0);
+    assert_eq!(scene.sum(&name("in_flight_requests"), "phase=\"on_the_way\""), 1.0);
+    assert_eq!(scene.sum(&name("jain_index"), "priority=\"0\""), 1.0);
+    drop(running);
+}
+
 #[test]
 fn a_verdict_stands() {
-    let waiter = Waiter::default();
+    let registry = Registry::default();
+    let metrics = Arc::new(RouterMetrics::new(&registry, &BUILD).unwrap());
+    let series = metrics.request("", "", "default-flow", 0);
+    let meters = Meters::new(FlowMetrics::new(&registry).unwrap(), "pool", metrics);
+    let waiter = Waiter::new(meters.enter(series, 0, 0));
     waiter.settle(Verdict::Go);
     let refusal = router_flow::Refusal::EvictedTtl;
     waiter.settle(Verdict::Refused { refusal, retry_after: Duration::ZERO });

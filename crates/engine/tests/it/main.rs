@@ -12,6 +12,7 @@ mod labels;
 mod late;
 mod moving;
 mod parallel;
+mod queueing;
 mod records;
 mod rewriting;
 mod roles;

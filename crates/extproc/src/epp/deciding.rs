@@ -147,6 +147,7 @@ impl Deciding {
             replies.push(Response::RequestTrailers(TrailersResponse::default()));
         }
         Going {
+            eviction: exchange.eviction(),
             exchange,
             lease: Some(feed.into_lease()),
             observes_body,

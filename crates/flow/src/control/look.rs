@@ -1,5 +1,9 @@
 //! Looking at everything at once, for operators.
 
+use std::time::Duration;
+
+use router_core::Stamp;
+
 use super::FlowControl;
 use crate::{
     band::{Band, BandKey},
@@ -9,6 +13,16 @@ use crate::{
 };
 
 impl<T: Clone> FlowControl<T> {
+    /// When it makes sense to come again for a request of this priority that is refused for reasons of its own:
+    /// once all who wait in its band have gone.
+    pub fn retry_after(&self, now: Stamp, priority: i32) -> Duration {
+        let bounds = &self.config.bounds;
+        let (least, most) = (bounds.min_retry_after, bounds.max_retry_after);
+        let band = self.bands.find(priority).and_then(|band| self.bands.get(band));
+        let after = |band: &Band| band.drain.time_for(now, band.n_waiting + 1, least, most);
+        band.map_or(least, after)
+    }
+
     /// What operators see, with at most `max_flows` flows per band.
     pub fn snapshot(&mut self, max_flows: usize) -> Snapshot {
         let keys: Vec<BandKey> = self.bands.iter().map(|(_, key, _)| key).collect();

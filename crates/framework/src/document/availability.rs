@@ -3,7 +3,6 @@
 
 use super::{
     diagnostics::Diagnostics,
-    gates::FeatureGates,
     source::{Path, Span},
     tree::Node,
 };
@@ -15,27 +14,17 @@ const SECTIONS: [(&str, &str); 3] = [
     ("dataLayer.crossReplicaSyncInterval", "state shared between replicas"),
 ];
 
-/// Feature gates that cannot be switched on.
-const GATES: [(&str, &str); 1] = [("flowControl", "flow control")];
-
 /// Reports what the document asks for and this version does not have: nothing is ignored in
 /// silence.
-pub(crate) fn check(root: &Node, gates: &FeatureGates, diagnostics: &mut Diagnostics) {
+pub(crate) fn check(root: &Node, diagnostics: &mut Diagnostics) {
     for (section, feature) in SECTIONS {
         if let Some(span) = find(root, section) {
             report(span, Path::Base(section), &format!("`{section}` ({feature})"), diagnostics);
         }
     }
-    for (name, gate) in gates.all() {
-        let feature = GATES.iter().find(|(gate, _)| *gate == name);
-        if let Some((_, feature)) = feature.filter(|_| gate.on) {
-            let what = format!("feature gate `{name}` ({feature})");
-            report(gate.span, Path::Base("featureGates"), &what, diagnostics);
-        }
-    }
 }
 
-/// The same words for a section, a gate and a plugin type.
+/// The same words for a section and a plugin type.
 pub(crate) fn report(span: Span, path: Path<'_>, what: &str, diagnostics: &mut Diagnostics) {
     diagnostics.error(span, path, format!("not available in this version: {what}"), || None);
 }

@@ -23,7 +23,7 @@ pub(crate) fn check(
     options: Options,
     diagnostics: &mut Diagnostics,
 ) {
-    availability::check(root, &document.gates, diagnostics);
+    availability::check(root, diagnostics);
     let mut plugins = std::mem::take(&mut document.plugins);
     for plugin in &mut plugins {
         parameters::check(plugin, catalog, diagnostics);

@@ -53,7 +53,7 @@ pub fn load(
     let discovery = wiring.document.data_layer.discovery.clone();
     let discovery = discovery
         .and_then(|r| wiring.one(&r, "a discovery", |instance| instance.discovery.clone()));
-    let flow = wiring.flow();
+    let flow = wiring.flow(&env.registry);
     let producers = wiring.producers(&resolved);
     let handler = wiring.all(|instance| instance.profile_handler.clone()).into_iter().next();
     let loaded = Loaded {
@@ -101,7 +101,7 @@ fn report(document: &Document, error: &GraphError, diagnostics: &mut Diagnostics
 pub(super) struct Wiring<'a> {
     pub(super) document: &'a Document,
     instances: &'a Instances,
-    diagnostics: &'a mut Diagnostics,
+    pub(super) diagnostics: &'a mut Diagnostics,
 }
 
 impl<'a> Wiring<'a> {

@@ -6,6 +6,8 @@ use router_flow::{
     BandConfig, BandTemplate, Bounds, Config, Eviction, FairnessPolicy, OrderingPolicy, Trickle,
 };
 
+use router_telemetry::{Registry, router::FlowMetrics};
+
 use super::{LoadedFlow, build::Wiring};
 use crate::document::{
     GoDuration, PluginRef,
@@ -21,7 +23,7 @@ const PPM: f64 = 1e6;
 
 impl Wiring<'_> {
     /// What flow control is built with; `None` while its gate is off, or where something is wrong.
-    pub(super) fn flow(&mut self) -> Option<LoadedFlow> {
+    pub(super) fn flow(&mut self, registry: &Arc<Registry>) -> Option<LoadedFlow> {
         if !self.document.gates.flow_control.on {
             return None;
         }
@@ -54,7 +56,18 @@ impl Wiring<'_> {
             eviction: self.eviction(section),
             bounds: bounds(&section.expert),
         };
-        Some(LoadedFlow { config, eviction_grace: self.eviction_grace(section) })
+        let eviction_grace = self.eviction_grace(section);
+        match FlowMetrics::new(registry) {
+            Ok(metrics) => {
+                let registry = Arc::clone(registry);
+                Some(LoadedFlow { config, eviction_grace, metrics, registry })
+            }
+            Err(error) => {
+                let span = self.document.gates.flow_control.span;
+                self.diagnostics.error(span, "featureGates", error.to_string(), || None);
+                None
+            }
+        }
     }
 
     fn template(&mut self, band: Option<&PriorityBand>) -> Option<BandTemplate> {

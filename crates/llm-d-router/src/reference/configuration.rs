@@ -15,8 +15,7 @@ use crate::{
 };
 
 /// What documents may ask for and this version does not do.
-const LATER: [&str; 4] = [
-    "featureGates: [flowControl]",
+const LATER: [&str; 3] = [
     "dataLayer: {peerDiscovery: {pluginRef: a}}",
     "dataLayer: {crossReplicaSyncerPluginRef: a}",
     "dataLayer: {crossReplicaSyncInterval: 1s}",

@@ -11,13 +11,11 @@ use router_testkit::router::{RouterBuilder, TestRouter, head, with_header};
 
 use crate::testdata;
 
-/// Parts of names of families that a later version brings, with what brings them.
-const LATER: [(&str, &str); 1] = [("_flow_control_", "flow control")];
-
-/// The Go page's configuration: the preset that runs where none is given.
+/// The Go page's configuration: the preset that runs where none is given, with flow control.
 const CONFIG: &str = "
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
+featureGates: [flowControl]
 plugins:
 - type: queue-scorer
 - type: kv-cache-utilization-scorer
@@ -141,15 +139,11 @@ async fn every_family_of_go_that_is_built_looks_the_same() {
     let (go, ours) = (families(&testdata::text("go/epp-metrics.txt")), families(&world.page()));
     let mut n_compared = 0;
     for (name, family) in &go {
-        if let Some((_, feature)) = LATER.iter().find(|(part, _)| name.contains(part)) {
-            assert!(!ours.contains_key(name), "{name} is built, take {feature} off the list");
-            continue;
-        }
         n_compared += 1;
         let Some(have) = ours.get(name) else { panic!("{name} is missing") };
         assert_eq!(have, family, "{name}");
     }
-    assert_eq!(n_compared, 53);
+    assert_eq!(n_compared, 69);
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use http::StatusCode;
 use router_core::{ErrorCode, Rejection, Stamp};
 use router_engine::{AttemptFailure, Exchange, Routed, Router, Settings};
 use router_framework::{EndCause, Registry};
-use router_rt::{Clock, Seeds};
+use router_rt::{Clock, Seeds, Tasks};
 use xxhash_rust::xxh64::Xxh64;
 
 use self::{
@@ -28,7 +28,7 @@ use super::{
     pool::Pool,
     trace::{Start, Trace, TraceRequest},
 };
-use crate::model::{Event, EventKind, Finished, ProfileError, Refusal};
+use crate::model::{Event, EventKind, Finished, ProfileError, Refusal, RequestId};
 
 mod agenda;
 mod arrivals;
@@ -159,6 +159,8 @@ struct Replay<'a> {
     servers: Vec<Server>,
     by_authority: BTreeMap<Arc<str>, u32>,
     agenda: Agenda,
+    /// Requests that run where requests may be evicted, each until it is.
+    evictions: FuturesUnordered<BoxFuture<'static, (u32, RequestId)>>,
     /// Requests that the router has not decided yet.
     deciding: FuturesUnordered<BoxFuture<'static, Decided>>,
     outcomes: Vec<RequestOutcome>,
@@ -170,6 +172,8 @@ struct Replay<'a> {
     ended: Stamp,
     /// Events of an engine, kept for its memory.
     events: Vec<Event>,
+    /// The router's own.
+    _tasks: Tasks,
 }
 
 /// What the router decided about a request.
@@ -204,6 +208,11 @@ impl<'a> Replay<'a> {
         let (router, metrics) =
             router::build(configuration, registry, options.allow_experimental, settings, clock)?;
         router.datastore().set_objectives(request::objectives(trace));
+        let tasks = Tasks::new();
+        if let Some(flow) = router.flow() {
+            let alarm = flow.run(router.datastore().changes());
+            drop(tasks.spawn_cancellable("flow control", alarm));
+        }
         let requests = Requests::of(trace);
         let engine_seeds = seeds.family("engines");
         let servers: Result<Vec<Server>, RunError> = pool
@@ -228,7 +237,9 @@ impl<'a> Replay<'a> {
             servers: servers?,
             by_authority: BTreeMap::new(),
             agenda: Agenda::default(),
+            evictions: FuturesUnordered::new(),
             deciding: FuturesUnordered::new(),
+            _tasks: tasks,
             outcomes: Vec::with_capacity(trace.requests.len()),
             patient_until: Stamp::ORIGIN + PATIENCE,
             n_open: trace.requests.len(),
@@ -270,6 +281,7 @@ impl<'a> Replay<'a> {
 
     async fn run(&mut self) -> Result<(), RunError> {
         while self.n_open > 0 {
+            self.evict();
             if !self.deciding.is_empty() {
                 if !self.wait_or_decide().await? {
                     break;
@@ -339,6 +351,21 @@ impl<'a> Replay<'a> {
             self.happen(at, due).await?;
         }
         Ok(true)
+    }
+
+    /// Stops the requests that have to make room.
+    fn evict(&mut self) {
+        while let Some(Some((at, id))) = self.evictions.next().now_or_never() {
+            let now = self.clock.now();
+            let Some(flight) = self.server(at).flights.remove(&id) else { continue };
+            let mut events = std::mem::take(&mut self.events);
+            self.server(at).engine.cancel(now, id, &mut |event| events.push(event));
+            self.take(at, events);
+            self.reschedule(at);
+            let Flight { request, mut exchange } = flight;
+            let rejection = exchange.evict();
+            self.end(request, Fate::Rejected(rejection.code), now);
+        }
     }
 
     async fn happen(&mut self, at: Stamp, due: Due) -> Result<(), RunError> {
@@ -414,6 +441,9 @@ impl<'a> Replay<'a> {
             outcome.n_attempts += 1;
             let failure = match self.submit(at, request, now) {
                 Ok(id) => {
+                    if let Some(eviction) = exchange.eviction() {
+                        self.evictions.push(eviction.map(move |()| (at, id)).boxed());
+                    }
                     self.server(at).flights.insert(id, Flight { request, exchange });
                     return self.reschedule(at);
                 }
@@ -438,12 +468,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Gives a request to a server's engine; `None` where nobody listens.
-    fn submit(
-        &mut self,
-        at: u32,
-        request: u32,
-        now: Stamp,
-    ) -> Result<crate::model::RequestId, Option<Refusal>> {
+    fn submit(&mut self, at: u32, request: u32, now: Stamp) -> Result<RequestId, Option<Refusal>> {
         let engine_request = self.requests.engine_request(self.request(request));
         if self.outcome(request).n_attempts == 1 {
             self.outcome(request).choice = Some(self.choice(at, &engine_request, now));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::buckets;
+use super::{FirstNames, buckets};
 use crate::metrics::{
     Counter, Def, Family, Gauge, Histogram, Limits, RegisterError, Registry, Total, Twin,
 };
@@ -63,7 +63,12 @@ pub struct FlowMetrics {
     pub flow_service: Family<Gauge, 3>,
     /// Labels: `priority`, `inference_pool`.
     pub jain_index: Family<Gauge, 2>,
+    /// Flows that `flow_service` shows by name.
+    pub names: Arc<FirstNames>,
 }
+
+/// Fairness ids that are shown by name, as many as requests show; clients make them up.
+const MAX_NAMES: usize = 1_000;
 
 impl FlowMetrics {
     pub fn new(registry: &Registry) -> Result<Self, RegisterError> {
@@ -168,6 +173,7 @@ impl FlowMetrics {
                 "llm_d_epp_flow_control_jain_index",
                 "Jain's fairness index of the service of a band's flows.",
             )?,
+            names: Arc::new(FirstNames::new(MAX_NAMES)),
         })
     }
 

@@ -40,6 +40,7 @@ impl Replay<'_> {
             let interval = self.setup.pool.scrape.interval.unwrap_or_default();
             health.scrape_refused(endpoint, interval, now);
         }
+        self.router.signals_changed();
     }
 
     pub(super) fn change(&mut self, event: usize, now: Stamp) -> Result<(), RunError> {

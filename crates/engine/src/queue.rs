@@ -1,0 +1,124 @@
+//! The way of a request through flow control: what it will need is looked up, then it waits for its turn.
+
+use std::{sync::Arc, time::Duration};
+
+use router_core::{Candidates, Stamp, header};
+use router_flow::{Ask, Cost, FlowId};
+use router_framework::{
+    Freshness, LoadedFlow, PromptInput, Request, RequestCx, RequestData, SaturationDetector,
+    keys::TokenizedPrompt, loader::Named,
+};
+use router_telemetry::metrics::ScrapeHook;
+
+use crate::{
+    datastore::Datastore,
+    flow::{FlowController, Meters, PoolGauge, ShownSignals},
+    health::HealthBook,
+    router::{Router, RouterEnv},
+};
+
+/// Bytes of a body that stand for a token where nobody has looked at the prompt.
+const BYTES_PER_TOKEN: usize = 4;
+/// Tokens that an answer is expected to have for each of the prompt, up to what the client allows: the ratio
+/// that `inflight-load-producer` takes as well.
+const OUTPUT_PER_PROMPT: f64 = 1.5;
+/// What comes on top of scrape interval and staleness until the room of an evicted request shows in signals
+/// (`spec/request-path.md` §5.7).
+const MORE_GRACE: Duration = Duration::from_millis(250);
+
+/// The queues of a router, and what keeps their metrics fresh.
+pub(crate) struct Queues {
+    pub(crate) flow: Arc<FlowController>,
+    _published: ScrapeHook,
+}
+
+impl Queues {
+    pub(crate) fn new(
+        loaded: LoadedFlow,
+        env: &RouterEnv,
+        detector: Named<dyn SaturationDetector>,
+        datastore: Arc<Datastore>,
+        health: HealthBook,
+        freshness: Freshness,
+    ) -> Self {
+        let LoadedFlow { mut config, eviction_grace, metrics, registry } = loaded;
+        let settings = &env.settings;
+        if let Some(eviction) = &mut config.eviction {
+            let by_scrapes = settings.refresh_interval + settings.staleness_threshold + MORE_GRACE;
+            eviction.grace = eviction_grace.unwrap_or(by_scrapes);
+        }
+        let meters = Meters::new(metrics, &settings.pool_name, Arc::clone(&env.metrics));
+        let shown = ShownSignals::new(meters.families(), &detector.ident.name, &settings.pool_name);
+        let gauge = PoolGauge {
+            datastore: Arc::clone(&datastore),
+            health,
+            detector,
+            metrics: Arc::clone(&env.metrics),
+            freshness,
+            shown,
+        };
+        let gauge = Box::new(gauge);
+        let flow = FlowController::new(config, gauge, env.clock, settings.refresh_interval, meters);
+        datastore.provisions(&flow);
+        let shown = Arc::downgrade(&flow);
+        let published = registry.on_scrape(move || {
+            if let Some(flow) = shown.upgrade() {
+                flow.publish();
+            }
+        });
+        Self { flow, _published: published }
+    }
+}
+
+/// What flow control is told of a request. `seen` is what was found out about it, where there are endpoints.
+pub(crate) fn ask(
+    router: &Router,
+    request: &Request,
+    seen: Option<(&Candidates, &RequestData)>,
+    now: Stamp,
+) -> Ask {
+    let slo = header::text(&request.head.headers, &header::SLO_TTFT, Some(&header::SLO_TTFT_ALIAS));
+    Ask {
+        priority: request.priority,
+        flow: FlowId::new(&request.fairness_id),
+        bytes: request.parsed.n_body_bytes as u64,
+        received: request.head.received,
+        ttl: None,
+        ttft_slo: slo.and_then(|text| text.trim().parse().ok()).map(Duration::from_millis),
+        cost: cost(router, request, seen, now),
+    }
+}
+
+/// What the request will probably need, in tokens.
+fn cost(
+    router: &Router,
+    request: &Request,
+    seen: Option<(&Candidates, &RequestData)>,
+    now: Stamp,
+) -> Cost {
+    let prompt = seen
+        .and_then(|(_, data)| data.read(&router.tokenized_prompt))
+        .map_or_else(|| prompt_tokens(request), TokenizedPrompt::n_tokens);
+    let cached = seen.map_or(0, |(candidates, data)| {
+        let freshness = router.freshness;
+        let cx = RequestCx { request, candidates, data, now, freshness };
+        let matches = candidates
+            .iter()
+            .filter_map(|(position, _)| cx.column(&router.prefix_match, position))
+            .map(|found| prompt - found.uncached_tokens(prompt).min(prompt));
+        matches.max().unwrap_or_default()
+    });
+    let output = (prompt as f64 * OUTPUT_PER_PROMPT) as u64;
+    let output = output.min(request.parsed.max_output_tokens.unwrap_or(u64::MAX));
+    let tokens = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    Cost { cached: tokens(cached), uncached: tokens(prompt - cached), output: tokens(output) }
+}
+
+fn prompt_tokens(request: &Request) -> u64 {
+    match &request.parsed.prompts {
+        PromptInput::Empty => 0,
+        PromptInput::Prompts(_) => (request.parsed.n_body_bytes / BYTES_PER_TOKEN) as u64,
+        PromptInput::Blocks(blocks) => blocks.n_tokens as u64,
+        PromptInput::Batch(batch) => batch.iter().map(|blocks| blocks.n_tokens as u64).sum(),
+    }
+}
