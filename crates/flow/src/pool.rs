@@ -8,7 +8,7 @@
 //!
 //! [`placed`]: crate::FlowControl::placed
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use router_core::Stamp;
 
@@ -69,10 +69,8 @@ pub struct InFlight {
     pub unplaced_tokens: u64,
 }
 
-/// Changes closer together than this may count as one.
-const STEP: Duration = Duration::from_millis(1);
-/// Steps that are remembered. When signals lag by more, the oldest changes count as younger than they are,
-/// which errs towards what is known to be in flight.
+/// Moments of change that are remembered. When more come between two signals, the older ones count as
+/// younger than they are: what a signal has in it may then be counted again until the next.
 const MAX_STEPS: usize = 4_096;
 
 /// Requests and tokens that came to a stage, less those that left it.
@@ -96,34 +94,44 @@ impl Delta {
 /// What came and went since the last signal was taken.
 #[derive(Default)]
 struct Ledger {
-    /// By the moment of the last change of the step.
-    steps: VecDeque<(Stamp, Stamp, Delta)>,
+    /// What changed at each moment, the oldest first.
+    steps: VecDeque<(Stamp, Delta)>,
     sum: Delta,
 }
 
 impl Ledger {
     fn note(&mut self, now: Stamp, delta: Delta) {
         self.sum.add(delta);
-        if let Some((first, last, known)) = self.steps.back_mut()
-            && now.since(*first) < STEP
+        if let Some((last, known)) = self.steps.back_mut()
+            && *last == now
         {
-            *last = now;
             known.add(delta);
             return;
         }
-        if self.steps.len() >= MAX_STEPS
-            && let Some((_, _, oldest)) = self.steps.pop_front()
-            && let Some((_, _, next)) = self.steps.front_mut()
-        {
-            next.add(oldest);
+        if self.steps.len() >= MAX_STEPS {
+            self.thin_out();
         }
-        self.steps.push_back((now, now, delta));
+        self.steps.push_back((now, delta));
+    }
+
+    /// Makes one of every two moments of the older half.
+    fn thin_out(&mut self) {
+        let n_older = self.steps.len() / 2;
+        let mut older = self.steps.drain(..n_older);
+        let mut thinned = Vec::with_capacity(n_older / 2 + 1);
+        while let Some((at, mut delta)) = older.next() {
+            let (later, more) = older.next().unwrap_or((at, Delta::default()));
+            delta.add(more);
+            thinned.push((later, delta));
+        }
+        drop(older);
+        thinned.into_iter().rev().for_each(|step| self.steps.push_front(step));
     }
 
     /// Forgets what a signal of that moment has in it.
     fn settle(&mut self, as_of: Stamp) {
-        while let Some((_, last, delta)) = self.steps.front()
-            && *last <= as_of
+        while let Some((at, delta)) = self.steps.front()
+            && *at <= as_of
         {
             self.sum.add(delta.minus());
             self.steps.pop_front();
@@ -327,15 +335,31 @@ mod tests {
     }
 
     #[test]
+    fn a_signal_between_two_changes_has_one_of_them_however_close_they_are() {
+        let mut pool = PoolState::new();
+        let nanos = Stamp::from_nanos;
+        pool.set_signal(nanos(0), PoolSignal::of_pool(load(0.0), nanos(0)));
+        for now in [1, 3] {
+            pool.dispatched(&COST);
+            pool.placed(nanos(now), &COST);
+        }
+        pool.set_signal(nanos(4), PoolSignal::of_pool(load(0.2), nanos(2)));
+        check(&pool, 0.4);
+    }
+
+    #[test]
     fn the_ledger_is_bounded_and_loses_nothing() {
         let mut pool = PoolState::new();
         pool.set_signal(at(0), PoolSignal::of_pool(load(0.0), at(0)));
         for n in 0..10_000 {
             pool.dispatched(&COST);
             pool.placed(at(1 + 2 * n), &COST);
+            assert!(pool.decode.steps.len() <= MAX_STEPS);
         }
-        assert!(pool.decode.steps.len() <= MAX_STEPS);
         check(&pool, 10_000.0 * 0.2);
+        // What is younger is still told apart from the rest.
+        pool.set_signal(at(30_000), PoolSignal::of_pool(load(0.4), at(19_000)));
+        check(&pool, 0.4 + 500.0 * 0.2);
         pool.set_signal(at(30_000), PoolSignal::of_pool(load(0.4), at(20_000)));
         check(&pool, 0.4);
     }
