@@ -16,17 +16,17 @@ mod entry;
 mod gauge;
 mod meters;
 mod show;
+mod sync;
 
 use std::{
     collections::BTreeSet,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use router_core::Stamp;
 use router_flow::{Ask, Config, Effect, FlowControl, Outcome, PoolSignal, Snapshot, Ticket};
 use router_rt::Clock;
@@ -37,7 +37,10 @@ pub use entry::{Entry, Eviction, Pass};
 pub use gauge::{PoolGauge, ShownSignals};
 pub use meters::Meters;
 
-use entry::{Verdict, Waiter};
+use self::{
+    entry::{Verdict, Waiter},
+    sync::{AtomicU64, Mutex},
+};
 
 /// Age from which on what happens makes the pool's signal be read again: signals of a large pool come more
 /// often than anybody needs to look at all of them.
@@ -59,7 +62,6 @@ pub struct FlowController {
     /// When the gauge was read last, in nanoseconds since the clock's origin; 0 for never.
     read_at: AtomicU64,
     n_waiting: AtomicU64,
-    n_placed: AtomicU64,
     /// The alarm has to ring earlier than it would.
     rearm: Arc<Notify>,
     evicts: bool,
@@ -94,7 +96,6 @@ impl FlowController {
             renew_after,
             read_at: AtomicU64::new(0),
             n_waiting: AtomicU64::new(0),
-            n_placed: AtomicU64::new(0),
             rearm: Arc::default(),
         })
     }
@@ -180,8 +181,18 @@ impl FlowController {
         if exchange.is_err() {
             return;
         }
-        let signal = self.gauge.read(now, self.n_placed.load(Ordering::Relaxed));
-        self.step(|flow, now, effects| flow.signal(now, signal, effects));
+        // Both at once: what ends after this moment must not be missing from the count already.
+        let (now, n_placed) = {
+            let state = self.state.lock();
+            (self.clock.now(), n_placed(&state.flow))
+        };
+        let signal = self.gauge.read(now, n_placed);
+        self.step(|flow, now, effects| {
+            // A later reading that overtook this one must not be undone.
+            if self.read_at.load(Ordering::Relaxed) == mark {
+                flow.signal(now, signal, effects);
+            }
+        });
     }
 
     /// When the alarm has to ring.
@@ -208,9 +219,6 @@ impl FlowController {
             let now = self.clock.now();
             let result = event(&mut state.flow, now, &mut effects);
             self.n_waiting.store(state.flow.n_waiting(), Ordering::Relaxed);
-            let in_flight = state.flow.in_flight();
-            let n_placed = in_flight.requests - in_flight.unplaced_requests;
-            self.n_placed.store(n_placed, Ordering::Relaxed);
             let due = self.due(&state.flow);
             let is_earlier = due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed));
             if is_earlier {
@@ -281,6 +289,12 @@ impl FlowController {
     }
 }
 
+/// Requests that endpoints know of.
+fn n_placed(flow: &FlowControl<Arc<Waiter>>) -> u64 {
+    let in_flight = flow.in_flight();
+    in_flight.requests - in_flight.unplaced_requests
+}
+
 impl Drop for FlowController {
     /// Ends the alarm.
     fn drop(&mut self) {
@@ -323,5 +337,7 @@ async fn ring(
     }
 }
 
+#[cfg(test)]
+mod interleaved;
 #[cfg(test)]
 mod tests;

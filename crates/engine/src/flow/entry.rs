@@ -3,19 +3,19 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::task::AtomicWaker;
 use router_core::{Rejection, Stamp};
 use router_flow::{Refusal, Ticket, Usage};
 
-use super::{FlowController, meters::Place};
+use super::{
+    FlowController,
+    meters::Place,
+    sync::{AtomicU64, AtomicWaker, OnceLock},
+};
 
 /// What is shared between a request and the queues.
 pub(super) struct Waiter {

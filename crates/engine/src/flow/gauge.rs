@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a30_stale_signals_of_all_are_no_reason_to_stop() {
+    fn a4_30_stale_signals_of_all_are_no_reason_to_stop() {
         assert_eq!(read(&[("", 950), ("", 20)]), (true, None, Some(9.5)));
         assert_eq!(read(&[("", 950), ("", 960)]), (true, None, Some(0.25)));
     }

@@ -117,7 +117,7 @@ async fn a_client_that_hangs_up_leaves_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a34_what_waits_is_refused_at_the_end_of_a_drain_and_not_before() {
+async fn a4_34_what_waits_is_refused_at_the_end_of_a_drain_and_not_before() {
     let scene = Scene::new(Config::default(), load(0.5));
     let running = scene.enter(0).await.unwrap();
     let (waiting, late) = (scene.enter(0), scene.enter(0));

@@ -1,0 +1,161 @@
+//! What threads meet at in flow control.
+//!
+//! Tests put other types in their place, which behave the same, and let any other thread go first before each
+//! operation while [`shuttle`](super::interleaved) plays.
+
+#[cfg(not(test))]
+pub(super) use std::sync::{OnceLock, atomic::AtomicU64};
+
+#[cfg(not(test))]
+pub(super) use futures_util::task::AtomicWaker;
+#[cfg(not(test))]
+pub(super) use parking_lot::Mutex;
+
+#[cfg(test)]
+pub(super) use played::{AtomicU64, AtomicWaker, Crossing, Mutex, OnceLock, play};
+
+#[cfg(test)]
+mod played {
+    use std::{
+        cell::Cell,
+        ops::{Deref, DerefMut},
+        sync::atomic::Ordering,
+        task::Waker,
+    };
+
+    thread_local! {
+        static IS_PLAYED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Runs `scene` under `n` orders in which its threads may come, on this thread.
+    pub(crate) fn play(n: usize, scene: impl Fn() + Send + Sync + 'static) {
+        IS_PLAYED.set(true);
+        let mut config = shuttle::Config::new();
+        // Metrics need more than the least.
+        config.stack_size = 1 << 18;
+        let scheduler = shuttle::scheduler::RandomScheduler::new(n);
+        shuttle::Runner::new(scheduler, config).run(scene);
+        IS_PLAYED.set(false);
+    }
+
+    /// A place where any other thread may come first. Not one that yields: that would wake who passes it, and
+    /// hide a wakeup that is lost.
+    pub(crate) struct Crossing(Option<shuttle::sync::atomic::AtomicBool>);
+
+    impl Crossing {
+        pub(crate) fn new() -> Self {
+            Self(IS_PLAYED.get().then(|| shuttle::sync::atomic::AtomicBool::new(false)))
+        }
+
+        pub(crate) fn pass(&self) {
+            if let Some(crossing) = &self.0 {
+                crossing.load(Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// All threads of a play are one thread of the system, so that the played lock is what keeps them apart.
+    pub(crate) struct Mutex<T> {
+        real: parking_lot::Mutex<T>,
+        played: Option<shuttle::sync::Mutex<()>>,
+    }
+
+    pub(crate) struct Guard<'a, T> {
+        real: parking_lot::MutexGuard<'a, T>,
+        _played: Option<shuttle::sync::MutexGuard<'a, ()>>,
+    }
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            let played = IS_PLAYED.get().then(|| shuttle::sync::Mutex::new(()));
+            Self { real: parking_lot::Mutex::new(value), played }
+        }
+
+        pub(crate) fn lock(&self) -> Guard<'_, T> {
+            let played = self
+                .played
+                .as_ref()
+                .map(|lock| lock.lock().unwrap_or_else(|broken| broken.into_inner()));
+            Guard { real: self.real.lock(), _played: played }
+        }
+    }
+
+    impl<T> Deref for Guard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.real
+        }
+    }
+
+    impl<T> DerefMut for Guard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.real
+        }
+    }
+
+    pub(crate) struct AtomicU64(std::sync::atomic::AtomicU64, Crossing);
+
+    impl AtomicU64 {
+        pub(crate) fn new(value: u64) -> Self {
+            Self(value.into(), Crossing::new())
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> u64 {
+            self.1.pass();
+            self.0.load(order)
+        }
+
+        pub(crate) fn store(&self, value: u64, order: Ordering) {
+            self.1.pass();
+            self.0.store(value, order);
+        }
+
+        pub(crate) fn compare_exchange(
+            &self,
+            known: u64,
+            new: u64,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u64, u64> {
+            self.1.pass();
+            self.0.compare_exchange(known, new, success, failure)
+        }
+    }
+
+    pub(crate) struct OnceLock<T>(std::sync::OnceLock<T>, Crossing);
+
+    impl<T> OnceLock<T> {
+        pub(crate) fn new() -> Self {
+            Self(std::sync::OnceLock::new(), Crossing::new())
+        }
+
+        pub(crate) fn get(&self) -> Option<&T> {
+            self.1.pass();
+            self.0.get()
+        }
+
+        pub(crate) fn set(&self, value: T) -> Result<(), T> {
+            self.1.pass();
+            self.0.set(value)
+        }
+    }
+
+    pub(crate) struct AtomicWaker(futures_util::task::AtomicWaker, Crossing);
+
+    impl AtomicWaker {
+        pub(crate) fn new() -> Self {
+            Self(futures_util::task::AtomicWaker::new(), Crossing::new())
+        }
+
+        pub(crate) fn register(&self, waker: &Waker) {
+            self.1.pass();
+            self.0.register(waker);
+        }
+
+        pub(crate) fn wake(&self) {
+            self.1.pass();
+            self.0.wake();
+        }
+    }
+}
