@@ -18,6 +18,7 @@
 mod corpus;
 mod ext_proc;
 mod mutate;
+mod replay;
 
 pub use corpus::{Input, folders, inputs};
 pub use mutate::{MAX_INPUT_LEN, Mutator};
@@ -33,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("kv-index", router_kvcache::fuzz_index),
     ("manifests", router_engine::resources::fuzz::fuzz_manifests),
     ("prometheus", router_wire::fuzz::fuzz_prometheus),
+    ("replay", replay::fuzz_replay),
     ("request", router_wire::fuzz::fuzz_request),
     ("response", router_wire::fuzz::fuzz_response),
     ("restore", router_wire::fuzz::fuzz_restore),
