@@ -65,7 +65,10 @@ fn only_current<T>(objects: &mut Vec<T>, meta: fn(&T) -> &Meta, kind: Kind, page
         if meta.is_legacy {
             let (kind, versions) = (kind.name(), kind.api_versions());
             let [current, old] = versions else { return true };
-            let message = format!("of group and version {old}, which counts only where no {kind} is of {current}; it has no effect");
+            let message = format!(
+                "of group and version {old}, which counts only where no {kind} is of {current}; \
+                 it has no effect"
+            );
             warn(pages, meta, message, None);
         }
         !meta.is_legacy

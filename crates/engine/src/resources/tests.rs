@@ -313,7 +313,7 @@ fn a_rewrite_is_what_its_definition_and_its_weights_allow() {
 
 /// Defect K-3 of the Go implementation: those without a weight are never chosen.
 #[test]
-fn k3_weights_for_some_targets_only_are_refused() {
+fn k03_weights_for_some_targets_only_are_refused() {
     refused(
         &rewrite("r", "\n- targets:\n  - modelRewrite: a\n    weight: 90\n  - modelRewrite: b"),
         &[
@@ -324,7 +324,7 @@ fn k3_weights_for_some_targets_only_are_refused() {
 
 /// Defect K-2 of the Go implementation: every such request is answered 400.
 #[test]
-fn k2_a_rule_without_targets_is_read() {
+fn k02_a_rule_without_targets_is_read() {
     let text =
         rewrite("keep", "\n- matches: [{model: {value: m}}]\n- targets: [{modelRewrite: x}]");
     let resources = clean(&text);
@@ -497,7 +497,7 @@ fn a_pool_is_what_its_definition_allows() {
 
 /// Defect K-5 of the Go implementation: the limits of label keys are nowhere enforced.
 #[test]
-fn k5_label_keys_are_checked() {
+fn k05_label_keys_are_checked() {
     for key in [
         "-x",
         "a b",
@@ -578,6 +578,29 @@ fn objects_for_another_pool_have_no_effect() {
     assert_eq!(n_used(&resources), (0, 0));
     // An object without a namespace is where its pool is.
     assert_eq!(n_used(&clean(&namespaced.replace("  namespace: b\n", ""))), (1, 0));
+}
+
+/// Defect R-44 of the Go implementation: they stay missing until each of them changes.
+#[test]
+fn a44_objects_are_there_again_with_their_pool() {
+    let with_pool = [OBJECTIVES, POOL].join("---\n");
+    for text in [&*with_pool, OBJECTIVES, &with_pool] {
+        let (resources, _) = parse_for(text, &choice("pool", "")).unwrap();
+        assert_eq!(resources.objectives.priority("critical"), 100);
+    }
+}
+
+#[test]
+fn the_documented_manifests_are_right() {
+    let sample = clean(include_str!("../../../../deploy/resources.yaml"));
+    assert_eq!((sample.objectives.len(), sample.rewrites.len()), (2, 1));
+    assert!(sample.pool.is_some_and(|pool| pool.name == "llama"));
+    let page = include_str!("../../../../docs/resources.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let manifests: Vec<_> = blocks.filter(|block| block.starts_with("apiVersion")).collect();
+    assert_eq!(manifests.len(), 3);
+    let all = clean(&manifests.join("---\n"));
+    assert_eq!((all.objectives.len(), all.rewrites.len(), all.pool.is_some()), (1, 1, true));
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn the_oldest_object_counts_then_the_first_name_then_the_first_rule() {
 
 /// Defect R-47 of the Go implementation: its sort is not stable.
 #[test]
-fn r47_of_equally_old_rules_the_first_one_wins_every_time() {
+fn a47_of_equally_old_rules_the_first_one_wins_every_time() {
     let rules = (0..100).map(|n| rule(&["m"], &[(&format!("t{n}"), 0)])).collect();
     let (rewrites, shadowed) = Rewrites::new(&[rewrite("r", Some(1), rules)]);
     assert_eq!(served(&rewrites, "m"), "r>t0");
@@ -83,7 +83,7 @@ fn r47_of_equally_old_rules_the_first_one_wins_every_time() {
 
 /// Defect K-2 of the Go implementation: every such request is answered 400.
 #[test]
-fn k2_a_rule_without_targets_leaves_requests_as_they_are() {
+fn k02_a_rule_without_targets_leaves_requests_as_they_are() {
     let all = [
         rewrite("keep", Some(1), vec![rule(&["m"], &[])]),
         rewrite("rest", Some(2), vec![rule(&[], &[("any", 0)])]),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 mod call;
+mod canary;
 mod endings;
 mod grpc;
 mod limits;

@@ -5,6 +5,7 @@
 
 mod access;
 mod bodies;
+mod canary;
 mod cancel;
 mod forward;
 mod http2;

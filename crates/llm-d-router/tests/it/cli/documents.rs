@@ -160,6 +160,60 @@ async fn a_decision_is_explained() -> Outcome {
     Ok(())
 }
 
+const RESOURCES: &str = "\
+apiVersion: llm-d.ai/v1alpha2
+kind: InferenceModelRewrite
+metadata: {name: alias}
+spec:
+  poolRef: {name: gold}
+  rules: [{matches: [{model: {value: m}}], targets: [{modelRewrite: m-v1}]}]
+---
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {name: gold}
+spec:
+  selector: {matchLabels: {tier: gold}}
+  targetPorts: [{number: 8000}]
+---
+apiVersion: llm-d.ai/v1alpha2
+kind: InferenceObjective
+metadata: {name: premium}
+spec: {priority: 7, poolRef: {name: silver}}
+";
+
+#[tokio::test]
+async fn resources_are_explained_and_checked() -> Outcome {
+    let folder = Folder::new()?;
+    let endpoints = "\
+endpoints:
+- {name: one, address: 10.0.0.1, port: 8000, labels: {tier: gold}}
+- {name: two, address: 10.0.0.2, port: 8000, labels: {tier: silver}}
+";
+    let endpoints = folder.write("endpoints.yaml", endpoints)?;
+    let request = folder.write("request.json", REQUEST)?;
+    let explain = async |code, resources: &str, more: &[&str]| {
+        let resources = folder.write("resources.yaml", resources)?;
+        let base = ["config", "explain", "--endpoints", &endpoints, "--request", &request];
+        let base = [&base[..], &["--resources", &resources]].concat();
+        let headers = ["--header=x-llm-d-inference-objective: premium"];
+        ends_with(code, &[&base[..], &headers, more].concat()).await
+    };
+    let (text, warnings) = explain(0, RESOURCES, &[]).await?;
+    for said in ["model m, sent as m-v1", "priority 0", "1 in the pool", "goes to default/one"] {
+        ensure!(text.contains(said), "{said:?} is missing in\n{text}");
+    }
+    let said = "resources.yaml:18:37: warning: spec.poolRef.name: for pool `silver`, while `gold` is served";
+    ensure!(warnings.contains(said), "{warnings}");
+    let (_, refused) = explain(2, RESOURCES, &["--pool-name=gould"]).await?;
+    let said = "resources.yaml:10:18: error: metadata.name: no InferencePool here is the one";
+    ensure!(refused.contains(said) && refused.contains("did you mean `gold`?"), "{refused}");
+    let (_, refused) = explain(2, &RESOURCES.replace("modelRewrite", "modelRewrit"), &[]).await?;
+    let said = "resources.yaml:6:55: error: spec.rules[0].targets[0].modelRewrit: unknown key";
+    ensure!(refused.contains(said), "{refused}");
+    ensure!(refused.contains("did you mean `modelRewrite`?"), "{refused}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_request_that_goes_nowhere_is_explained_too() -> Outcome {
     let folder = Folder::new()?;

@@ -36,9 +36,11 @@ macro_rules! suite {
             requests_have_an_id => crate::system::suite::headers::request_id;
             heads_without_bodies_and_trailers_pass => crate::system::suite::headers::bodyless;
             the_model_name_is_rewritten_and_restored => crate::system::suite::rewrite::restored;
+            a_canary_gets_its_share => crate::system::suite::rewrite::canary;
             bad_requests_are_refused => crate::system::suite::refusal::bad_requests;
             sheddable_requests_are_refused_at_saturation => crate::system::suite::refusal::saturated;
             endpoints_come_and_go_under_load => crate::system::suite::changes::endpoints;
+            a_pool_changes_under_load => crate::system::suite::changes::resources;
             a_new_configuration_takes_over_under_load
                 => crate::system::suite::changes::configuration;
         }

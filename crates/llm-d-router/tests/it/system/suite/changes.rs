@@ -95,3 +95,52 @@ pub(crate) async fn configuration(front: Front) -> Outcome {
         })
         .await
 }
+
+/// The manifest of a pool that has the server of this number.
+fn pool(number: usize) -> String {
+    format!(
+        "apiVersion: inference.networking.k8s.io/v1\nkind: InferencePool\nmetadata:\n  name: pool\nspec:\n  \
+         selector: {{matchLabels: {{number: \"{number}\"}}}}\n  targetPorts: [{{number: 8000}}]\n"
+    )
+}
+
+pub(crate) async fn resources(front: Front) -> Outcome {
+    plan(front)
+        .listed(1)
+        .resources(pool(0))
+        .run(async |world| {
+            let file = world.config_file.with_file_name("resources.yaml");
+            world.logged("ports that are none of the pool's").await?;
+            world.list(&[0, 1, 2])?;
+            world.logged("\"n_reported\":3,\"n_selected\":1").await?;
+            let load = load(world);
+            load.more(50).await?;
+            let received = world.received();
+            ensure!(received[1] == 0 && received[2] == 0, "outside of the pool: {received:?}");
+            document::replace(&file, &pool(1))?;
+            load.served_by(port(world, 1)).await?;
+            forsaken(world, &load, 0).await?;
+            // What is wrong leaves everything as it was, and says where.
+            document::replace(&file, &pool(2).replace("targetPorts", "targetPort"))?;
+            let line = world.logged("going on with the last good resources").await?;
+            let place = "resources.yaml:7:3: error: spec.targetPort: unknown key `targetPort`";
+            ensure!(line.contains(place) && line.contains("did you mean `targetPorts`?"), "{line}");
+            forsaken(world, &load, 0).await?;
+            // Another configuration has the same pool.
+            world.configure(&document::default_scorers())?;
+            document::replace(&file, &pool(2))?;
+            load.served_by(port(world, 2)).await?;
+            world.configure(&[document::scorer("queue-scorer", 1)])?;
+            world.logged("configuration reloaded").await?;
+            forsaken(world, &load, 1).await?;
+            // Another pool is another router's.
+            document::replace(&file, &pool(0).replace("name: pool", "name: other"))?;
+            world.logged("no InferencePool here is the one that is served, `pool`").await?;
+            // Without a pool all endpoints serve.
+            document::replace(&file, "")?;
+            load.served_by(port(world, 0)).await?;
+            load.served_by(port(world, 1)).await?;
+            all_served(&load.stop().await?)
+        })
+        .await
+}
