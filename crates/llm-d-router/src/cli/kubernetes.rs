@@ -10,10 +10,11 @@ use super::UsageError;
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Kubernetes")]
 pub struct KubernetesFlags {
-    /// Name of the InferencePool; with file discovery, the pool's name in metrics.
+    /// Name of the InferencePool; with file discovery, the pool's name in metrics, and which pool of the
+    /// manifests in --resources is served.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub pool_name: String,
-    /// Namespace of the pool; $NAMESPACE, then `default`, where it is not given.
+    /// Namespace of the pool, and of manifests that say none; $NAMESPACE where it is not given.
     #[arg(long, value_name = "NAMESPACE", default_value = "", hide_default_value = true)]
     pub pool_namespace: String,
     /// API group of the pool.
