@@ -224,7 +224,7 @@ fn a_file_that_is_cut_from_outside_begins_anew() {
     let path = folder.path().join("r.jsonl");
     let mut file = small_file(&path, 1 << 20);
     let written = Counter::default();
-    let mut put = |file: &mut RecordFile, n_requests| {
+    let put = |file: &mut RecordFile, n_requests| {
         let mut made = lines(n_requests, false, false);
         assert_eq!(file.write(&mut made, &written).unwrap(), Written::Whole);
         file.flush().unwrap();
