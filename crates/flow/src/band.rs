@@ -53,6 +53,8 @@ pub(crate) struct Flow {
     weight: f64,
     pub(crate) n_waiting: u32,
     pub(crate) n_running: u32,
+    /// Its first request in the band's queue, so that asking for it is no search.
+    first: Option<(Rank, u64, u32)>,
     pub(crate) idle_since: Stamp,
     /// It stands in the line of flows that may be forgotten.
     pub(crate) in_idle_line: bool,
@@ -139,6 +141,7 @@ impl Band {
             weight: self.weight(id),
             n_waiting: 0,
             n_running: 0,
+            first: None,
             idle_since: Stamp::ORIGIN,
             in_idle_line: false,
             n_served: 0,
@@ -173,8 +176,18 @@ impl Band {
 
     /// The request that is first in the flow.
     pub(crate) fn first_of(&self, key: FlowKey) -> Option<u32> {
-        let ((flow, _, _), at) = self.queue.range((key, Rank::default(), 0)..).next()?;
-        (*flow == key).then_some(*at)
+        let (_, _, at) = self.flow(key)?.first?;
+        Some(at)
+    }
+
+    /// The first request of the flow is another.
+    fn find_first(&mut self, key: FlowKey) {
+        let next = self.queue.range((key, Rank::default(), 0)..).next();
+        let first = next.filter(|((flow, _, _), _)| *flow == key);
+        let first = first.map(|((_, rank, seq), at)| (*rank, *seq, *at));
+        if let Some(flow) = self.flow_mut(key) {
+            flow.first = first;
+        }
     }
 
     /// Puts the request at `at` into its flow's queue.
@@ -188,7 +201,9 @@ impl Band {
         self.bytes += entry.bytes;
         self.count(entry.flow, |n_waiting| n_waiting + 1);
         self.queue.insert((entry.flow, head.rank, head.seq), at);
-        if self.first_of(entry.flow) == Some(at) {
+        let Some(flow) = self.flow_mut(entry.flow) else { return };
+        if flow.first.is_none_or(|(rank, seq, _)| (head.rank, head.seq) < (rank, seq)) {
+            flow.first = Some((head.rank, head.seq, at));
             self.fairness.offer(entry.flow, &head);
         }
     }
@@ -211,11 +226,10 @@ impl Band {
     /// The policy has failed: the band is one queue for all until nothing is known of its flows any more.
     fn replace_fairness(&mut self) {
         let mut one_queue = GlobalStrict.start();
-        for (key, _) in self.flows().filter(|(_, flow)| flow.n_waiting > 0) {
-            let first = self.queue.range((key, Rank::default(), 0)..).next();
-            if let Some(((_, rank, seq), _)) = first {
+        for (key, flow) in self.flows() {
+            if let Some((rank, seq, _)) = flow.first {
                 let (enqueued, cost) = (Stamp::ORIGIN, Cost::default());
-                one_queue.offer(key, &Head { rank: *rank, seq: *seq, enqueued, cost });
+                one_queue.offer(key, &Head { rank, seq, enqueued, cost });
             }
         }
         let said = self.fairness.replace(one_queue);
@@ -299,6 +313,10 @@ impl Band {
 
     fn take_out<T>(&mut self, now: Stamp, entry: &Entry<T>, gone: &Head) {
         self.queue.remove(&(entry.flow, gone.rank, gone.seq));
+        let first = self.flow(entry.flow).and_then(|flow| flow.first);
+        if first.is_some_and(|(rank, seq, _)| (rank, seq) == (gone.rank, gone.seq)) {
+            self.find_first(entry.flow);
+        }
         self.n_waiting -= 1;
         self.bytes -= entry.bytes;
         self.count(entry.flow, |n_waiting| n_waiting - 1);
