@@ -49,7 +49,7 @@ impl Source {
 
     /// True for recorded truth, which keeps the words of those who wrote it.
     pub(super) fn is_recorded(&self) -> bool {
-        self.path.split('/').any(|part| part == "testdata" || part == "corpus")
+        self.path.split('/').any(|part| ["testdata", "corpus", "definitions"].contains(&part))
     }
 
     /// `line_idx` counts from 0.

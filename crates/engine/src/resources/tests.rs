@@ -182,9 +182,7 @@ fn faults_have_their_place_in_the_file() {
     );
     refused("a: [", &["r.yaml:2:1: error: "]);
     refused(
-        &format!(
-            "kind: List\napiVersion: v1\nitems:\n- apiVersion: llm-d.ai/v1alpha2\n  kind: InferenceObjective\n  metadata: {{name: x}}\n  spec: {{}}\n"
-        ),
+        "kind: List\napiVersion: v1\nitems:\n- apiVersion: llm-d.ai/v1alpha2\n  kind: InferenceObjective\n  metadata: {name: x}\n  spec: {}\n",
         &["r.yaml:7:9: error: items[0].spec: missing key `poolRef`"],
     );
     // All files are looked at, and all documents.
@@ -415,7 +413,8 @@ fn a_pool_is_what_its_definition_allows() {
         clean(&with(from, to));
     }
     assert!(clean(&with(picker, "appProtocol: kubernetes.io/h2c")).pool.unwrap().is_h2c);
-    let many: String = (0..65).map(|n| format!("k{n}: v,")).collect();
+    let many: String =
+        (0..65).flat_map(|n| ["k".to_owned(), n.to_string(), ": v,".to_owned()]).collect();
     let long = "x".repeat(64);
     for (from, to, part) in [
         (
