@@ -214,6 +214,7 @@ async fn route(
     if let Some(noting) = noting {
         noting.scheduled(&cx, &outcome);
     }
+    let _motion = pass.as_ref().map(Pass::moving);
     let (mut patch, leases) = match take_leases(router, &cx, &outcome) {
         Ok(taken) => taken,
         Err(rejection) => {

@@ -444,9 +444,14 @@ impl Exchange {
             usage,
             at: now,
         };
+        let motion = self.pass.as_ref().map(Pass::moving);
         for mut lease in self.leases.drain(..) {
             lease.call(&self.router, Point::ResponseStreaming, |lease| lease.end(&end));
         }
+        if let Some(mut pass) = self.pass.take() {
+            pass.end(used(&end));
+        }
+        drop(motion);
         if let Some(endpoint) = self.targets.get(self.at) {
             for hook in &self.router.response_bodies {
                 hook.call(Point::ResponseStreaming, |hook| {
@@ -456,9 +461,6 @@ impl Exchange {
         }
         self.observe_end(&end);
         self.record_end(&end);
-        if let Some(mut pass) = self.pass.take() {
-            pass.end(used(&end));
-        }
         metadata
     }
 

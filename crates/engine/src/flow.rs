@@ -33,7 +33,7 @@ use router_rt::Clock;
 use router_telemetry::router::RequestSeries;
 use tokio::sync::{Notify, watch};
 
-pub use entry::{Entry, Eviction, Pass};
+pub use entry::{Entry, Eviction, Motion, Pass};
 pub use gauge::{PoolGauge, ShownSignals};
 pub use meters::Meters;
 
@@ -45,6 +45,9 @@ use self::{
 /// Age from which on what happens makes the pool's signal be read again: signals of a large pool come more
 /// often than anybody needs to look at all of them.
 pub const READ_AGAIN_AFTER: Duration = Duration::from_millis(5);
+
+/// Readings in a row that may be given up because requests were in motion; then one counts all the same.
+const MAX_UNSETTLED: u64 = 16;
 
 /// Says how full the pool is.
 pub trait Gauge: Send + Sync {
@@ -64,6 +67,11 @@ pub struct FlowController {
     n_waiting: AtomicU64,
     /// The alarm has to ring earlier than it would.
     rearm: Arc<Notify>,
+    /// Requests between their place in an endpoint's counts and their place here, and how often there was one.
+    in_motion: AtomicU64,
+    n_motions: AtomicU64,
+    /// Readings in a row that were given up.
+    n_unsettled: AtomicU64,
     evicts: bool,
     meters: Meters,
     /// Another configuration serves now; what is left here is not shown as the pool's any more.
@@ -97,6 +105,9 @@ impl FlowController {
             read_at: AtomicU64::new(0),
             n_waiting: AtomicU64::new(0),
             rearm: Arc::default(),
+            in_motion: AtomicU64::new(0),
+            n_motions: AtomicU64::new(0),
+            n_unsettled: AtomicU64::new(0),
         })
     }
 
@@ -174,6 +185,13 @@ impl FlowController {
         if read_at != 0 && now.since(Stamp::from_nanos(read_at)) < min_age {
             return;
         }
+        // Who is seen there and not here, or here and not there, would count twice or not at all. Whoever
+        // moves reads again when they have got there.
+        let gives_up = || self.n_unsettled.fetch_add(1, Ordering::Relaxed) < MAX_UNSETTLED;
+        let n_motions = self.n_motions.load(Ordering::Acquire);
+        if self.in_motion.load(Ordering::Acquire) != 0 && gives_up() {
+            return;
+        }
         // Of several that come at once, one reads.
         let mark = now.as_nanos().max(1);
         let exchange =
@@ -187,6 +205,12 @@ impl FlowController {
             (self.clock.now(), n_placed(&state.flow))
         };
         let signal = self.gauge.read(now, n_placed);
+        if n_motions != self.n_motions.load(Ordering::Acquire) && gives_up() {
+            let (order, or_else) = (Ordering::Relaxed, Ordering::Relaxed);
+            let _overtaken = self.read_at.compare_exchange(mark, read_at, order, or_else);
+            return;
+        }
+        self.n_unsettled.store(0, Ordering::Relaxed);
         self.step(|flow, now, effects| {
             // A later reading that overtook this one must not be undone.
             if self.read_at.load(Ordering::Relaxed) == mark {

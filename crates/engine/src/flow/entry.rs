@@ -158,6 +158,14 @@ impl Pass {
         self.controller.signals_changed();
     }
 
+    /// To be held while the request comes into the live counts of an endpoint or leaves them, until it is
+    /// [`placed`](Self::placed) or has [`ended`](Self::end) here too.
+    pub fn moving(&self) -> Motion {
+        self.controller.n_motions.fetch_add(1, Ordering::AcqRel);
+        self.controller.in_motion.fetch_add(1, Ordering::AcqRel);
+        Motion(Arc::clone(&self.controller))
+    }
+
     /// What tells whether the request has to make room; `None` where nobody ever has to.
     pub fn eviction(&self) -> Option<Eviction> {
         self.controller.evicts().then(|| Eviction(Arc::clone(&self.waiter)))
@@ -193,5 +201,16 @@ impl Future for Eviction {
             Some(_) => Poll::Ready(()),
             None => Poll::Pending,
         }
+    }
+}
+
+/// A request on its way into an endpoint's counts or out of them. When it has got there, the pool's signal is
+/// worth another look.
+pub struct Motion(Arc<FlowController>);
+
+impl Drop for Motion {
+    fn drop(&mut self) {
+        self.0.in_motion.fetch_sub(1, Ordering::AcqRel);
+        self.0.signals_changed();
     }
 }

@@ -111,6 +111,16 @@ mod played {
             self.0.store(value, order);
         }
 
+        pub(crate) fn fetch_add(&self, more: u64, order: Ordering) -> u64 {
+            self.1.pass();
+            self.0.fetch_add(more, order)
+        }
+
+        pub(crate) fn fetch_sub(&self, less: u64, order: Ordering) -> u64 {
+            self.1.pass();
+            self.0.fetch_sub(less, order)
+        }
+
         pub(crate) fn compare_exchange(
             &self,
             known: u64,
