@@ -29,6 +29,11 @@ impl Stream {
     async fn send(&mut self, message: Message) -> Vec<Response> {
         let message = ProcessingRequest { request: Some(message), ..ProcessingRequest::default() };
         self.session.on_message(message, &mut self.replies).unwrap();
+        self.work().await
+    }
+
+    /// Gives the replies that need no further message.
+    async fn work(&mut self) -> Vec<Response> {
         poll_fn(|cx| {
             // Nothing here waits for anything but messages.
             while let Poll::Ready(done) = self.session.poll_work(cx, &mut self.replies) {
@@ -127,4 +132,38 @@ async fn a14_no_log_line_shows_what_a_client_wrote() {
     let written = String::from_utf8(log.0.lock().clone()).unwrap();
     assert!(written.contains("request rejected"), "the second one is: {written}");
     assert!(!written.contains("secret"), "{written}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_evicted_request_is_answered_429_and_its_stream_ends() {
+    let config = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [flowControl]
+plugins:
+- type: queue-scorer
+- type: concurrency-detector
+  parameters: {maxConcurrency: 1}
+schedulingProfiles:
+- name: default
+  plugins:
+  - {pluginRef: queue-scorer}
+flowControl:
+  saturationDetector: {pluginRef: concurrency-detector}
+  enableEviction: true
+";
+    let world = RouterBuilder::new(config).endpoints(1).objective("batch", -1).build();
+    let (mut batch, mut plain) = (Stream::open(&world), Stream::open(&world));
+    let objective = Entry::raw("x-llm-d-inference-objective", "batch");
+    let headers = [Entry::raw(":method", "POST"), Entry::raw(":path", PATH), objective];
+    batch.send(Message::RequestHeaders(HttpHeaders::new(headers.into(), false))).await;
+    let body = || Message::RequestBody(HttpBody::new(Bytes::from_static(CHAT.as_bytes()), true));
+    assert_eq!(batch.send(body()).await.len(), 2, "it is routed");
+    assert!(plain.request(CHAT).await.is_empty(), "it waits");
+    let replies = batch.work().await;
+    let [Response::ImmediateResponse(answer)] = replies.as_slice() else { panic!("{replies:?}") };
+    let status = answer.status.as_ref().map(|status| status.code);
+    assert_eq!(status, Some(429), "{answer:?}");
+    assert!(batch.replies.is_closing());
+    assert_eq!(plain.work().await.len(), 2, "it is routed");
 }

@@ -543,3 +543,94 @@ fn a_choice_is_judged_by_what_was_true_of_all_servers() {
     let choices: BTreeSet<_> = outcome.requests.iter().filter_map(|r| r.choice).collect();
     assert_eq!(choices.into_iter().collect::<Vec<_>>(), [AlikeLeastLoaded, AlikeBusier]);
 }
+
+/// Flow control that lets so many requests run on each server.
+const FLOW_CONTROL: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [flowControl]
+plugins:
+- type: queue-scorer
+- type: concurrency-detector
+  parameters: {maxConcurrency: 4}
+schedulingProfiles:
+- name: default
+  plugins:
+  - {pluginRef: queue-scorer}
+flowControl:
+  saturationDetector: {pluginRef: concurrency-detector}
+";
+
+impl Scene {
+    fn flow_control(mut self, more: &str) -> Self {
+        let text = Some(format!("{FLOW_CONTROL}{more}"));
+        self.setup.configuration = Configuration { name: "flow control".to_owned(), text };
+        self.setup.options.allow_experimental = true;
+        self
+    }
+}
+
+/// Requests that two servers need twice the time for that they come in, every third of them important, every
+/// third sheddable.
+fn overload() -> Vec<TraceRequest> {
+    let priority = |n: usize| [100, 0, -10][n % 3];
+    alone(600, 50, 1_600, 100)
+        .into_iter()
+        .enumerate()
+        .map(|(n, request)| TraceRequest { priority: priority(n), ..request })
+        .collect()
+}
+
+#[test]
+fn under_overload_the_important_keep_their_time_and_the_sheddable_absorb_the_loss() {
+    let more = "  priorityBands:\n  - {priority: -10, maxRequests: 5}\n";
+    let scene = Scene::new(overload(), 2).flow_control(more);
+    let outcome = scene.run(1);
+    assert_eq!(outcome, scene.run(1), "one seed, one course");
+    let of = |priority: i32| {
+        let requests = scene.setup.trace.requests.iter().zip(&outcome.requests);
+        requests.filter(move |(request, _)| request.priority == priority).map(|(_, end)| end)
+    };
+    let mean_ttft = |priority| {
+        let times: Vec<_> = of(priority).filter_map(RequestOutcome::ttft).collect();
+        times.iter().sum::<Duration>() / times.len() as u32
+    };
+    for priority in [100, 0] {
+        assert!(of(priority).all(|end| end.fate == Fate::Served), "{priority}");
+    }
+    assert!(mean_ttft(100) < 2 * mean_ttft(0), "{:?} {:?}", mean_ttft(100), mean_ttft(0));
+    let n_served = of(-10).filter(|end| end.fate == Fate::Served).count();
+    let n_shed =
+        of(-10).filter(|end| end.fate == Fate::Rejected(ErrorCode::ResourceExhausted)).count();
+    assert!(n_shed > 20 && n_served + n_shed == 200, "{n_served} {n_shed}");
+    let meanwhile = Stamp::ORIGIN + 10 * SECOND..Stamp::ORIGIN + 30 * SECOND;
+    let n_sent = of(-10).filter(|end| end.sent.is_some_and(|at| meanwhile.contains(&at))).count();
+    assert!(n_sent > 0, "the lowest band never stops");
+}
+
+#[test]
+fn the_sheddable_make_room_where_eviction_is_on() {
+    let mut requests = alone(10, 1, 1_600, 2_000);
+    requests.iter_mut().take(8).for_each(|request| request.priority = -1);
+    let scene = Scene::new(requests, 2).flow_control("  enableEviction: true\n");
+    let outcome = scene.run(1);
+    let evicted = Fate::Rejected(ErrorCode::ResourceExhausted);
+    let n_evicted = outcome.requests.iter().filter(|end| end.fate == evicted).count();
+    assert_eq!(n_evicted, 2, "{:?}", fates(&outcome));
+    let [.., first, second] = &outcome.requests[..] else { panic!() };
+    for important in [first, second] {
+        assert_eq!(important.fate, Fate::Served);
+        assert!(important.ttft().is_some_and(|ttft| ttft < 2 * SECOND), "{important:?}");
+    }
+}
+
+#[test]
+fn an_empty_pool_is_waited_for_in_virtual_time() {
+    let scene = Scene::new(alone(20, 10, 1_600, 10), 1)
+        .flow_control("  noEndpointRequestTTL: 90s\n")
+        .event(0, 0, Change::Leave)
+        .event(40_000, 0, Change::Join);
+    let outcome = scene.run(1);
+    assert!(fates(&outcome).iter().all(|fate| *fate == Fate::Served), "{:?}", fates(&outcome));
+    assert!(outcome.requests.iter().all(|end| end.ttft().is_some_and(|t| t > 39 * SECOND)));
+}
