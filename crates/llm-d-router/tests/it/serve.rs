@@ -51,6 +51,11 @@ async fn models_of_all_endpoints_are_listed_once() -> Outcome {
         .await
 }
 
+#[tokio::test]
+async fn a34_a_drain_serves_who_waits_and_tells_the_others_at_its_end() -> Outcome {
+    crate::system::suite::queueing::drain(Front::Serve).await
+}
+
 /// Whatever an endpoint does before its first response byte, another one serves.
 #[tokio::test]
 async fn requests_move_on_from_an_endpoint_that_fails() -> Outcome {

@@ -32,7 +32,7 @@ pub(crate) fn only_endpoint(number: usize) -> Entry {
 }
 
 /// The whole document. JSON is YAML.
-pub(crate) fn document(endpoints_file: &Path, entries: &[Entry]) -> String {
+pub(crate) fn document(endpoints_file: &Path, entries: &[Entry], more: &Value) -> String {
     let mut plugins = vec![json!({
         "type": "file-discovery",
         "parameters": { "path": endpoints_file, "watchFile": true },
@@ -50,14 +50,17 @@ pub(crate) fn document(endpoints_file: &Path, entries: &[Entry]) -> String {
         }
         references.push(reference);
     }
-    json!({
+    let mut document = json!({
         "apiVersion": "llm-d.ai/v1alpha1",
         "kind": "EndpointPickerConfig",
         "plugins": plugins,
         "schedulingProfiles": [{ "name": "default", "plugins": references }],
         "dataLayer": { "discovery": { "pluginRef": "file-discovery" } },
-    })
-    .to_string()
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        document[key] = value.clone();
+    }
+    document.to_string()
 }
 
 /// An endpoints file; each endpoint has its number in its name and as a label.

@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     /// How many of its servers the endpoints file names at first.
     pub(crate) n_listed: Option<usize>,
     pub(crate) entries: Vec<Entry>,
+    /// More keys of the configuration document.
+    pub(crate) more: Value,
     pub(crate) flags: Vec<String>,
     /// Manifests for `--resources`.
     pub(crate) resources: Option<String>,
@@ -59,6 +61,7 @@ impl Plan {
             sim,
             n_listed: None,
             entries: document::default_scorers(),
+            more: json!({}),
             flags: Vec::new(),
             resources: None,
             subset_hint: None,
@@ -83,6 +86,11 @@ impl Plan {
 
     pub(crate) fn entries(mut self, entries: Vec<Entry>) -> Self {
         self.entries = entries;
+        self
+    }
+
+    pub(crate) fn more(mut self, keys: Value) -> Self {
+        self.more = keys;
         self
     }
 

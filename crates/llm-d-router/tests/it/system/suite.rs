@@ -6,6 +6,7 @@ pub(crate) mod bytes;
 pub(crate) mod changes;
 pub(crate) mod failure;
 pub(crate) mod headers;
+pub(crate) mod queueing;
 pub(crate) mod refusal;
 pub(crate) mod rewrite;
 pub(crate) mod sdk;
@@ -39,6 +40,8 @@ macro_rules! suite {
             a_canary_gets_its_share => crate::system::suite::rewrite::canary;
             bad_requests_are_refused => crate::system::suite::refusal::bad_requests;
             sheddable_requests_are_refused_at_saturation => crate::system::suite::refusal::saturated;
+            overload_queues_and_sheds_in_order_of_priority
+                => crate::system::suite::queueing::overload;
             endpoints_come_and_go_under_load => crate::system::suite::changes::endpoints;
             a_pool_changes_under_load => crate::system::suite::changes::resources;
             a_new_configuration_takes_over_under_load

@@ -34,6 +34,7 @@ pub(crate) struct World {
     pub(crate) tasks: Tasks,
     pub(crate) config_file: PathBuf,
     pub(crate) endpoints_file: PathBuf,
+    more: Value,
     listening: Listening,
     _folder: TempDir,
     _place: SemaphorePermit<'static>,
@@ -61,7 +62,10 @@ impl World {
         let n_listed = plan.n_listed.unwrap_or(addresses.len());
         let listed = addresses.iter().take(n_listed).enumerate();
         std::fs::write(&endpoints_file, document::endpoints(listed))?;
-        std::fs::write(&config_file, document::document(&endpoints_file, &plan.entries))?;
+        std::fs::write(
+            &config_file,
+            document::document(&endpoints_file, &plan.entries, &plan.more),
+        )?;
         let mut launch = launch(plan.front);
         if plan.is_bare {
             launch =
@@ -88,6 +92,7 @@ impl World {
             tasks,
             config_file,
             endpoints_file,
+            more: plan.more,
             listening,
             _folder: folder,
             _place: place,
@@ -240,7 +245,7 @@ impl World {
 
     /// Writes the configuration anew, in one step.
     pub(crate) fn configure(&self, entries: &[Entry]) -> Outcome {
-        let text = document::document(&self.endpoints_file, entries);
+        let text = document::document(&self.endpoints_file, entries, &self.more);
         Ok(document::replace(&self.config_file, &text)?)
     }
 
