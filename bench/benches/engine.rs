@@ -1,14 +1,15 @@
 //! What a whole decision costs: from the head of a request to where it goes, body included, with the Go
 //! default preset (queue 2, KV utilization 2, prefix 3).
 //!
-//! `decision` has small bodies on pools of many sizes. `long-prompt` has a prompt at the cap of the prefix
+//! `decision` has small bodies on pools of many sizes, `queued` the same with flow control: when there is room,
+//! and when the pool is full and one goes when another ends. `long-prompt` has a prompt at the cap of the prefix
 //! index, of which every endpoint knows another part; beside the mean it prints percentiles, since its budget
 //! is one. Long prompts are hashed in place here; the router does it on another thread.
 
 #![allow(clippy::unwrap_used, reason = "a bench stops where it cannot go on")]
 #![allow(clippy::print_stdout, reason = "percentiles are for people")]
 
-use std::{hint::black_box, time::Duration};
+use std::{collections::VecDeque, hint::black_box, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -16,7 +17,7 @@ use hdrhistogram::Histogram;
 use http::{HeaderMap, StatusCode};
 use router_bench::payload::{Payloads, Shape};
 use router_core::Stamp;
-use router_engine::{ResponseHead, Routed};
+use router_engine::{Decision, ResponseHead, Routed};
 use router_framework::{EndCause, RequestHead, SubsetHint};
 use router_rt::Clock;
 use router_testkit::router::{RouterBuilder, TestRouter, head, with_header};
@@ -55,10 +56,13 @@ struct World {
 impl World {
     /// Endpoints with signals that never become stale.
     fn new(n_endpoints: usize, matched_tokens: usize) -> Self {
+        Self::with(&CONFIG.replace("MATCHED", &matched_tokens.to_string()), n_endpoints)
+    }
+
+    fn with(config: &str, n_endpoints: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let inside = runtime.enter();
-        let config = CONFIG.replace("MATCHED", &matched_tokens.to_string());
-        let router = RouterBuilder::new(&config)
+        let router = RouterBuilder::new(config)
             .settings(|settings| settings.staleness_threshold = Duration::from_hours(24))
             .endpoints(n_endpoints)
             .build();
@@ -77,11 +81,16 @@ impl World {
     }
 
     fn decide(&self, head: RequestHead, chunks: &[Bytes]) -> Routed {
+        let decision = self.begin(head, chunks);
+        self.runtime.block_on(decision).unwrap()
+    }
+
+    fn begin(&self, head: RequestHead, chunks: &[Bytes]) -> Decision {
         let received = self.router.clock().now();
         let (mut feed, decision) = self.router.begin(RequestHead { received, ..head });
         chunks.iter().for_each(|chunk| feed.push(chunk));
         feed.end();
-        self.runtime.block_on(decision).unwrap()
+        decision
     }
 
     /// Sends the request to one endpoint, which takes it up and answers it.
@@ -146,6 +155,72 @@ fn decision(c: &mut Criterion) {
     }
 }
 
+/// Flow control of a pool in which so many requests may run on each endpoint.
+fn queued_config(max_concurrency: usize) -> String {
+    let preset = CONFIG.replace("MATCHED", "131072");
+    format!(
+        "{preset}featureGates: [flowControl]\nflowControl:\n  saturationDetector: {{pluginRef: full}}\n"
+    )
+    .replace(
+        "plugins:\n- type: queue-scorer\n",
+        &format!(
+            "plugins:\n- type: queue-scorer\n- type: concurrency-detector\n  name: full\n  parameters: \
+             {{maxConcurrency: {max_concurrency}}}\n"
+        ),
+    )
+}
+
+fn queued(c: &mut Criterion) {
+    const N_ENDPOINTS: usize = 8;
+    const PER_ENDPOINT: usize = 16;
+    let mut group = c.benchmark_group("queued-1KiB");
+    let payloads = payloads(KIB, 0);
+    let world = World::with(&queued_config(1_000_000), N_ENDPOINTS);
+    let mut n = 0;
+    let mut next = || {
+        n += 1;
+        (request(), chunks(&payloads.body(n)))
+    };
+    group.bench_function("with-room", |b| {
+        b.iter_batched(
+            &mut next,
+            |(head, chunks)| world.decide(head, &chunks),
+            BatchSize::SmallInput,
+        );
+    });
+    for n_waiting in [1, 1_000] {
+        let world = World::with(&queued_config(PER_ENDPOINT), N_ENDPOINTS);
+        let mut running: VecDeque<Routed> = (0..N_ENDPOINTS * PER_ENDPOINT)
+            .map(|_| {
+                let (head, chunks) = next();
+                world.decide(head, &chunks)
+            })
+            .collect();
+        let wait = |(head, chunks): (RequestHead, Vec<Bytes>)| {
+            let mut decision = world.begin(head, &chunks);
+            let told = world.runtime.block_on(std::future::poll_fn(|cx| {
+                std::task::Poll::Ready(pin!(&mut decision).poll(cx).is_ready())
+            }));
+            assert!(!told, "the pool is full");
+            decision
+        };
+        let mut waiting: VecDeque<Decision> = (0..n_waiting).map(|_| wait(next())).collect();
+        group.bench_function(BenchmarkId::new("full-pool", n_waiting), |b| {
+            b.iter_batched(
+                &mut next,
+                |ask| {
+                    // One ends, the next goes, and another comes.
+                    drop(running.pop_front());
+                    let goes = waiting.pop_front().unwrap();
+                    running.push_back(world.runtime.block_on(goes).unwrap());
+                    waiting.push_back(wait(ask));
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
 /// A pool of 1,000 endpoints, each of which has served another part of the one prompt.
 fn long_world(n_blocks: usize) -> (World, Vec<Bytes>) {
     const N_ENDPOINTS: usize = 1_000;
@@ -204,6 +279,6 @@ fn settings() -> Criterion {
 criterion_group! {
     name = benches;
     config = settings();
-    targets = decision, long_prompt
+    targets = decision, queued, long_prompt
 }
 criterion_main!(benches);
