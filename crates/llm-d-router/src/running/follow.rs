@@ -101,8 +101,10 @@ impl Manifests {
     ) -> Result<(Self, Resources), UsageError> {
         let mut watch = FileWatch::path(path, &["yaml", "yml", "json"], watch_options());
         let files = watch.load().map_err(|error| UsageError::at("--resources", error))?;
+        let (resources, warnings) = parse(&files, &choice).map_err(UsageError::of)?;
+        warnings.iter().for_each(warn);
         let mut manifests = Self { watch, choice };
-        let resources = manifests.parse(&files, warn).map_err(UsageError::of)?;
+        manifests.keep_name(&resources);
         Ok((manifests, resources))
     }
 
@@ -112,9 +114,7 @@ impl Manifests {
         let notes = running.follow(Followed::Resources);
         loop {
             let resources = match self.watch.changed(&offload).await {
-                Ok(files) => {
-                    self.parse(&files, &mut log_warning).map_err(|error| error.to_string())
-                }
+                Ok(files) => self.read(files, &offload).await,
                 Err(error) => Err(error.to_string()),
             };
             notes.take(resources.is_ok());
@@ -131,21 +131,36 @@ impl Manifests {
         }
     }
 
-    fn parse(
+    /// Reads what may be thousands of objects, away from the threads that serve.
+    async fn read(
         &mut self,
-        files: &[WatchedFile],
-        warn: &mut dyn FnMut(&Warning),
-    ) -> Result<Resources, ResourcesError> {
-        let named: Vec<_> =
-            files.iter().map(|file| (file.path.display().to_string(), &file.contents)).collect();
-        let named = named.iter().map(|(name, contents)| (name.as_str(), contents.as_slice()));
-        let (resources, warnings) = Resources::parse(named, &self.choice)?;
-        warnings.iter().for_each(warn);
+        files: Vec<WatchedFile>,
+        offload: &Offload,
+    ) -> Result<Resources, String> {
+        let choice = self.choice.clone();
+        let parsed = offload.run(move || parse(&files, &choice)).await;
+        let parsed = parsed.map_err(|error| error.to_string())?;
+        let (resources, warnings) = parsed.map_err(|error| error.to_string())?;
+        warnings.iter().for_each(log_warning);
+        self.keep_name(&resources);
+        Ok(resources)
+    }
+
+    fn keep_name(&mut self, resources: &Resources) {
         if let (None, Some(pool)) = (&self.choice.name, &resources.pool) {
             self.choice.name = Some(pool.name.clone());
         }
-        Ok(resources)
     }
+}
+
+fn parse(
+    files: &[WatchedFile],
+    choice: &PoolChoice,
+) -> Result<(Resources, Vec<Warning>), ResourcesError> {
+    let named: Vec<_> =
+        files.iter().map(|file| (file.path.display().to_string(), &file.contents)).collect();
+    let named = named.iter().map(|(name, contents)| (name.as_str(), contents.as_slice()));
+    Resources::parse(named, choice)
 }
 
 /// Reads resources once.
