@@ -37,9 +37,7 @@ impl Queues {
         loaded: LoadedFlow,
         env: &RouterEnv,
         detector: Named<dyn SaturationDetector>,
-        datastore: Arc<Datastore>,
-        health: HealthBook,
-        freshness: Freshness,
+        (datastore, health, freshness): (&Arc<Datastore>, &HealthBook, Freshness),
     ) -> Self {
         let LoadedFlow { mut config, eviction_grace, metrics, registry } = loaded;
         let settings = &env.settings;
@@ -50,8 +48,8 @@ impl Queues {
         let meters = Meters::new(metrics, &settings.pool_name, Arc::clone(&env.metrics));
         let shown = ShownSignals::new(meters.families(), &detector.ident.name, &settings.pool_name);
         let gauge = PoolGauge {
-            datastore: Arc::clone(&datastore),
-            health,
+            datastore: Arc::clone(datastore),
+            health: health.clone(),
             detector,
             metrics: Arc::clone(&env.metrics),
             freshness,

@@ -177,11 +177,8 @@ impl Router {
             record.clone(),
         ));
         let health = HealthBook::new(health_slot, settings.health.clone());
-        let queues = loaded.flow.map(|flow| {
-            let detector = loaded.detector.clone();
-            let (datastore, health) = (Arc::clone(&datastore), health.clone());
-            Queues::new(flow, &env, detector, datastore, health, freshness)
-        });
+        let pool = (&datastore, &health, freshness);
+        let queues = loaded.flow.map(|flow| Queues::new(flow, &env, loaded.detector.clone(), pool));
         Arc::new(Self {
             seeds: Seeds::new(settings.seed),
             freshness,

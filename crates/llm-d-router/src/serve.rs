@@ -172,7 +172,7 @@ impl Serving {
     async fn drain(&self, window: Duration, running: &Running) {
         // Who still waits near the end hears why, instead of losing the connection.
         let refusing = async {
-            tokio::time::sleep(window - (window / 10).min(LAST_WORDS)).await;
+            tokio::time::sleep(window.saturating_sub((window / 10).min(LAST_WORDS))).await;
             running.refuse_waiting();
             std::future::pending().await
         };

@@ -5,13 +5,16 @@ use std::fmt::Write;
 use router_telemetry::{
     BUILD, RouterMetrics,
     metrics::{Description, Registry},
-    router::{ExtProcMetrics, InflightMetrics, PrefixIndexMetrics, RecordMetrics},
+    router::{
+        ExtProcMetrics, FlowMetrics, InflightMetrics, PrefixIndexMetrics, ProgramAwareMetrics,
+        RecordMetrics,
+    },
 };
 
 use super::{cell, code, table};
 
 /// When families exist, and what registers them.
-const GROUPS: [(&str, fn(&Registry)); 5] = [
+const GROUPS: [(&str, fn(&Registry)); 7] = [
     ("Always", |registry| {
         RouterMetrics::new(registry, &BUILD).unwrap();
     }),
@@ -26,6 +29,12 @@ const GROUPS: [(&str, fn(&Registry)); 5] = [
     }),
     ("With an `inflight-load-producer`", |registry| {
         InflightMetrics::new(registry).unwrap();
+    }),
+    ("With the feature gate `flowControl`", |registry| {
+        FlowMetrics::new(registry).unwrap();
+    }),
+    ("With `program-aware-fairness`", |registry| {
+        ProgramAwareMetrics::new(registry).unwrap();
     }),
 ];
 

@@ -74,12 +74,6 @@ impl FlowMetrics {
     pub fn new(registry: &Registry) -> Result<Self, RegisterError> {
         let pool = |name, help| registry.gauge(Def::alpha(name, help, POOL));
         let band = |name, help| registry.gauge(Def::alpha(name, help, BAND));
-        let cycle = Def::alpha(
-            "llm_d_epp_flow_control_dispatch_cycle_duration_seconds",
-            "Time that one event takes in the queues, with all who are let go for it.",
-            [],
-        )
-        .twin(Twin::new("inference_extension_flow_control_dispatch_cycle_duration_seconds", &[]));
         let confirmation = Def::alpha(
             "llm_d_epp_flow_control_revocation_confirmation_seconds",
             "Time from the order to evict a request to its end.",
@@ -88,9 +82,7 @@ impl FlowMetrics {
         Ok(Self {
             queue_duration: queue_duration(registry)?,
             enqueue_duration: enqueue_duration(registry)?,
-            dispatch_cycle_duration: registry
-                .histogram(cycle, &buckets::microseconds())?
-                .with([]),
+            dispatch_cycle_duration: dispatch_cycle_duration(registry)?,
             queue_size: per_flow(
                 registry,
                 "llm_d_epp_flow_control_queue_size",
@@ -125,21 +117,13 @@ impl FlowMetrics {
                 "llm_d_epp_flow_control_global_capacity_utilization_bytes",
                 "Share of the limit in bytes over all bands that is taken.",
             )?,
-            requests: registry.counter(Def::alpha(
-                "llm_d_epp_flow_control_requests_total",
-                "Total number of requests by how their wait ended.",
-                ["outcome", "priority", "inference_pool"],
-            ))?,
+            requests: requests(registry)?,
             revocations_issued: registry.counter(Def::alpha(
                 "llm_d_epp_flow_control_revocations_issued_total",
                 "Total number of requests in flight that were told to make room.",
                 BAND,
             ))?,
-            revocations: registry.total(Def::alpha(
-                "llm_d_epp_flow_control_revocations_total",
-                "Total number of evicted requests that ended, or did not in time.",
-                ["outcome", "inference_pool"],
-            ))?,
+            revocations: revocations(registry)?,
             reclaim_target: pool(
                 "llm_d_epp_flow_control_reclaim_target",
                 "Saturation that was last to be made free by eviction.",
@@ -150,25 +134,13 @@ impl FlowMetrics {
             )?,
             revocation_confirmation: registry
                 .histogram(confirmation, &buckets::revocation_confirmation())?,
-            counting_in_flight: registry.gauge(Def::alpha(
-                "llm_d_epp_flow_control_counting_in_flight",
-                "1 while no signal of a stage is fresh, so that requests in flight are counted instead.",
-                ["inference_pool", "stage"],
-            ))?,
+            counting_in_flight: counting_in_flight(registry)?,
             signal_age: pool(
                 "llm_d_epp_flow_control_signal_age_seconds",
                 "How old what the pool's signal shows is.",
             )?,
-            in_flight: registry.gauge(Def::alpha(
-                "llm_d_epp_flow_control_in_flight_requests",
-                "Requests that were let go and have not ended.",
-                ["inference_pool", "phase"],
-            ))?,
-            flow_service: registry.gauge(Def::alpha(
-                "llm_d_epp_flow_control_flow_service_tokens",
-                "Uncached prompt and output tokens that a flow was served since it is known.",
-                ["fairness_id", "priority", "inference_pool"],
-            ))?,
+            in_flight: in_flight(registry)?,
+            flow_service: flow_service(registry)?,
             jain_index: band(
                 "llm_d_epp_flow_control_jain_index",
                 "Jain's fairness index of the service of a band's flows.",
@@ -184,6 +156,56 @@ impl FlowMetrics {
         self.queue_size.retain(|[flow, priority, ..]| !is_gone(flow, priority));
         self.queue_bytes.retain(|[flow, priority, ..]| !is_gone(flow, priority));
     }
+}
+
+fn dispatch_cycle_duration(registry: &Registry) -> Result<Arc<Histogram>, RegisterError> {
+    let def = Def::alpha(
+        "llm_d_epp_flow_control_dispatch_cycle_duration_seconds",
+        "Time that one event takes in the queues, with all who are let go for it.",
+        [],
+    )
+    .twin(Twin::new("inference_extension_flow_control_dispatch_cycle_duration_seconds", &[]));
+    Ok(registry.histogram(def, &buckets::microseconds())?.with([]))
+}
+
+fn requests(registry: &Registry) -> Result<Family<Counter, 3>, RegisterError> {
+    registry.counter(Def::alpha(
+        "llm_d_epp_flow_control_requests_total",
+        "Total number of requests by how their wait ended.",
+        ["outcome", "priority", "inference_pool"],
+    ))
+}
+
+fn revocations(registry: &Registry) -> Result<Family<Total, 2>, RegisterError> {
+    registry.total(Def::alpha(
+        "llm_d_epp_flow_control_revocations_total",
+        "Total number of evicted requests that ended, or did not in time.",
+        ["outcome", "inference_pool"],
+    ))
+}
+
+fn counting_in_flight(registry: &Registry) -> Result<Family<Gauge, 2>, RegisterError> {
+    registry.gauge(Def::alpha(
+        "llm_d_epp_flow_control_counting_in_flight",
+        "1 while no signal of a stage is fresh, so that requests in flight are counted instead.",
+        ["inference_pool", "stage"],
+    ))
+}
+
+fn in_flight(registry: &Registry) -> Result<Family<Gauge, 2>, RegisterError> {
+    registry.gauge(Def::alpha(
+        "llm_d_epp_flow_control_in_flight_requests",
+        "Requests that were let go and have not ended.",
+        ["inference_pool", "phase"],
+    ))
+}
+
+fn flow_service(registry: &Registry) -> Result<Family<Gauge, 3>, RegisterError> {
+    registry.gauge(Def::alpha(
+        "llm_d_epp_flow_control_flow_service_tokens",
+        "Uncached prompt and output tokens that a flow was served since it is known.",
+        ["fairness_id", "priority", "inference_pool"],
+    ))
 }
 
 fn queue_duration(registry: &Registry) -> Result<Family<Histogram, 6>, RegisterError> {

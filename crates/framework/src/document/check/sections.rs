@@ -169,7 +169,7 @@ impl Checker<'_> {
         let expert = &flow_control.expert;
         let default = Bounds::default();
         let or = |time: Option<GoDuration>, default: std::time::Duration| {
-            time.map_or_else(|| default.into(), |time| time)
+            time.unwrap_or_else(|| default.into())
         };
         let mut wrong = |is_wrong: bool, key: &str, message: &str| {
             if is_wrong {

@@ -1,6 +1,6 @@
 //! What is remembered of programs beyond the flows that wait and run.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use parking_lot::Mutex;
 use router_core::Stamp;
@@ -27,7 +27,7 @@ pub(super) struct Programs {
 
 #[derive(Default)]
 struct Inner {
-    by_id: HashMap<FlowId, Program>,
+    by_id: BTreeMap<FlowId, Program>,
     swept: Stamp,
 }
 
