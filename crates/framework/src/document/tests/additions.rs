@@ -170,3 +170,39 @@ fn add_plugin_refuses_a_name_that_is_taken() {
     let added = document.plugin("inflight-load-producer").expect("added");
     assert_eq!((added.path.as_str(), added.span.is_none()), ("plugins[1]", true));
 }
+
+#[test]
+fn flow_control_is_written_as_it_was_read_and_filled() {
+    let text = "featureGates: [flowControl]\nplugins: [{type: queue-scorer}]\n\
+                flowControl:\n  maxRequests: 1k\n  defaultRequestTTL: 30s\n  enableEviction: true\n\
+                \x20 priorityBands: [{priority: -1, maxBytes: 5Mi}]\n\
+                \x20 expert: {maxPriorityBands: 7, trickleShare: 0.5, maxRetryAfter: 2m}\n";
+    let (document, diagnostics) = load_text(&with_head(text));
+    assert!(!diagnostics.has_errors(), "{diagnostics}");
+    let document = document.expect("a document").with_defaults(&Types);
+    for plugin in ["sheddable-eviction-filter", "priority-then-time-eviction-order-policy"] {
+        let origin = document.plugin(plugin).map(|plugin| plugin.origin);
+        assert_eq!(origin, Some(Origin::Added("eviction is enabled")), "{plugin}");
+    }
+    let flow_control = &document.flow_control;
+    assert_eq!(flow_control.no_endpoint_request_ttl, flow_control.default_request_ttl);
+    let written = to_yaml(&document, &|_| None);
+    let options = Options { allow_experimental: true };
+    let (again, diagnostics) = load("again", written.as_bytes(), &Types, options);
+    assert!(!diagnostics.has_errors(), "{diagnostics}");
+    let again = to_yaml(&again.expect("a document"), &|_| None);
+    let written = written.lines().filter(|line| !line.starts_with("# added"));
+    assert!(again.lines().eq(written), "{again}");
+}
+
+#[test]
+fn a_declared_eviction_policy_is_the_one_that_is_used() {
+    let text = "featureGates: [flowControl]\n\
+                plugins: [{type: queue-scorer}, {type: sheddable-eviction-filter, name: mine}]\n\
+                flowControl: {enableEviction: true}\n";
+    let options = Options { allow_experimental: true };
+    let (document, diagnostics) = load("x", with_head(text).as_bytes(), &Types, options);
+    let document = document.unwrap_or_else(|| panic!("{diagnostics}")).with_defaults(&Types);
+    let filter = document.flow_control.eviction_filter.expect("filled in");
+    assert_eq!(filter.name, "mine");
+}
