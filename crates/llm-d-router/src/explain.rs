@@ -1,6 +1,6 @@
 //! `llm-d-router config explain`: one decision, with its reasons, on a laptop.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -22,6 +22,8 @@ use crate::{
 
 mod endpoints;
 
+/// How often it is looked whether the request waits.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 const MAX_REQUEST_BYTES: u64 = 64 << 20;
 
 pub(crate) fn run(args: &ExplainArgs, registry: &Registry) -> anyhow::Result<()> {
@@ -76,13 +78,30 @@ async fn decide(args: &ExplainArgs, registry: &Registry) -> anyhow::Result<Arc<D
     let (mut feed, decision) = router.begin(head);
     feed.push(&Bytes::from(body));
     feed.end();
-    let decided = decision.await;
+    let decided = tokio::select! {
+        biased;
+        decided = decision => decided,
+        why = waits(&router) => anyhow::bail!("the request waits in flow control: {why}"),
+    };
     if let (Err(rejection), true) = (&decided, router.decisions().records().is_empty()) {
         return Err(
             UsageError(format!("the request is refused before any decision: {rejection}")).into()
         );
     }
     router.decisions().records().into_iter().next().context("nothing was decided")
+}
+
+/// Why the request waits for its turn, as soon as it does.
+async fn waits(router: &Router) -> String {
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let Some(flow) = router.flow().filter(|flow| flow.n_waiting() > 0) else { continue };
+        let page = flow.debug_page();
+        let bands = page["bands"].as_array().into_iter().flatten();
+        let flows = bands.filter_map(|band| band["flows"].as_array()).flatten();
+        let whys = flows.filter_map(|flow| flow["head"]["waitsBecause"].as_str());
+        return whys.map(str::to_owned).next().unwrap_or_default();
+    }
 }
 
 fn headers(lines: &[String]) -> anyhow::Result<HeaderMap> {

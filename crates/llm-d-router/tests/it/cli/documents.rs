@@ -243,3 +243,19 @@ async fn a_request_that_goes_nowhere_is_explained_too() -> Outcome {
     check(&request, &["--resources=/nowhere"], "--resources: /nowhere does not exist").await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_request_that_would_wait_is_explained_too() -> Outcome {
+    let folder = Folder::new()?;
+    let endpoints =
+        "endpoints: [{name: a, address: 10.0.0.1, port: 8000, signals: {waiting: 9}}]\n";
+    let endpoints = folder.write("endpoints.yaml", endpoints)?;
+    let request = folder.write("request.json", REQUEST)?;
+    let gated = format!("{}featureGates: [flowControl]\n", GO_DEFAULT.document);
+    let config = folder.write("config.yaml", &gated)?;
+    let base = ["config", "explain", "--config", &config, "--endpoints", &endpoints];
+    let (_, said) = ends_with(1, &[&base[..], &["--request", &request]].concat()).await?;
+    let why = "waits in flow control: the pool's saturation 1.800 has reached the band's ceiling";
+    ensure!(said.contains(why), "{said}");
+    Ok(())
+}
