@@ -1,6 +1,11 @@
 //! The steps from a parsed request to its destination (`spec/request-path.md` §2.2).
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, HeaderValue};
@@ -318,8 +323,16 @@ fn candidates(
     if router.queues.is_none() {
         let detector = router.detector.inner();
         let (metrics, plugin) = (&router.env.metrics, router.detector.ident());
+        let load = admission::Load {
+            detector,
+            freshness: router.freshness,
+            now,
+            n_in_flight: router.n_in_flight.load(Ordering::Relaxed),
+            n_endpoints,
+            note_blind: &|| metrics.pool.judged_blindly.with([&router.settings().pool_name]).inc(),
+        };
         let admitted = isolated(metrics, plugin, "SaturationDetector", || {
-            admission::admit(request.priority, &candidates, detector, router.freshness, now)
+            admission::admit(request.priority, &candidates, &load)
         });
         admitted.unwrap_or(Ok(()))?;
     }

@@ -1,6 +1,9 @@
 //! A routed request until its end: attempts, the response going by, and the release of every lease.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -125,6 +128,7 @@ impl Exchange {
         if let Some(pass) = &mut pass {
             pass.placed();
         }
+        router.n_in_flight.fetch_add(1, Ordering::Relaxed);
         let mut exchange = Self {
             router,
             request,
@@ -432,6 +436,7 @@ impl Exchange {
         if std::mem::replace(&mut self.ended, true) {
             return metadata;
         }
+        self.router.n_in_flight.fetch_sub(1, Ordering::Relaxed);
         self.count();
         self.running = None;
         let now = self.router.clock().now();

@@ -34,6 +34,7 @@ use router_telemetry::router::RequestSeries;
 use tokio::sync::{Notify, watch};
 
 pub use entry::{Entry, Eviction, Motion, Pass};
+pub(crate) use gauge::MAX_IN_FLIGHT_UNKNOWN;
 pub use gauge::{PoolGauge, ShownSignals};
 pub use meters::Meters;
 
@@ -361,6 +362,8 @@ async fn ring(
     }
 }
 
+#[cfg(test)]
+mod defects;
 #[cfg(test)]
 mod interleaved;
 #[cfg(test)]

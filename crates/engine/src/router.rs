@@ -78,6 +78,8 @@ pub struct Router {
     pub(crate) tokenized_prompt: Read<TokenizedPrompt>,
     pub(crate) prompt_blocks: Read<Arc<HashedPrompts>>,
     pub(crate) n_request_slots: usize,
+    /// Requests that were routed and have not ended.
+    pub(crate) n_in_flight: AtomicU64,
     dumps: Vec<(Ident, Option<Arc<dyn DumpState>>)>,
     next_id: AtomicU64,
 }
@@ -216,6 +218,7 @@ impl Router {
             tokenized_prompt: loaded.tokenized_prompt,
             prompt_blocks: loaded.prompt_blocks,
             n_request_slots: loaded.n_request_slots,
+            n_in_flight: AtomicU64::new(0),
             dumps,
             next_id: AtomicU64::new(1),
             env,

@@ -18,7 +18,7 @@ const ROLE_LABEL: &str = "llm-d.ai/role";
 
 /// Requests that an endpoint takes while nothing is known of any endpoint: the default of
 /// `concurrency-detector`.
-const MAX_IN_FLIGHT_UNKNOWN: u64 = 100;
+pub(crate) const MAX_IN_FLIGHT_UNKNOWN: u64 = 100;
 
 /// Time between a request's place in our counts and its place in the model server's.
 const ON_THE_WAY: Duration = Duration::from_millis(10);

@@ -5,6 +5,7 @@
 mod bodies;
 mod endings;
 mod errors;
+mod flow_defects;
 mod held;
 mod interleavings;
 mod isolation;

@@ -5,19 +5,19 @@
 //! | --- | --- | --- |
 //! | 28 | one dispatch per tick of a millisecond | [`a4_28_one_event_lets_go_all_that_fit_and_idle_costs_nothing`] |
 //! | 29 | dispatch is open loop against a stale gauge | [`a4_29_a_stale_gauge_lets_no_more_go_than_fit`] |
-//! | 30 | a few late scrapes stop the pool | [`a4_30_signals_that_stop_coming_do_not_stop_the_queue`]; what stale ones are is the engine's |
-//! | 31 | subsets are ignored while queued | the engine's |
+//! | 30 | a few late scrapes stop the pool | [`a4_30_signals_that_stop_coming_do_not_stop_the_queue`]; `router_engine`: `a4_30_stale_signals_of_all_are_no_reason_to_stop` |
+//! | 31 | subsets are ignored while queued | `router_engine`: `a4_31_a_subset_without_endpoints_is_an_answer_and_not_a_wait` |
 //! | 32 | strict head of line | [`a4_32_a_band_at_its_ceiling_is_not_stopped_for_ever`] |
 //! | 33 | negative priorities are promoted | [`a4_33_a_priority_without_a_band_is_not_promoted`] |
-//! | 34 | SIGTERM defeats the drain window | the engine's |
-//! | 35 | the pool's label is empty | the executable's |
-//! | 36 | a setting is ignored without a warning | the framework's |
+//! | 34 | SIGTERM defeats the drain window | `router_engine`: `a4_34_what_waits_is_refused_at_the_end_of_a_drain_and_not_before`; `llm_d_router`: `a4_34_a_drain_serves_who_waits_and_tells_the_others_at_its_end` |
+//! | 35 | the pool's label is empty | `llm_d_router`: `a4_35_flow_control_has_the_name_of_the_pool_in_its_metrics` |
+//! | 36 | a setting is ignored without a warning | `router_framework`: `a4_36_every_setting_that_has_no_effect_without_the_gate_is_named` |
 //! | 37 | no wait of a request's own | [`a4_37_a_request_may_have_a_shorter_wait_of_its_own`] |
-//! | 38 | queued bodies count memory per band | [`a4_38_bytes_that_wait_are_bounded_for_all_bands_together_and_given_back_by_every_end`] |
-//! | 39 | labels of two bands for one request | [`a4_39_every_effect_names_the_band_that_the_request_is_in`] |
-//! | 40 | a policy reports another type than its own | the plugins' |
-//! | 41 | filters and detectors disagree about nobody | the plugins' |
-//! | 42 | pages that do not exist | the docs' |
+//! | 38 | queued bodies count memory per band | [`a4_38_bytes_that_wait_are_bounded_for_all_bands_together_and_given_back_by_every_end`]; `router_engine`: `a4_38_a_queued_body_counts_once_and_every_end_gives_it_back` |
+//! | 39 | labels of two bands for one request | [`a4_39_every_effect_names_the_band_that_the_request_is_in`]; `router_engine`: `a4_39_a_series_that_was_pruned_never_makes_a_gauge_negative` |
+//! | 40 | a policy reports another type than its own | `router_engine`: `a4_40_every_policy_reports_the_type_that_it_is_registered_as` |
+//! | 41 | filters and detectors disagree about nobody | `router_plugins`: `a4_41_without_any_signal_the_detector_says_so_and_the_filter_keeps_all`; `router_engine`: `a4_41_without_metrics_in_flight_requests_are_what_is_waited_for` |
+//! | 42 | pages that do not exist | `llm_d_router`: `a4_42_the_page_of_flow_control_says_what_is_there` |
 //! | 43 | what is on its way is invisible | [`a4_43_what_is_on_its_way_to_an_endpoint_keeps_its_room`] |
 
 use std::{sync::Arc, time::Duration};

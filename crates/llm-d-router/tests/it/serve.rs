@@ -52,7 +52,7 @@ async fn models_of_all_endpoints_are_listed_once() -> Outcome {
 }
 
 #[tokio::test]
-async fn a34_a_drain_serves_who_waits_and_tells_the_others_at_its_end() -> Outcome {
+async fn a4_34_a_drain_serves_who_waits_and_tells_the_others_at_its_end() -> Outcome {
     crate::system::suite::queueing::drain(Front::Serve).await
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Only requests with a negative priority are ever refused.
 //! The pool's saturation is the mean over the candidates of `max(waiting / queueDepthThreshold, kv usage / kvCacheUtilThreshold)`.
-//! An endpoint without fresh signals counts as full (1).
+//! An endpoint without fresh signals counts as full (1), if others have some.
+//! Where no candidate has any, nothing is known and nobody is refused.
 //! A request is refused with probability `min(1, k × saturation^power)`, with 429 and the reason `rejected-saturated`.
 //!
 //! It reads the scraped waiting requests and KV-cache use.
@@ -76,8 +77,9 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
 }
 
 impl Probabilistic {
-    fn saturation(&self, cx: &RequestCx<'_>) -> f64 {
-        let mut sum = 0.0;
+    /// `None` where nothing is known of any candidate.
+    fn saturation(&self, cx: &RequestCx<'_>) -> Option<f64> {
+        let (mut sum, mut n_known) = (0.0, 0);
         for (position, endpoint) in cx.candidates.iter() {
             let load = cx.signals(position).map_or(f64::NAN, |signals| {
                 utilization(
@@ -87,19 +89,20 @@ impl Probabilistic {
                     self.params.kv_cache_util_threshold,
                 )
             });
+            n_known += usize::from(!load.is_nan());
             sum += if load.is_nan() { 1.0 } else { load };
         }
-        sum / cx.candidates.len() as f64
+        (n_known > 0).then(|| sum / cx.candidates.len() as f64)
     }
 }
 
 impl Admitter for Probabilistic {
     fn admit(&self, cx: &RequestCx<'_>, rng: &mut Rng) -> Result<(), Rejection> {
-        // Without candidates the request is told so later; that is not saturation.
-        if cx.request.priority >= 0 || cx.candidates.is_empty() {
+        if cx.request.priority >= 0 {
             return Ok(());
         }
-        let saturation = self.saturation(cx);
+        // Without candidates the request is told so later; that is not saturation.
+        let Some(saturation) = self.saturation(cx) else { return Ok(()) };
         let probability = (saturation.powf(self.params.power) * self.params.k).min(1.0);
         if rng.chance(probability) {
             let detail = format!("saturation {saturation:.3}, refused with p={probability:.3}");
@@ -151,10 +154,17 @@ mod tests {
 
     #[test]
     fn a16_an_endpoint_without_fresh_signals_counts_as_full() {
-        let params = "{power: 1, k: 0.5}";
+        let params = "{power: 1, k: 0.75}";
         let stale = load(0.0, 0.0).stale();
-        let share = refused(params, -1, vec![EndpointFixture::new(), stale]);
+        let share = refused(params, -1, vec![EndpointFixture::new(), stale, load(0.0, 0.0)]);
         assert!((share - 0.5).abs() < 0.03, "{share}");
+    }
+
+    #[test]
+    fn a4_41_nobody_is_refused_where_nothing_is_known() {
+        let stale = || load(500.0, 1.0).stale();
+        assert_eq!(refused("", -1, vec![EndpointFixture::new(), stale()]), 0.0);
+        assert_eq!(refused("", -1, vec![EndpointFixture::new(), stale(), load(5.0, 0.0)]), 1.0);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | `hybrid` | mean over the endpoints of the larger of both ratios |
 //!
 //! An empty pool is full (1).
-//! At 1 and above, requests of negative priority are refused.
+//! At 1 and above, requests wait, or without flow control those of negative priority are refused.
 //!
 //! As filter in a profile, an endpoint stays while what it has in flight is below `⌊limit × (1 + headroom)⌋`, in `hybrid` mode by both counts.
 //! When none stays, the request is refused with 429 `rejected-saturated`.

@@ -76,9 +76,4 @@ mod tests {
         let error = SceneBuilder::refusal(&PLUGIN, "{threshold: -1}");
         assert!(error.contains("threshold"), "{error}");
     }
-
-    #[test]
-    fn a03_it_reports_its_own_type() {
-        assert_eq!(PLUGIN.plugin_type, "static-usage-limit-policy");
-    }
 }

@@ -2,8 +2,9 @@
 //!
 //! As saturation detector, the pool's value is the mean over its endpoints of `max(waiting / queueDepthThreshold, kv usage / kvCacheUtilThreshold)`.
 //! An endpoint whose signals are stale or missing counts as full (1), and so does an empty pool.
+//! Where the signals of all are, nothing is known: requests in flight count instead, 100 for each endpoint.
 //! An engine that exports only one of the two numbers is judged by that one.
-//! At 1 and above, requests of negative priority are refused.
+//! At 1 and above, requests wait, or without flow control those of negative priority are refused.
 //!
 //! As filter in a profile, an endpoint stays when its waiting requests are below `queueDepthThreshold × (1 + headroom)` and its KV-cache use is below `kvCacheUtilThreshold × (1 + headroom)`.
 //! When no endpoint is known to be below, all stay.

@@ -15,6 +15,8 @@ pub struct PoolMetrics {
     pub ready_endpoints: Family<Gauge, 1>,
     /// Labels: `name`, `model_server_endpoint`. Set by a scrape hook with [`Family::replace`].
     pub per_endpoint_queue_size: Family<Gauge, 2>,
+    /// Sheddable requests for which requests in flight counted, because no candidate had fresh metrics.
+    pub judged_blindly: Family<Counter, 1>,
 }
 
 /// Errors of data sources and extractors.
@@ -75,6 +77,11 @@ impl PoolMetrics {
                 "inference_pool_ready_pods",
             )?,
             per_endpoint_queue_size: registry.gauge(per_endpoint)?,
+            judged_blindly: registry.counter(Def::alpha(
+                "llm_d_epp_admission_without_signals_total",
+                "Total number of sheddable requests that were admitted or refused by requests in flight, because no endpoint had fresh metrics.",
+                ["name"],
+            ))?,
         })
     }
 }

@@ -148,6 +148,28 @@ fn deprecated_keys_move_unless_the_new_one_is_set() {
 }
 
 #[test]
+fn a4_36_every_setting_that_has_no_effect_without_the_gate_is_named() {
+    let said = |gate: &str, settings: &str| {
+        let text = with_head(&format!("{gate}flowControl: {{{settings}}}\n"));
+        load_text(&text).1.to_string()
+    };
+    let unused = "no effect while feature gate `flowControl` is off: ";
+    let keys =
+        schema::format().pointer("/$defs/FlowControl/properties").and_then(|k| k.as_object());
+    let keys: Vec<_> = keys.expect("the keys of the section").keys().collect();
+    assert!(keys.iter().any(|key| *key == "enableEviction"), "{keys:?}");
+    for key in keys {
+        // Some of these values are wrong too, which is said besides.
+        let said = said("", &format!("{key}: 1"));
+        let names_it = said.contains(&format!("{unused}`{key}`"));
+        assert_eq!(names_it, key != "saturationDetector", "{key}: {said}");
+    }
+    let several = "maxRequests: 7, enableEviction: false";
+    assert!(said("", several).contains(&format!("{unused}`maxRequests`, `enableEviction`")));
+    assert!(!said("featureGates: [flowControl]\n", several).contains("no effect"));
+}
+
+#[test]
 fn parameters_can_be_written_as_they_run() {
     let (document, _) = load_text(&with_head("plugins: [{type: load-aware-scorer}]\n"));
     let document = document.expect("a document");

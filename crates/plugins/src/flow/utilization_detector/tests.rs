@@ -44,7 +44,7 @@ fn stale_and_missing_signals_count_as_full() {
 }
 
 #[test]
-fn a29_a_request_that_no_scrape_shows_yet_counts_as_one_in_a_queue() {
+fn a4_29_a_request_that_no_scrape_shows_yet_counts_as_one_in_a_queue() {
     let params = "{queueDepthThreshold: 10}";
     let (plugin, mut scene) = setup(params, vec![load(0.0, 0.0), load(3.0, 0.1)]);
     let scraped_at = scene.now;
@@ -103,6 +103,18 @@ fn a16_an_endpoint_without_signals_is_neither_preferred_nor_starved_by_the_filte
     check_filter("", vec![never(), load(1.0, 0.1), load(9.0, 0.1), stale()], &[0, 1, 3]);
     check_filter("", vec![never(), load(9.0, 0.1)], &[0, 1]);
     check_filter("", vec![never(), stale()], &[0, 1]);
+}
+
+#[test]
+fn a4_41_without_any_signal_the_detector_says_so_and_the_filter_keeps_all() {
+    let unknown = || vec![EndpointFixture::new(), load(9.0, 0.9).stale(), load(0.0, 0.0).stale()];
+    // Nothing of the value is known; the engine goes by the number of those that are stale.
+    check_saturation("", unknown(), 1.0, 3);
+    check_filter("", unknown(), &[0, 1, 2]);
+    // An engine whose page has neither number is as unknown as one without a page.
+    let silent = || vec![EndpointFixture::new().running(7.0), EndpointFixture::new()];
+    check_saturation("", silent(), 1.0, 2);
+    check_filter("", silent(), &[0, 1]);
 }
 
 #[test]
