@@ -146,32 +146,68 @@ pub(super) async fn play(grid: &Grid, jobs: usize) -> anyhow::Result<Vec<Played>
     let runs = grid.runs(&cells);
     let traces =
         Arc::new(Traces::new(runs.iter().map(|&(cell, seed)| grid.key(cells[cell], seed))));
-    for (nth_cell, nth_seed) in runs {
+    for (nth_run, &(nth_cell, nth_seed)) in runs.iter().enumerate() {
         let (grid, traces, run) = (Arc::clone(&grid), Arc::clone(&traces), progress.add());
         let cell = cells[nth_cell];
         let work = offload.run(move || play_one(&grid, &traces, cell, nth_seed, &run));
-        running.push(async move { (nth_cell, nth_seed, work.await) });
+        running.push(async move { (nth_run, work.await) });
     }
     let mut summaries: Vec<Vec<Option<Summary>>> =
         cells.iter().map(|_| grid.seeds.iter().map(|_| None).collect()).collect();
-    loop {
+    let mut failures = FirstFailure::new(runs.len());
+    while failures.is_open() {
         match tokio::time::timeout(DRAW_INTERVAL, running.next()).await {
-            Ok(Some((nth_cell, nth_seed, played))) => {
-                if !matches!(played, Ok(Ok(_))) {
-                    progress.clear();
-                }
-                summaries[nth_cell][nth_seed] = Some(played??);
+            Ok(Some((nth_run, played))) => {
+                let (nth_cell, nth_seed) = runs[nth_run];
+                summaries[nth_cell][nth_seed] =
+                    failures.note(nth_run, played.map_err(Into::into).flatten());
             }
             Ok(None) => break,
             Err(_not_yet) => progress.draw(),
         }
     }
     progress.clear();
+    failures.done()?;
     let of_cell = |(cell, summaries): (Cell, Vec<Option<Summary>>)| Played {
         cell,
         summaries: summaries.into_iter().flatten().collect(),
     };
     Ok(cells.into_iter().zip(summaries).map(of_cell).collect())
+}
+
+/// Of the runs that fail, the one that was begun first: which of several comes to its end first is for threads
+/// to say.
+struct FirstFailure {
+    has_ended: Vec<bool>,
+    first: Option<(usize, anyhow::Error)>,
+}
+
+impl FirstFailure {
+    fn new(n_runs: usize) -> Self {
+        Self { has_ended: vec![false; n_runs], first: None }
+    }
+
+    fn note<T>(&mut self, nth_run: usize, ended: anyhow::Result<T>) -> Option<T> {
+        self.has_ended[nth_run] = true;
+        match ended {
+            Ok(made) => return Some(made),
+            Err(error) if self.first.as_ref().is_none_or(|(first, _)| nth_run < *first) => {
+                self.first = Some((nth_run, error));
+            }
+            Err(_later) => {}
+        }
+        None
+    }
+
+    /// Whether runs that have not ended can change the result.
+    fn is_open(&self) -> bool {
+        let Some((first, _)) = &self.first else { return true };
+        self.has_ended[..*first].contains(&false)
+    }
+
+    fn done(self) -> anyhow::Result<()> {
+        self.first.map_or(Ok(()), |(_, error)| Err(error))
+    }
 }
 
 fn play_one(
@@ -191,14 +227,14 @@ fn play_one(
 mod tests {
     use super::*;
 
-    #[test]
-    fn runs_of_one_trace_stand_together() {
+    /// Two configurations, two loads, two sizes of pools, three seeds.
+    fn grid() -> Grid {
         let pool = |n_servers: usize| NamedPool {
             name: n_servers.to_string(),
             pool: Arc::new(Pool::uniform(n_servers)),
         };
         let configuration = |name: &str| Configuration { name: name.to_owned(), text: None };
-        let grid = Grid {
+        Grid {
             requests: Requests::Workload {
                 name: "sessions".to_owned(),
                 duration: Duration::from_secs(1),
@@ -211,7 +247,12 @@ mod tests {
             goals: Goals::default(),
             options: Options::default(),
             registry: Registry::new([]),
-        };
+        }
+    }
+
+    #[test]
+    fn runs_of_one_trace_stand_together() {
+        let grid = grid();
         let cells = grid.cells();
         let mut keys: Vec<Key> = grid
             .runs(&cells)
@@ -222,5 +263,25 @@ mod tests {
         keys.dedup();
         // Two loads, two sizes, three seeds: pools of one size share theirs.
         assert_eq!(keys.len(), 2 * 2 * 3);
+    }
+
+    #[tokio::test]
+    async fn of_runs_that_fail_the_first_is_told() {
+        let broken = Configuration { name: "broken".to_owned(), text: Some("kind: [".into()) };
+        // The first run fails once its trace is drawn, the second at once because it has no requests.
+        let grid = Grid {
+            requests: Requests::Workload {
+                name: "sessions".to_owned(),
+                duration: Duration::from_secs(60),
+                limit: 1,
+            },
+            configurations: vec![broken],
+            loads: vec![1.0, 1e-9],
+            pools: grid().pools[..1].to_vec(),
+            seeds: vec![1],
+            ..grid()
+        };
+        let said = play(&grid, 2).await.err().expect("both fail").to_string();
+        assert!(said.contains("broken:"), "{said}");
     }
 }
