@@ -6,6 +6,7 @@
 mod configuration;
 mod errors;
 mod flags;
+mod flow_control;
 mod metrics;
 mod simulator;
 

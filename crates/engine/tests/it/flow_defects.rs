@@ -41,6 +41,26 @@ async fn a4_31_a_subset_without_endpoints_is_an_answer_and_not_a_wait() {
     assert!(next.look());
 }
 
+/// What a second request for the first of two endpoints is told, which serves one already, and whether a
+/// request for the second endpoint goes at once.
+async fn beside_a_full_subset(config: &str) -> (Option<u16>, bool) {
+    let world = World::of(RouterBuilder::new(config).endpoints(2));
+    let (first, second) = (only(&["10.0.0.1"]), only(&["10.0.0.2"]));
+    let _running = world.ask_with(first.clone()).routed().await;
+    let told = world.ask_with(first).told().await;
+    let mut other = world.ask_with(second);
+    let goes = other.look();
+    (told.err().map(|rejection| rejection.code.http_status()), goes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a4_31_a_full_subset_is_refused_by_the_filter_and_holds_up_nobody() {
+    let entry = "  - {pluginRef: queue-scorer}\n";
+    let filtered = format!("{entry}  - {{pluginRef: concurrency-detector}}\n");
+    let filtered = ONE_AT_A_TIME.replace(entry, &filtered);
+    assert_eq!(beside_a_full_subset(&filtered).await, (Some(429), true));
+}
+
 /// A body that says when nobody has it any more.
 struct Watched(Vec<u8>, Arc<AtomicBool>);
 

@@ -55,16 +55,20 @@ fn a4_28_one_event_lets_go_all_that_fit_and_idle_costs_nothing() {
 fn a4_29_a_stale_gauge_lets_no_more_go_than_fit() {
     let mut scene = Scene::new(no_trickle());
     scene.pool(0.5, 0.1);
-    scene.arrive_n(50);
+    let tickets: Vec<_> = (0..50).map(|_| scene.arrive(0)).collect();
     assert_eq!(scene.gone().len(), 5);
-    // The same old reading again and again is no reason to let more go.
+    // The same old reading again and again is no reason to let more go, though all are at their endpoints.
     let load = StageLoad { saturation: 0.5, per_request: 0.1, per_token: 0.0 };
     for millis in 1..100 {
         scene.at(millis);
+        tickets.iter().take(5).for_each(|ticket| scene.flow.placed(scene.now, *ticket));
         let stale = PoolSignal::of_pool(load, Stamp::ORIGIN);
         scene.flow.signal(scene.now, stale, &mut scene.effects);
     }
     assert_eq!(scene.gone().len(), 0);
+    // One that is young has them in it, and says how many more fit.
+    scene.pool(0.8, 0.1);
+    assert_eq!(scene.gone().len(), 2);
 }
 
 #[test]

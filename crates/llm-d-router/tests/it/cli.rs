@@ -2,6 +2,7 @@
 //! signals, the admin pages and the simulator.
 
 mod documents;
+mod flow_control;
 mod pages;
 mod reload;
 mod signals;
