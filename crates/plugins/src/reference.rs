@@ -13,6 +13,7 @@ use router_framework::{
     Instance, PluginDef, Role, Workbench,
     document::{Stability, tree},
 };
+use router_testkit::router::RouterBuilder;
 
 use crate::PLUGINS;
 
@@ -46,10 +47,13 @@ fn summary(doc: &str) -> String {
     doc.split("\n\n").next().unwrap_or_default().trim().replace('\n', " ")
 }
 
-/// The first block of YAML in a module doc.
+/// What an example begins with. All of them are whole documents.
+const EXAMPLE: &str = "```yaml";
+
+/// The first block of YAML in a module doc or a page.
 fn example(doc: &str) -> Option<&str> {
-    let (_, rest) = doc.split_once("```yaml\n")?;
-    Some(rest.split_once("```")?.0)
+    let (_, rest) = doc.split_once(EXAMPLE)?;
+    Some(rest.trim_start().split_once("```")?.0)
 }
 
 fn stability(def: &PluginDef) -> &'static str {
@@ -59,6 +63,9 @@ fn stability(def: &PluginDef) -> &'static str {
         Stability::Stable => "Stable",
     }
 }
+
+/// What examples in module docs leave out of their documents: it is the same in all of them.
+const DOCUMENT_HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
 
 /// A role without its article.
 fn role(role: Role) -> &'static str {
@@ -90,11 +97,16 @@ fn page(def: &PluginDef) -> String {
     }
     page.push('\n');
     // The page's own title is the only heading of the first level.
+    let mut in_example = false;
     for line in module_doc(def).trim().lines() {
         let is_heading = line.starts_with('#') && line.trim_start_matches('#').starts_with(' ');
-        page.push_str(if is_heading { "#" } else { "" });
+        page.push_str(if is_heading && !in_example { "#" } else { "" });
         page.push_str(line);
         page.push('\n');
+        in_example = if in_example { line != "```" } else { line.starts_with("```") };
+        if line == EXAMPLE {
+            page.push_str(DOCUMENT_HEAD);
+        }
     }
     page + "\n## Parameters\n\n" + &parameter_table(&parameters::of(def))
 }
@@ -227,6 +239,19 @@ fn examples_build_and_roles_are_what_was_promised() {
         let plays: BTreeSet<_> = played(&instance).iter().map(|role| role.name()).collect();
         assert_eq!(plays, promised, "{}", def.plugin_type);
     }
+}
+
+/// A reader may copy an example from its page and run it.
+#[tokio::test]
+async fn examples_of_pages_are_documents_that_run() {
+    let refusal = |def: &&PluginDef| {
+        let page = page(def);
+        assert_eq!(page.matches(EXAMPLE).count(), 1, "{}", def.plugin_type);
+        let error = RouterBuilder::new(example(&page).unwrap()).try_build().err()?;
+        Some(format!("{}: {error}", def.plugin_type))
+    };
+    let refused: Vec<String> = PLUGINS.iter().filter_map(refusal).collect();
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
 }
 
 fn played(instance: &Instance) -> Vec<Role> {

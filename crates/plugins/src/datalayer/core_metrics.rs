@@ -30,6 +30,7 @@
 //!
 //! ```yaml
 //! plugins:
+//! - type: metrics-data-source
 //! - type: core-metrics-extractor
 //!   parameters:
 //!     defaultEngine: my-engine
