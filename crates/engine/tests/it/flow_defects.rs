@@ -192,12 +192,10 @@ const POLICIES: [(&str, &str); 13] = [
 
 #[tokio::test(start_paused = true)]
 async fn a4_40_every_policy_reports_the_type_that_it_is_registered_as() {
-    let declared: String = POLICIES
-        .iter()
-        .map(|(policy, params)| {
-            format!("- {{type: {policy}, name: my-{policy}, parameters: {params}}}\n")
-        })
-        .collect();
+    let declare = |(policy, params)| {
+        format!("- {{type: {policy}, name: my-{policy}, parameters: {params}}}\n")
+    };
+    let declared = POLICIES.map(declare).concat();
     let profiles = "schedulingProfiles:";
     let config = ONE_AT_A_TIME.replace(profiles, &format!("{declared}{profiles}"));
     let limit = "  usageLimitPolicyPluginRef: my-static-usage-limit-policy\n";
