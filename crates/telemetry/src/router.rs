@@ -3,9 +3,10 @@
 //!
 //! Each group is a struct built from a [`Registry`]; nothing is global. Groups that only some
 //! configurations have ([`PrefixIndexMetrics`], [`InflightMetrics`], [`ProgramAwareMetrics`],
-//! [`FlowMetrics`], [`ExtProcMetrics`], [`RecordMetrics`]) are made by who needs them.
+//! [`FlowMetrics`], [`ExtProcMetrics`], [`EstimateMetrics`], [`RecordMetrics`]) are made by who needs them.
 
 mod buckets;
+mod estimate;
 mod flow;
 mod limiter;
 mod plugin;
@@ -16,6 +17,7 @@ mod reload;
 mod request;
 mod scheduler;
 
+pub use estimate::EstimateMetrics;
 pub use flow::FlowMetrics;
 pub use limiter::{FirstNames, KnownBy, KnownModels};
 pub use plugin::{InflightMetrics, PrefixIndexMetrics, ProgramAwareMetrics};

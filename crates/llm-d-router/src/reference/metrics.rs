@@ -6,15 +6,15 @@ use router_telemetry::{
     BUILD, RouterMetrics,
     metrics::{Description, Registry},
     router::{
-        ExtProcMetrics, FlowMetrics, InflightMetrics, PrefixIndexMetrics, ProgramAwareMetrics,
-        RecordMetrics,
+        EstimateMetrics, ExtProcMetrics, FlowMetrics, InflightMetrics, PrefixIndexMetrics,
+        ProgramAwareMetrics, RecordMetrics,
     },
 };
 
 use super::{cell, code, table};
 
 /// When families exist, and what registers them.
-const GROUPS: [(&str, fn(&Registry)); 7] = [
+const GROUPS: [(&str, fn(&Registry)); 8] = [
     ("Always", |registry| {
         RouterMetrics::new(registry, &BUILD).unwrap();
     }),
@@ -35,6 +35,9 @@ const GROUPS: [(&str, fn(&Registry)); 7] = [
     }),
     ("With `program-aware-fairness`", |registry| {
         ProgramAwareMetrics::new(registry).unwrap();
+    }),
+    ("With an `estimated-ttft-scorer`, as where no document is given", |registry| {
+        EstimateMetrics::new(registry, "name").unwrap();
     }),
 ];
 
@@ -87,7 +90,7 @@ fn reference_of_metrics_is_current() {
     page += "Label values are bounded per family; what is beyond the bound is shown as `other`, and so are models that no model server has vouched for, by its metrics page or by a response below 400.\n";
     page += "Where there are many fairness ids, those beyond the first share histograms and errors with `other` as their fairness id.\n";
     page += "All families are alpha, as in the Go implementation: names may change with notice.\n";
-    page += "Go lacks those about panics, recordings and reloads; of the latter, `what` is `configuration`, `endpoints`, `resources`, `certificate`, `metrics_certificate` or `api_keys`.\n";
+    page += "Go lacks those about estimates, panics, recordings and reloads; of the latter, `what` is `configuration`, `endpoints`, `resources`, `certificate`, `metrics_certificate` or `api_keys`.\n";
     let mut sets = Vec::new();
     for (title, register) in GROUPS {
         let registry = Registry::default();
