@@ -19,9 +19,11 @@
 //! **What is counted.** Tokens are leased when the request is sent and given back with the first byte of the response, or with the request's end, whatever ends it.
 //! Tokens count for more after a long context, since they attend to it.
 //! What the oldest prompt must have got done since the last sign of life is taken off.
-//! Answers that are not streamed show no first token: their prompts count as computed as time passes, and when a later one is.
+//! Answers that are not streamed show no first token: they count as under way when their prompts must have been computed, or when a later one is.
+//! Several answers to one request (`n`, or several prompts) share its prompt and count each while they are under way.
 //!
 //! **What is learned.** Of the pool the prefill rate, the fixed time, the length of a decode step over the tokens that it attends to, and the length of answers, from the times of good answers; of each endpoint how many times as slow it is in prefill and in decoding.
+//! Where the model server says how many tokens a prompt had, that is what the rate is learned from, not what was counted here; while counts are far off, nothing is learned from requests that waited behind others.
 //! A single outlier moves little, a lasting change is followed within some twenty answers.
 //! A new endpoint begins as fast as the pool, and one without answers goes back to that: half of the way in five minutes.
 //! How often an expected cache hit is one is learned of the pool, where model servers report cached tokens.
@@ -51,7 +53,7 @@
 
 use std::sync::Arc;
 
-use router_core::{Column, Endpoint, Position, Rejection, Signals, header::HeadPatch};
+use router_core::{Column, Endpoint, Position, Rejection, header::HeadPatch};
 use router_framework::{
     BuildCx, BuildError, DumpState, EndpointListener, Instance, Lease, Outcome, PluginDef,
     PreRequest, ProfileRun, Read, RequestCx, Role, Scorer,
@@ -59,26 +61,26 @@ use router_framework::{
         HashedPrompts, PREFIX_MATCH, PROMPT_BLOCKS, PrefixMatch, TOKENIZED_PROMPT, TokenizedPrompt,
     },
 };
+use router_telemetry::router::EstimateMetrics;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::{
     account::{Account, MAX_SIGNAL_AGE},
-    cost::{Job, Load, effective_tokens},
+    cost::{Job, Load},
     fit::Line,
     lease::{EstimateLease, Shared},
-    metrics::EstimateMetrics,
     popular::Popular,
     speed::{Pool, Speed, Typical},
 };
 use crate::{producer::known::KnownEndpoints, signal::KvUsage};
 
 mod account;
+mod claims;
 mod cost;
 mod fit;
 mod lease;
 mod ledger;
-mod metrics;
 mod popular;
 mod speed;
 
@@ -99,6 +101,10 @@ const TIE_SECONDS: f64 = 0.001;
 const FIRST_BASE: f64 = 0.005;
 /// The same for attended tokens that make a decode step twice as long.
 const STEP_TOKENS: f64 = 150_000.0;
+/// Answers to one prompt that a request is believed to get, whatever it asks for: as many as OpenAI gives.
+const MAX_ANSWERS: u64 = 128;
+/// Prompts of one request that are counted as sequences of their own.
+const MAX_PROMPTS: usize = 1 << 16;
 /// Share of KV blocks in use from which cached prompts that nobody uses begin to be dropped.
 const KV_NEARLY_FULL: f64 = 0.95;
 /// Share of the expected hits that is lost where all of them are in use. The rest is in use itself.
@@ -174,6 +180,12 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
     Ok(instance.listener(Arc::clone(&scorer)).dump(scorer))
 }
 
+/// The prompt of a request, and what is known of it on each candidate.
+struct Known<'a> {
+    n_tokens: u64,
+    matches: Option<&'a Column<PrefixMatch>>,
+}
+
 /// As much of a prompt as the endpoint that has most of it has cached.
 #[derive(Clone, Copy, Debug, Default)]
 struct Beginning {
@@ -181,38 +193,67 @@ struct Beginning {
     cached: f64,
     /// Endpoints that have it.
     n_holders: usize,
-    /// Hash of its last block, where it is known.
-    hash: Option<u64>,
+    /// Blocks.
+    n_blocks: u32,
 }
 
-impl EstimatedTtft {
-    fn job(&self, cx: &RequestCx<'_>) -> Job {
-        let prompt = cx.read(&self.tokens).map_or(0, TokenizedPrompt::n_tokens) as f64;
-        let cap = cx.request.parsed.max_output_tokens.map_or(f64::INFINITY, |cap| cap as f64);
-        let output = self.shared.pool.typical().output.min(cap);
-        Job { prompt, cached: 0.0, output, cached_best: 0.0, reuses: 0.0 }
+impl Known<'_> {
+    /// Prompt tokens that the candidate has, as far as is known.
+    fn cached(&self, position: Position) -> f64 {
+        let found = self.matches.and_then(|matches| matches.get(position));
+        let uncached = found.map_or(self.n_tokens, |found| found.uncached_tokens(self.n_tokens));
+        // At least one token is computed: the answer begins with what comes out of it.
+        self.n_tokens.saturating_sub(uncached.max(1)) as f64
     }
 
-    fn beginning(
-        &self,
-        cx: &RequestCx<'_>,
-        positions: impl Iterator<Item = Position>,
-    ) -> Beginning {
+    fn beginning(&self, positions: &[Position]) -> Beginning {
         let (mut most, mut n_blocks, mut n_holders) = (None, 0, 0);
-        for position in positions {
-            let found = cx.column(&self.matches, position);
+        for &position in positions {
+            let found = self.matches.and_then(|matches| matches.get(position));
             let blocks = found.map_or(0, |found| found.matched_blocks);
             if most.is_none() || blocks > n_blocks {
                 (most, n_blocks, n_holders) = (Some(position), blocks, 0);
             }
             n_holders += usize::from(blocks == n_blocks);
         }
-        let last = |hashed: &Arc<HashedPrompts>| {
-            let at = (n_blocks as usize).checked_sub(1)?;
-            Some(hashed.prompts.first()?.hashes.get(at)?.0)
-        };
-        let cached = most.map_or(0.0, |position| self.cached(cx, position));
-        Beginning { cached, n_holders, hash: cx.read(&self.blocks).and_then(last) }
+        let cached = most.map_or(0.0, |position| self.cached(position));
+        Beginning { cached, n_holders, n_blocks }
+    }
+
+    /// The most blocks that any candidate has.
+    fn most_blocks(&self) -> u32 {
+        let found = self.matches.map_or(&[][..], Column::as_slice);
+        found.iter().map(|found| found.matched_blocks).max().unwrap_or(0)
+    }
+}
+
+impl EstimatedTtft {
+    fn known<'a>(&self, cx: &RequestCx<'a>) -> Known<'a> {
+        let n_tokens = cx.read(&self.tokens).map_or(0, TokenizedPrompt::n_tokens);
+        Known { n_tokens, matches: cx.read(&self.matches) }
+    }
+
+    fn job(&self, cx: &RequestCx<'_>, known: &Known<'_>) -> Job {
+        let parsed = &cx.request.parsed;
+        let cap = parsed.max_output_tokens.map_or(f64::INFINITY, |cap| cap as f64);
+        let output = self.shared.pool.typical().output.min(cap);
+        let n_copies = parsed.n_answers.unwrap_or(1).clamp(1, MAX_ANSWERS) as u32;
+        let n_prompts = cx.read(&self.tokens).map_or(1, |tokens| tokens.prompts.len());
+        Job {
+            prompt: known.n_tokens as f64,
+            cached: 0.0,
+            output,
+            n_answers: n_copies.saturating_mul(n_prompts.clamp(1, MAX_PROMPTS) as u32),
+            n_copies,
+            cached_best: 0.0,
+            reuses: 0.0,
+        }
+    }
+
+    /// Hash of the last of so many blocks, where it is known.
+    fn hash(&self, cx: &RequestCx<'_>, n_blocks: u32) -> Option<u64> {
+        let at = (n_blocks as usize).checked_sub(1)?;
+        Some(cx.read(&self.blocks)?.prompts.first()?.hashes.get(at)?.0)
     }
 
     /// Corrects the load by what a recent scrape shows, and gives the share of expected cache hits that its
@@ -220,18 +261,20 @@ impl EstimatedTtft {
     fn correct(
         &self,
         cx: &RequestCx<'_>,
-        position: Position,
+        endpoint: &Endpoint,
         account: &Account,
         load: &mut Load,
         typical: &Typical,
     ) -> f64 {
-        let recent = |signals: &Signals| cx.now.since(signals.scraped_at) <= MAX_SIGNAL_AGE;
-        let Some(signals) = cx.signals(position).filter(recent) else { return 1.0 };
+        let signals = endpoint.signals();
+        let is_recent = cx.now.since(signals.scraped_at) <= MAX_SIGNAL_AGE;
+        if !is_recent || !cx.freshness.is_fresh(&signals, cx.now) {
+            return 1.0;
+        }
         let foreign = account.foreign(cx.now, &signals);
         if foreign > 0.0 {
             load.add_foreign(foreign, signals.waiting, typical);
         }
-        let Some(endpoint) = cx.endpoint(position) else { return 1.0 };
         let above = self.kv_usage.share(endpoint, &signals) - KV_NEARLY_FULL;
         // NaN is no opinion.
         if above > 0.0 {
@@ -240,32 +283,25 @@ impl EstimatedTtft {
             1.0
         }
     }
-
-    /// Prompt tokens that the candidate has, as far as is known.
-    fn cached(&self, cx: &RequestCx<'_>, position: Position) -> f64 {
-        let n_tokens = cx.read(&self.tokens).map_or(0, TokenizedPrompt::n_tokens);
-        let found = cx.column(&self.matches, position);
-        let uncached = found.map_or(n_tokens, |found| found.uncached_tokens(n_tokens));
-        // At least one token is computed: the answer begins with what comes out of it.
-        n_tokens.saturating_sub(uncached.max(1)) as f64
-    }
 }
 
 impl Scorer for EstimatedTtft {
     fn score(&self, cx: &RequestCx<'_>, positions: &[Position], out: &mut [f64]) {
-        let (mut job, common) = (self.job(cx), self.shared.pool.speed());
+        let known = self.known(cx);
+        let (mut job, common) = (self.job(cx, &known), self.shared.pool.speed());
         let typical = self.shared.pool.typical();
-        let beginning = self.beginning(cx, positions.iter().copied());
-        let count = beginning.hash.map_or(0.0, |hash| self.shared.popular.count(hash, cx.now));
+        let beginning = known.beginning(positions);
+        let hash = self.hash(cx, beginning.n_blocks);
+        let count = hash.map_or(0.0, |hash| self.shared.popular.count(hash, cx.now));
         job.cached_best = beginning.cached * typical.hits;
         job.reuses = count / (beginning.n_holders + 1) as f64;
         let mut best = f64::INFINITY;
         for (&position, out) in positions.iter().zip(out.iter_mut()) {
-            let account = cx.endpoint_data(&self.shared.accounts, position);
-            let Some(account) = account else { continue };
+            let Some(endpoint) = cx.endpoint(position) else { continue };
+            let Some(account) = endpoint.slot(&self.shared.accounts) else { continue };
             let mut load = account.load(cx.now, &common);
-            let kept = self.correct(cx, position, account, &mut load, &typical);
-            let cached = self.cached(cx, position) * typical.hits * kept;
+            let kept = self.correct(cx, endpoint, account, &mut load, &typical);
+            let cached = known.cached(position) * typical.hits * kept;
             let cost = load.cost(&Job { cached, ..job }).total();
             *out = if cost.is_finite() { cost.max(0.0) } else { f64::MAX };
             best = best.min(*out);
@@ -284,20 +320,20 @@ impl PreRequest for EstimatedTtft {
         outcome: &Outcome,
         _: &mut HeadPatch,
     ) -> Result<Option<Box<dyn Lease>>, Rejection> {
-        let (job, streams) = (self.job(cx), cx.request.parsed.stream);
+        let known = self.known(cx);
+        let (job, streams) = (self.job(cx, &known), cx.request.parsed.stream);
         let mut lease = EstimateLease::new(Arc::clone(&self.shared), job, streams);
-        let all = cx.candidates.iter().map(|(position, _)| position);
-        if let Some(hash) = self.beginning(cx, all).hash {
+        if let Some(hash) = self.hash(cx, known.most_blocks()) {
             self.shared.popular.add(hash, cx.now);
         }
         for (at, run) in outcome.runs.iter().enumerate() {
             let Some(target) = run.as_ref().and_then(ProfileRun::target) else { continue };
             let Some(endpoint) = cx.endpoint(target) else { continue };
-            let cached = self.cached(cx, target);
+            let cached = known.cached(target);
             if at == outcome.primary.0 {
                 lease.primary(endpoint, cached, cx.now);
                 let cached = cached * self.shared.pool.typical().hits;
-                self.shared.pool.sent(job.prompt, effective_tokens(job.prompt, cached));
+                self.shared.pool.sent(job.prompt, Job { cached, ..job }.effective_tokens());
             } else {
                 lease.other(endpoint, cached, cx.now);
             }
@@ -305,7 +341,7 @@ impl PreRequest for EstimatedTtft {
         let ranked = outcome.primary_run().map(|run| run.ranked.iter().copied());
         for position in ranked.into_iter().flatten().skip(1) {
             if let Some(endpoint) = cx.endpoint(position) {
-                lease.fallback(endpoint, self.cached(cx, position));
+                lease.fallback(endpoint, known.cached(position));
             }
         }
         Ok(Some(Box::new(lease)))
@@ -319,7 +355,8 @@ impl EndpointListener for EstimatedTtft {
 
     fn removed(&self, endpoint: &Arc<Endpoint>) {
         self.known.remove(endpoint);
-        self.shared.metrics.forget(endpoint);
+        let spec = endpoint.spec();
+        self.shared.metrics.forget(&spec.name, &spec.namespace);
     }
 }
 

@@ -268,6 +268,9 @@ pub struct DecisionInput {
     pub stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u64>,
+    /// Answers that the client asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<u64>,
     pub prompts: Vec<PromptInput>,
     /// The client brought a request id.
     #[serde(default, skip_serializing_if = "is_false")]

@@ -130,6 +130,7 @@ impl Lines {
             priority: request.priority,
             stream: request.streams,
             max_tokens: request.max_output_tokens,
+            answers: request.n_answers,
             prompts: self.prompts(request),
             has_id: decided.has_external_id,
             cached_only: decided.wants_cached_only,

@@ -4,17 +4,21 @@
 //! read together may come from two writes that followed each other at once: each of them is true.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use router_core::{Signals, Stamp};
+use router_telemetry::metrics::Gauge;
 
 use super::{
-    cost::{Load, SEQUENCE_TOKENS},
-    ledger::{Ledger, Place, Summary, Totals},
-    speed::{Learner, Pool, Sample, Slowness, Speed},
+    cost::{Job, Load, SEQUENCE_TOKENS},
+    ledger::{Ledger, Place, Sent, Silent, Summary, Totals},
+    speed::{Learner, Pool, Prefill, Sample, Slowness, Speed},
 };
 use crate::signal::usable;
 
@@ -23,6 +27,8 @@ use crate::signal::usable;
 pub(super) struct Account {
     book: Mutex<Book>,
     shown: [AtomicU64; N_SHOWN],
+    /// Prefill rate and decode step on the metrics page, once something was learned.
+    gauges: OnceLock<(Arc<Gauge>, Arc<Gauge>)>,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +37,8 @@ struct Book {
     learner: Learner,
     /// When it learned last; the origin stands for never.
     learned_at: Stamp,
+    /// Seconds that an effective token takes, as the last decision saw it.
+    per_token: f64,
     peak: Peak,
 }
 
@@ -48,37 +56,28 @@ struct Peak {
 pub(super) struct Entry {
     place: Place,
     taken: Stamp,
-    /// Effective tokens before its first token, its own included.
-    work: f64,
+    job: Job,
+    /// Effective tokens that others had there to compute before it.
+    ahead: f64,
     /// Length of a decode step when it came.
     step: f64,
     first_byte: Option<(Stamp, Totals)>,
     shows: bool,
 }
 
-/// What a request brings.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
-    pub(super) now: Stamp,
-    /// Effective tokens to compute.
-    pub(super) tokens: f64,
-    /// Tokens that it attends to as it decodes.
-    pub(super) context: f64,
-    /// Whether its first byte shows that its prompt has been computed: its answer is streamed.
-    pub(super) shows: bool,
-}
-
 /// A good answer that has ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
-    /// Tokens, where the model server says.
+    /// Tokens of all answers of the request, where the model server says.
     pub(super) n_tokens: Option<u64>,
+    /// Tokens of the prompt, where it says.
+    pub(super) prompt: Option<u64>,
     /// Prompt tokens that were expected in its cache, and those that were there, where it says.
     pub(super) hits: Option<(f64, f64)>,
 }
 
 /// Words of [`Account::shown`].
-const N_SHOWN: usize = 12;
+const N_SHOWN: usize = 15;
 
 /// Signals up to this age correct what is known here: they can be compared with what was under way in the last
 /// one or two seconds. Older ones say nothing that is not known better.
@@ -95,19 +94,30 @@ const MIN_STEPS: f64 = 8.0;
 const HALF_TRUST_SECONDS: f64 = 300.0;
 
 impl Account {
-    /// A request is sent here. `load` is what the decision saw.
-    pub(super) fn take(&self, arrival: Arrival, load: &Load) -> Entry {
-        let Arrival { now, tokens, context, shows } = arrival;
+    /// A request is sent here. `load` is what the decision saw; `shows` says whether its first byte shows that
+    /// its prompt has been computed.
+    pub(super) fn take(&self, now: Stamp, job: &Job, shows: bool, load: &Load) -> Entry {
+        let sent = Sent {
+            tokens: job.effective_tokens(),
+            context: job.context(),
+            n_answers: job.n_answers,
+            shows,
+        };
         let mut book = self.book.lock();
-        let place = book.ledger.take(now, tokens, context, shows);
+        book.per_token = load.prefill.per_unit;
+        let per_token = book.per_token;
+        book.ledger.pass(now, per_token);
+        let place = book.ledger.take(now, sent);
         self.publish(&mut book, now);
-        let work = load.pending + tokens;
-        Entry { place, taken: now, work, step: load.step(), first_byte: None, shows }
+        let (ahead, step) = (load.pending, load.step());
+        Entry { place, taken: now, job: *job, ahead, step, first_byte: None, shows }
     }
 
     pub(super) fn first_byte(&self, now: Stamp, entry: &mut Entry) {
         let mut book = self.book.lock();
-        book.ledger.first_byte(now, &mut entry.place);
+        let per_token = book.per_token;
+        book.ledger.pass(now, per_token);
+        book.ledger.first_byte(now, &entry.place);
         entry.first_byte = Some((now, book.ledger.totals(now)));
         self.publish(&mut book, now);
     }
@@ -122,6 +132,8 @@ impl Account {
     ) -> Option<Speed> {
         let sample = {
             let mut book = self.book.lock();
+            let per_token = book.per_token;
+            book.ledger.pass(now, per_token);
             let totals = book.ledger.totals(now);
             book.ledger.end(now, &entry.place);
             let speed = pool.speed().times(book.learner.slowness());
@@ -129,12 +141,19 @@ impl Account {
             entry.sample(now, answer?, totals, &speed)
         };
         // What the endpoint has in common with the others is learned first, and what is left is its own.
-        let common = pool.observe(&sample);
+        let (common, sample) = pool.observe(&sample);
         let mut book = self.book.lock();
         book.learner.observe(&sample, &common);
         book.learned_at = now.max(Stamp::from_nanos(1));
         self.publish(&mut book, now);
         Some(common.times(book.learner.slowness()))
+    }
+
+    /// Puts what was learned on the metrics page; `gauges` finds the endpoint's place there.
+    pub(super) fn show(&self, speed: &Speed, gauges: impl FnOnce() -> (Arc<Gauge>, Arc<Gauge>)) {
+        let (rate, step) = self.gauges.get_or_init(gauges);
+        rate.set(1.0 / speed.prefill.per_unit);
+        step.set(speed.step.base);
     }
 
     /// Effective tokens of prompts that are leased here.
@@ -153,6 +172,7 @@ impl Account {
             n_waiting: number(3),
             n_decoding: number(4),
             context: number(5),
+            silent: Silent { tokens: number(12), n_answers: number(13), context: number(14) },
         };
         // 0 until something was learned.
         let learned_at = word(8);
@@ -164,8 +184,9 @@ impl Account {
             learned.fade(age / (age + HALF_TRUST_SECONDS))
         };
         let speed = common.times(slowness);
+        let summary = summary.at(now, speed.prefill.per_unit);
         Load {
-            pending: summary.pending_at(now, speed.prefill.per_unit),
+            pending: summary.pending,
             n_waiting: summary.n_waiting,
             n_decoding: summary.n_decoding,
             context: summary.context,
@@ -211,6 +232,9 @@ impl Account {
             book.peak.second,
             book.peak.highest.to_bits(),
             book.peak.before.to_bits(),
+            summary.silent.tokens.to_bits(),
+            summary.silent.n_answers.to_bits(),
+            summary.silent.context.to_bits(),
         ];
         for (shown, word) in self.shown.iter().zip(words) {
             shown.store(word, Relaxed);
@@ -234,13 +258,20 @@ impl Peak {
 impl Entry {
     /// What a good answer showed.
     fn sample(&self, now: Stamp, answer: Answer, totals: Totals, speed: &Speed) -> Sample {
-        let output = answer.n_tokens.map(|n_tokens| n_tokens as f64);
-        let mut sample = Sample { output, hits: answer.hits, ..Sample::default() };
+        // Answers of one request decode side by side. Where they differ in length, the longest sets the time, and a
+        // step looks longer than it is by as much as that is longer than the mean.
+        let n_answers = f64::from(self.job.n_answers);
+        let output = answer.n_tokens.map(|n_tokens| n_tokens as f64 / n_answers);
+        let prompt = answer.prompt.filter(|prompt| *prompt > 0).map(|prompt| prompt as f64);
+        let claim = prompt.map(|prompt| (self.job.prompt, prompt));
+        let mut sample = Sample { output, hits: answer.hits, claim, ..Sample::default() };
         let Some((first_byte, before)) = self.first_byte.filter(|_| self.shows) else {
             return sample;
         };
         let waited = first_byte.since(self.taken).as_secs_f64();
-        sample.prefill = Some((self.work, waited - self.step));
+        let (ahead, seconds) = (self.ahead, waited - self.step);
+        let (prompt, cached) = (self.job.prompt, self.job.cached);
+        sample.prefill = Some(Prefill { ahead, prompt, cached, seconds });
         let took = now.since(first_byte).as_secs_f64();
         if took <= 0.0 {
             return sample;

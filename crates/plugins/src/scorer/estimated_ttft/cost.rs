@@ -9,8 +9,12 @@ pub(super) struct Job {
     pub(super) prompt: f64,
     /// Of it, what the endpoint has cached.
     pub(super) cached: f64,
-    /// Expected answer.
+    /// Expected length of an answer.
     pub(super) output: f64,
+    /// Answers that decode at once.
+    pub(super) n_answers: u32,
+    /// How many of them attend to each of the prompt's tokens.
+    pub(super) n_copies: u32,
     /// Of the prompt, what the endpoint that has most of it has cached.
     pub(super) cached_best: f64,
     /// Requests that will soon have use of another copy of that.
@@ -22,9 +26,9 @@ pub(super) struct Job {
 pub(super) struct Load {
     /// Work that is leased there and has not been done yet, in effective tokens.
     pub(super) pending: f64,
-    /// Requests whose prompt is not computed yet.
+    /// Answers of requests whose prompt is not computed yet.
     pub(super) n_waiting: f64,
-    /// Requests whose answer is under way.
+    /// Answers that are under way.
     pub(super) n_decoding: f64,
     /// Tokens that these attend to.
     pub(super) context: f64,
@@ -72,6 +76,17 @@ const DECODING_DELAY: f64 = 0.3;
 const COMING: f64 = 8.0;
 
 impl Job {
+    /// Tokens of the prompt that must be computed, by what they attend to.
+    pub(super) fn effective_tokens(&self) -> f64 {
+        effective_tokens(self.prompt, self.cached)
+    }
+
+    /// Tokens that its answers attend to on the mean, together.
+    pub(super) fn context(&self) -> f64 {
+        let outputs = f64::from(self.n_answers) * self.output;
+        f64::from(self.n_copies) * self.prompt + outputs / 2.0
+    }
+
     /// Share of the work for its prompt that is done for this request alone, 0 to 1.
     fn own_share(&self) -> f64 {
         let missing = (self.prompt - self.cached).max(1.0);
@@ -94,10 +109,10 @@ impl Load {
     /// caches serves others, too, and its delay is shared with them. Its answer then makes every step of the others
     /// longer; where one of them ends, another takes its place.
     pub(super) fn cost(&self, job: &Job) -> Cost {
-        let tokens = effective_tokens(job.prompt, job.cached);
+        let tokens = job.effective_tokens();
         let work = tokens * self.prefill.per_unit;
         let wait = self.pending * self.prefill.per_unit;
-        let attended = job.prompt + job.output / 2.0 + SEQUENCE_TOKENS;
+        let attended = job.context() + f64::from(job.n_answers) * SEQUENCE_TOKENS;
         let longer_steps = job.output * self.step.per_unit * attended;
         let for_others = COMING * tokens * self.per_token
             + work * (self.n_waiting + DECODING_DELAY * self.n_decoding);

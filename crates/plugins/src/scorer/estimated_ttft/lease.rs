@@ -5,13 +5,12 @@ use std::sync::Arc;
 use router_core::{Endpoint, EndpointIndex, EndpointSlot, Stamp};
 use router_framework::{End, EndCause, Lease, MAX_TARGETS};
 use router_rt::Clock;
-
+use router_telemetry::router::EstimateMetrics;
 use smallvec::SmallVec;
 
 use super::{
-    account::{Account, Answer, Arrival, Entry},
-    cost::{Job, effective_tokens},
-    metrics::EstimateMetrics,
+    account::{Account, Answer, Entry},
+    cost::Job,
     popular::Popular,
     speed::Pool,
 };
@@ -64,13 +63,7 @@ impl Hold {
         let account = endpoint.slot(&shared.accounts);
         let taken = account.map(|account| {
             let load = account.load(now, &shared.pool.speed());
-            let arrival = Arrival {
-                now,
-                tokens: effective_tokens(job.prompt, job.cached),
-                context: job.prompt + job.output / 2.0,
-                shows: streams,
-            };
-            (account.take(arrival, &load), load.cost(job).first_token)
+            (account.take(now, job, streams, &load), load.cost(job).first_token)
         });
         let (entry, predicted) = taken.unzip();
         let (shared, endpoint) = (Arc::clone(shared), Arc::clone(endpoint));
@@ -89,7 +82,8 @@ impl Hold {
         let Some(entry) = self.entry.take() else { return };
         let Some(account) = self.endpoint.slot(&self.shared.accounts) else { return };
         if let Some(speed) = account.end(now, &entry, answer, &self.shared.pool) {
-            self.shared.metrics.learned(&self.endpoint, &speed);
+            let spec = self.endpoint.spec();
+            account.show(&speed, || self.shared.metrics.of_endpoint(&spec.name, &spec.namespace));
         }
     }
 }
@@ -153,6 +147,7 @@ impl EstimateLease {
         let found = end.usage.and_then(|usage| found_tokens(&usage, self.job.prompt));
         Answer {
             n_tokens: end.usage.map(|usage| usage.completion_tokens),
+            prompt: end.usage.map(|usage| usage.prompt_tokens),
             hits: found.map(|found| (self.cached, found)),
         }
     }

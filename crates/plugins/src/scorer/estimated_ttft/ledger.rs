@@ -1,6 +1,6 @@
 //! What this router has under way on one endpoint, in the order in which it was sent there.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use router_core::Stamp;
 
@@ -12,29 +12,39 @@ pub(super) struct Ledger {
     waiting: VecDeque<Waiting>,
     /// Sum over `waiting`.
     pending: f64,
+    /// Answers of `waiting`.
+    n_waiting: u64,
     /// Since when the first of them is at work, as far as can be seen.
     since: Stamp,
-    n_decoding: u32,
+    /// Answers under way.
+    n_decoding: u64,
     context: f64,
     totals: Totals,
+}
+
+/// A request that is sent there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    /// Effective tokens to compute.
+    pub(super) tokens: f64,
+    /// Tokens that its answers attend to as they decode, together.
+    pub(super) context: f64,
+    pub(super) n_answers: u32,
+    /// Whether its first byte shows that its prompt has been computed: its answer is streamed.
+    pub(super) shows: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     key: u64,
-    /// Effective tokens.
-    tokens: f64,
-    /// Tokens that it will attend to as it decodes.
-    context: f64,
-    /// Whether its first byte shows that its prompt has been computed.
-    shows: bool,
+    sent: Sent,
 }
 
 /// Sums over the past, of which differences say what happened in between.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Totals {
     at: Stamp,
-    /// Decoding requests × seconds.
+    /// Decoding answers × seconds.
     pub(super) decoding: f64,
     /// Attended tokens × seconds.
     pub(super) context: f64,
@@ -46,9 +56,7 @@ pub(super) struct Totals {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     key: u64,
-    tokens: f64,
-    context: f64,
-    decodes: bool,
+    sent: Sent,
 }
 
 /// What decisions read of a ledger.
@@ -58,49 +66,84 @@ pub(super) struct Summary {
     /// Of `pending`, what may have been done since then although nothing has shown it.
     pub(super) creditable: f64,
     pub(super) since: Stamp,
+    /// Answers.
     pub(super) n_waiting: f64,
     pub(super) n_decoding: f64,
+    pub(super) context: f64,
+    /// The oldest of those that wait, as far as they show nothing before their end.
+    pub(super) silent: Silent,
+}
+
+/// Requests that begin to decode unseen.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Silent {
+    pub(super) tokens: f64,
+    pub(super) n_answers: f64,
     pub(super) context: f64,
 }
 
 impl Ledger {
     /// A request is sent there.
-    pub(super) fn take(&mut self, now: Stamp, tokens: f64, context: f64, shows: bool) -> Place {
+    pub(super) fn take(&mut self, now: Stamp, sent: Sent) -> Place {
         self.advance(now);
         if self.waiting.is_empty() {
             self.since = now;
         }
         let key = self.next_key;
         self.next_key += 1;
-        self.waiting.push_back(Waiting { key, tokens, context, shows });
-        self.pending += tokens;
-        Place { key, tokens, context, decodes: false }
+        self.waiting.push_back(Waiting { key, sent });
+        self.pending += sent.tokens;
+        self.n_waiting += u64::from(sent.n_answers);
+        Place { key, sent }
     }
 
     /// Its first byte came. What was sent earlier and shows nothing until its end has been computed, too:
     /// model servers take prompts in the order in which they come.
-    pub(super) fn first_byte(&mut self, now: Stamp, place: &mut Place) {
+    pub(super) fn first_byte(&mut self, now: Stamp, place: &Place) {
         self.advance(now);
         let Some(at) = self.position(place.key) else { return };
         self.since = now;
         let mut nth = 0;
-        let (pending, decoding) = (&mut self.pending, &mut self.n_decoding);
-        let (context, computed) = (&mut self.context, &mut self.totals.computed);
-        self.waiting.retain(|waiting| {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|waiting| {
             let is_it = nth == at;
-            let stays = nth > at || (nth < at && waiting.shows);
+            let stays = nth > at || (nth < at && waiting.sent.shows);
             nth += 1;
             if !stays {
-                *pending -= waiting.tokens;
-                *computed += waiting.tokens;
-                *context += waiting.context;
-                *decoding += 1;
+                self.decodes(&waiting.sent);
             }
             debug_assert!(!is_it || !stays, "the request itself goes");
             stays
         });
-        place.decodes = true;
+        self.waiting = waiting;
         self.settle();
+    }
+
+    /// Time has passed, at so many seconds per effective token: the oldest requests, which show nothing until
+    /// their end, begin to decode when their prompts must have been computed.
+    pub(super) fn pass(&mut self, now: Stamp, per_token: f64) {
+        self.advance(now);
+        while let Some(Waiting { sent, .. }) = self.waiting.front().copied() {
+            let seconds = sent.tokens * per_token;
+            // False for what is no number.
+            let is_done = seconds <= now.since(self.since).as_secs_f64();
+            if sent.shows || !is_done {
+                break;
+            }
+            self.waiting.pop_front();
+            self.since = self.since + Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            self.decodes(&sent);
+        }
+        self.settle();
+    }
+
+    /// Its prompt has been computed.
+    fn decodes(&mut self, sent: &Sent) {
+        self.pending -= sent.tokens;
+        self.n_waiting = self.n_waiting.saturating_sub(u64::from(sent.n_answers));
+        self.totals.computed += sent.tokens;
+        self.context += sent.context;
+        self.n_decoding += u64::from(sent.n_answers);
     }
 
     /// It ended, whatever ended it.
@@ -109,14 +152,16 @@ impl Ledger {
         match self.position(place.key) {
             Some(at) => {
                 self.waiting.remove(at);
-                self.pending -= place.tokens;
+                self.pending -= place.sent.tokens;
+                self.n_waiting = self.n_waiting.saturating_sub(u64::from(place.sent.n_answers));
                 if at == 0 {
                     self.since = now;
                 }
             }
             None => {
-                self.n_decoding = self.n_decoding.saturating_sub(1);
-                self.context -= place.context;
+                let n_answers = u64::from(place.sent.n_answers);
+                self.n_decoding = self.n_decoding.saturating_sub(n_answers);
+                self.context -= place.sent.context;
             }
         }
         self.settle();
@@ -129,16 +174,23 @@ impl Ledger {
     }
 
     pub(super) fn summary(&self) -> Summary {
-        let shown = self.waiting.iter().position(|waiting| waiting.shows);
-        let n_creditable = shown.map_or(self.waiting.len(), |at| at + 1);
-        let creditable = self.waiting.iter().take(n_creditable).map(|waiting| waiting.tokens);
+        let shown = self.waiting.iter().position(|waiting| waiting.sent.shows);
+        let n_silent = shown.unwrap_or(self.waiting.len());
+        let mut silent = Silent::default();
+        for Waiting { sent, .. } in self.waiting.iter().take(n_silent) {
+            silent.tokens += sent.tokens;
+            silent.n_answers += f64::from(sent.n_answers);
+            silent.context += sent.context;
+        }
+        let first_shown = self.waiting.get(n_silent).map_or(0.0, |waiting| waiting.sent.tokens);
         Summary {
             pending: self.pending,
-            creditable: creditable.sum(),
+            creditable: silent.tokens + first_shown,
             since: self.since,
-            n_waiting: self.waiting.len() as f64,
-            n_decoding: f64::from(self.n_decoding),
+            n_waiting: self.n_waiting as f64,
+            n_decoding: self.n_decoding as f64,
             context: self.context,
+            silent,
         }
     }
 
@@ -149,7 +201,7 @@ impl Ledger {
     fn advance(&mut self, now: Stamp) {
         let seconds = now.since(self.totals.at).as_secs_f64();
         self.totals.at = self.totals.at.max(now);
-        self.totals.decoding += f64::from(self.n_decoding) * seconds;
+        self.totals.decoding += self.n_decoding as f64 * seconds;
         self.totals.context += self.context * seconds;
     }
 
@@ -165,10 +217,23 @@ impl Ledger {
 }
 
 impl Summary {
-    /// Work still to be done, with what must have been done since the last sign of life, at so many seconds
-    /// per token.
-    pub(super) fn pending_at(&self, now: Stamp, per_token: f64) -> f64 {
+    /// As it is later, at so many seconds per effective token: without the work that must have been done since
+    /// the last sign of life, and with its part of the silent answers under way.
+    pub(super) fn at(self, now: Stamp, per_token: f64) -> Self {
         let done = now.since(self.since).as_secs_f64() / per_token;
-        (self.pending - done.min(self.creditable)).max(0.0)
+        let pending = (self.pending - done.min(self.creditable)).max(0.0);
+        let Silent { tokens, n_answers, context } = self.silent;
+        if n_answers == 0.0 {
+            return Self { pending, ..self };
+        }
+        // Of several, one after the other; in between, a part of each is near enough.
+        let share = if done < tokens { done / tokens } else { 1.0 };
+        Self {
+            pending,
+            n_waiting: (self.n_waiting - share * n_answers).max(0.0),
+            n_decoding: self.n_decoding + share * n_answers,
+            context: self.context + share * context,
+            ..self
+        }
     }
 }

@@ -4,7 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::fit::{Factor, Fit, Line};
+use super::{
+    claims::Claims,
+    cost::effective_tokens,
+    fit::{Factor, Fit, Line},
+};
 
 /// How fast an endpoint computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -18,14 +22,39 @@ pub(super) struct Speed {
 /// What one answer showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Sample {
-    /// Effective tokens that had to be computed, and the seconds that passed without those of a decode step.
-    pub(super) prefill: Option<(f64, f64)>,
+    pub(super) prefill: Option<Prefill>,
     /// Tokens attended to per step, and the seconds of a step.
     pub(super) step: Option<(f64, f64)>,
     /// Tokens of the answer.
     pub(super) output: Option<f64>,
     /// Prompt tokens that were expected in the cache, and those of them that were there.
     pub(super) hits: Option<(f64, f64)>,
+    /// Tokens of the prompt as they were counted here, and as the model server counted them. Above 0.
+    pub(super) claim: Option<(f64, f64)>,
+}
+
+/// What a first token showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Prefill {
+    /// Effective tokens of others that had to be computed before.
+    pub(super) ahead: f64,
+    /// Tokens of the prompt, and those of them that were expected in the cache.
+    pub(super) prompt: f64,
+    pub(super) cached: f64,
+    /// Seconds that passed, without those of a decode step.
+    pub(super) seconds: f64,
+}
+
+impl Prefill {
+    /// Effective tokens that had to be computed.
+    fn work(&self) -> f64 {
+        self.ahead + self.own()
+    }
+
+    /// The request's own part of them.
+    pub(super) fn own(&self) -> f64 {
+        effective_tokens(self.prompt, self.cached)
+    }
 }
 
 /// How many times as slow as the pool an endpoint is.
@@ -58,6 +87,7 @@ struct Common {
     prompt: Mean,
     uncached: Mean,
     hits: Hits,
+    claims: Claims,
 }
 
 /// Tokens that were expected in caches and that were found, both forgetting.
@@ -119,8 +149,8 @@ impl Slowness {
 
 impl Learner {
     pub(super) fn observe(&mut self, sample: &Sample, pool: &Speed) {
-        if let Some((work, seconds)) = sample.prefill {
-            self.prefill.observe(pool.prefill.at(work), seconds);
+        if let Some(prefill) = sample.prefill {
+            self.prefill.observe(pool.prefill.at(prefill.work()), prefill.seconds);
         }
         if let Some((work, seconds)) = sample.step {
             self.step.observe(pool.step.at(work), seconds);
@@ -166,6 +196,7 @@ impl Pool {
             prompt: mean(FIRST_PROMPT),
             uncached: mean(FIRST_PROMPT),
             hits: Hits { expected: HITS_PRIOR, found: HITS_PRIOR },
+            claims: Claims::default(),
         };
         let (prompt, uncached) = (FIRST_PROMPT, FIRST_PROMPT);
         let pool = Self { learned: Mutex::new(learned), shown: Default::default() };
@@ -194,11 +225,18 @@ impl Pool {
         self.publish(&learned);
     }
 
-    /// Takes in what an answer showed, and gives the speed that is known then.
-    pub(super) fn observe(&self, sample: &Sample) -> Speed {
+    /// Takes in what an answer showed. Gives the speed that is known then, and as much of the sample as is
+    /// believed.
+    pub(super) fn observe(&self, sample: &Sample) -> (Speed, Sample) {
         let mut learned = self.learned.lock();
-        if let Some((work, seconds)) = sample.prefill {
-            learned.prefill.observe(work, seconds);
+        let mut sample = *sample;
+        if let Some(claim) = sample.claim {
+            learned.claims.add(claim);
+        }
+        sample.prefill =
+            sample.prefill.and_then(|prefill| learned.claims.weigh(prefill, sample.claim));
+        if let Some(prefill) = sample.prefill {
+            learned.prefill.observe(prefill.work(), prefill.seconds);
         }
         if let Some((work, seconds)) = sample.step {
             learned.step.observe(work, seconds);
@@ -209,7 +247,7 @@ impl Pool {
         if let Some((expected, found)) = sample.hits {
             learned.hits.add(expected, found);
         }
-        self.publish(&learned)
+        (self.publish(&learned), sample)
     }
 
     fn publish(&self, learned: &Common) -> Speed {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use router_core::Stamp;
+use router_core::{Signals, Stamp};
 use router_framework::{
     Request,
     keys::{PromptBlocks, PromptTokens, TokenContent},
@@ -14,8 +14,9 @@ use router_testkit::{
 };
 
 use super::{
-    account::{Answer, Arrival},
-    speed::Sample,
+    account::Answer,
+    cost::SEQUENCE_TOKENS,
+    speed::{Prefill, Sample},
     *,
 };
 use crate::producer::{approx_prefix_cache, token};
@@ -27,7 +28,7 @@ struct Bench {
     registry: Arc<Registry>,
 }
 
-/// Requests whose prompt is not computed, effective tokens of these, requests whose answer is under way.
+/// Answers whose prompt is not computed, effective tokens of these prompts, answers that are under way.
 type State = (u64, u64, u64);
 
 const NONE: State = (0, 0, 0);
@@ -59,7 +60,7 @@ impl Bench {
 
     fn state(&self) -> Vec<State> {
         let dump = self.plugin.dump.as_ref().unwrap().dump();
-        let number = |value: &serde_json::Value| value.as_f64().unwrap() as u64;
+        let number = |value: &serde_json::Value| value.as_f64().unwrap().round() as u64;
         let all = dump["byEndpoint"].as_array().unwrap().iter();
         all.map(|one| {
             (number(&one["waiting"]), number(&one["leasedTokens"]), number(&one["decoding"]))
@@ -131,7 +132,8 @@ async fn a_request_that_moves_counts_where_it_went() {
 #[tokio::test]
 async fn answers_that_do_not_stream_are_done_with_their_prompts_when_later_ones_are() {
     let mut bench = bench(1);
-    let mut whole = streamed(2);
+    // Long enough not to be done by itself: 8 seconds.
+    let mut whole = streamed(2_000);
     whole.parsed.stream = false;
     let whole = bench.pipeline.begin(whole).await.pick(&[("default", &[0])]);
     let mut later = bench.begin(1).await.pick(&[("default", &[0])]);
@@ -142,6 +144,126 @@ async fn answers_that_do_not_stream_are_done_with_their_prompts_when_later_ones_
     assert_eq!(bench.state(), [(0, 0, 1)]);
     later.served();
     assert_eq!(bench.state(), [NONE]);
+}
+
+#[tokio::test]
+async fn several_answers_to_a_prompt_decode_at_once() {
+    for (asked, counted) in [(0, 1), (4, 4), (u64::MAX, 128)] {
+        let mut bench = bench(1);
+        let mut several = streamed(2);
+        several.parsed.n_answers = Some(asked);
+        let mut leases = bench.pipeline.begin(several).await.pick(&[("default", &[0])]);
+        assert_eq!(bench.state(), [(counted, 128, 0)], "the prompt is computed once");
+        leases.first_byte();
+        assert_eq!(bench.state(), [(0, 0, counted)]);
+        leases.served();
+        assert_eq!(bench.state(), [NONE]);
+    }
+}
+
+#[test]
+fn several_answers_teach_the_true_step_and_length() {
+    let (account, pool) = (Account::default(), Pool::new(START, 256.0));
+    let mut now = Stamp::from_nanos(1);
+    let several = Job { n_answers: 4, n_copies: 4, ..job(500.0, 100.0) };
+    for _ in 0..300 {
+        let load = account.load(now, &pool.speed());
+        let mut entry = account.take(now, &several, true, &load);
+        let prefill = TRUTH.prefill.at(several.effective_tokens()) + TRUTH.step.base;
+        now = now + Duration::from_secs_f64(prefill);
+        account.first_byte(now, &mut entry);
+        let step = TRUTH.step.at(several.context() + 4.0 * SEQUENCE_TOKENS);
+        now = now + Duration::from_secs_f64(99.0 * step);
+        account.end(now, &entry, Some(said(4 * 100)), &pool);
+    }
+    assert_near(speed(&account, &pool, now), TRUTH);
+    assert!((pool.typical().output - 100.0).abs() < 20.0, "{:?}", pool.typical());
+}
+
+#[test]
+fn answers_that_do_not_stream_decode_when_their_prompts_must_have_been_computed() {
+    let (account, pool) = (Account::default(), Pool::new(START, 256.0));
+    let from = Stamp::from_nanos(1_000_000_000);
+    let whole = job(3_000.0, 100.0);
+    let second = whole.effective_tokens() * START.prefill.per_unit;
+    let at = |prompts: f64| from + Duration::from_secs_f64(prompts * second);
+    let take = |shows| account.take(from, &whole, shows, &account.load(from, &START));
+    let [first, _, last] = [false, false, true].map(take);
+    let check = |prompts, n_waiting: f64, n_decoding: f64| {
+        let load = account.load(at(prompts), &START);
+        let near = |a: f64, b: f64| (a - b).abs() < 0.01;
+        assert!(near(load.n_waiting, n_waiting) && near(load.n_decoding, n_decoding), "{load:?}");
+        let pending = (3.0 - prompts).max(0.0) * whole.effective_tokens();
+        assert!(near(load.pending / pending.max(1.0), pending / pending.max(1.0)), "{load:?}");
+        assert!(near(load.context, n_decoding * whole.context()), "{load:?}");
+    };
+    check(0.0, 3.0, 0.0);
+    check(0.5, 2.5, 0.5);
+    // What changes in the account in between changes nothing.
+    assert_eq!(account.end(at(0.6), &take(true), None, &pool), None);
+    check(1.0, 2.0, 1.0);
+    assert_eq!(account.end(at(1.2), &take(true), None, &pool), None);
+    check(1.5, 1.5, 1.5);
+    check(2.0, 1.0, 2.0);
+    // Of the streamed one it is seen.
+    check(9.0, 1.0, 2.0);
+    assert_eq!(account.end(at(9.0), &first, None, &pool), None);
+    check(9.0, 1.0, 1.0);
+    assert_eq!(account.end(at(9.0), &last, None, &pool), None);
+    check(9.0, 0.0, 1.0);
+}
+
+/// Rate that is learned where every fourth prompt is counted so many times too long, and another waits behind it.
+fn learned_under(factor: f64) -> f64 {
+    let (account, pool, mut rng) = (Account::default(), Pool::new(START, 256.0), Rng::seeded(3));
+    let mut now = Stamp::from_nanos(1);
+    let load = |now| account.load(now, &pool.speed());
+    for nth in 0..600 {
+        let liar = job(1_000.0 + 2_000.0 * rng.f64(), 100.0);
+        let honest = job(200.0 + 4_000.0 * rng.f64(), 100.0);
+        let seconds = |job: Job| Duration::from_secs_f64(TRUTH.prefill.at(job.effective_tokens()));
+        let answer = |job: Job| Answer { prompt: Some(job.prompt as u64), ..said(100) };
+        let liar = (nth % 4 == 0).then(|| {
+            let claimed = Job { prompt: factor * liar.prompt, ..liar };
+            (liar, account.take(now, &claimed, true, &load(now)))
+        });
+        let mut entry = account.take(now, &honest, true, &load(now));
+        let liar = liar.map(|(liar, mut entry)| {
+            now = now + seconds(liar);
+            account.first_byte(now, &mut entry);
+            (liar, entry)
+        });
+        now = now + seconds(honest);
+        account.first_byte(now, &mut entry);
+        now = now + Duration::from_secs(3);
+        account.end(now, &entry, Some(answer(honest)), &pool);
+        // The truth comes late.
+        if let Some((liar, entry)) = liar {
+            account.end(now, &entry, Some(answer(liar)), &pool);
+        }
+    }
+    1.0 / load(now).prefill.at(2_000.0)
+}
+
+#[test]
+fn claims_of_a_thousand_times_the_tokens_do_not_move_the_rate() {
+    let honest = learned_under(1.0);
+    for factor in [1_000.0, 0.001] {
+        let ratio = learned_under(factor) / honest;
+        assert!((0.95..1.05).contains(&ratio), "{factor}: {ratio}");
+    }
+}
+
+#[test]
+fn text_that_is_always_counted_differently_is_learned_from_as_it_is_counted() {
+    let pool = Pool::new(START, 256.0);
+    for _ in 0..400 {
+        let prefill = Prefill { prompt: 2_000.0, seconds: 1.0, ..Prefill::default() };
+        let claim = Some((2_000.0, 2_800.0));
+        pool.observe(&Sample { prefill: Some(prefill), claim, ..Sample::default() });
+    }
+    let seconds = pool.speed().prefill.at(cost::effective_tokens(2_000.0, 0.0));
+    assert!((0.95..1.05).contains(&seconds), "{seconds}");
 }
 
 #[tokio::test]
@@ -214,7 +336,13 @@ fn parameters_must_be_above_zero() {
 }
 
 fn job(prompt: f64, output: f64) -> Job {
-    Job { prompt, cached: 0.0, output, cached_best: 0.0, reuses: 0.0 }
+    let (n_answers, n_copies) = (1, 1);
+    Job { prompt, cached: 0.0, output, n_answers, n_copies, cached_best: 0.0, reuses: 0.0 }
+}
+
+/// What servers say of an answer of so many tokens.
+fn said(n_tokens: u64) -> Answer {
+    Answer { n_tokens: Some(n_tokens), prompt: None, hits: None }
 }
 
 /// How fast the endpoints of these tests are: prefill ten times slower than where learning begins.
@@ -238,15 +366,15 @@ fn serve(
 ) -> Stamp {
     let (mut now, mut rng) = (from, Rng::seeded(7));
     for _ in 0..n_requests {
-        let tokens = 200.0 + 4_000.0 * rng.f64();
-        let arrival = Arrival { now, tokens, context: tokens + 50.0, shows: true };
-        let mut entry = account.take(arrival, &account.load(now, &pool.speed()));
+        let job = job(200.0 + 4_000.0 * rng.f64(), 100.0);
+        let mut entry = account.take(now, &job, true, &account.load(now, &pool.speed()));
         let factor = if rng.chance(outliers) { 10.0 } else { 1.0 };
-        now = now + Duration::from_secs_f64(factor * (truth.prefill.at(tokens) + truth.step.base));
+        let prefill = truth.prefill.at(job.effective_tokens()) + truth.step.base;
+        now = now + Duration::from_secs_f64(factor * prefill);
         account.first_byte(now, &mut entry);
-        let step = truth.step.at(tokens + 50.0 + cost::SEQUENCE_TOKENS);
+        let step = truth.step.at(job.context() + SEQUENCE_TOKENS);
         now = now + Duration::from_secs_f64(factor * step * 99.0);
-        account.end(now, &entry, Some(Answer { n_tokens: Some(100), hits: None }), pool);
+        account.end(now, &entry, Some(said(100)), pool);
     }
     now
 }
@@ -317,10 +445,10 @@ fn a_clock_that_stands_still_teaches_nothing_absurd() {
     let (account, pool) = (Account::default(), Pool::new(START, 256.0));
     let now = Stamp::from_nanos(5);
     for _ in 0..10_000 {
-        let arrival = Arrival { now, tokens: 1_000.0, context: 1_000.0, shows: true };
-        let mut entry = account.take(arrival, &account.load(now, &pool.speed()));
+        let load = account.load(now, &pool.speed());
+        let mut entry = account.take(now, &job(1_000.0, 100.0), true, &load);
         account.first_byte(now, &mut entry);
-        let answer = Answer { n_tokens: Some(100), hits: Some((0.0, 5.0)) };
+        let answer = Answer { prompt: Some(u64::MAX), hits: Some((0.0, 5.0)), ..said(100) };
         account.end(now, &entry, Some(answer), &pool);
     }
     let load = account.load(now, &pool.speed());
@@ -397,8 +525,8 @@ fn requests_from_here_are_no_load_of_others() {
     let pool = Pool::new(START, 256.0);
     let check = |now, foreign| assert_eq!(account.foreign(now, &signals), foreign, "{now:?}");
     check(now, 3.0);
-    let arrival = Arrival { now, tokens: 100.0, context: 100.0, shows: true };
-    let entries = [0; 3].map(|_| account.take(arrival, &account.load(now, &pool.speed())));
+    let load = account.load(now, &pool.speed());
+    let entries = [0; 3].map(|_| account.take(now, &job(100.0, 100.0), true, &load));
     check(now, 0.0);
     let later = now + Duration::from_millis(600);
     for entry in &entries {

@@ -121,6 +121,7 @@ pub(super) fn request(decision: &DecisionInput) -> (RequestHead, ParsedRequest, 
         model: Some(decision.model.as_str().into()),
         stream: decision.stream,
         max_output_tokens: decision.max_tokens,
+        n_answers: decision.answers,
         prompts: match <[PromptBlocks; 1]>::try_from(prompts) {
             Ok([only]) => PromptInput::Blocks(only),
             Err(several) => PromptInput::Batch(several),
