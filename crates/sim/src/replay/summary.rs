@@ -4,16 +4,21 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
-use super::outcome::{Choice, Fate, Outcome, RequestOutcome};
+use super::{
+    outcome::{Choice, Fate, Outcome, RequestOutcome},
+    trace::Trace,
+};
 
 mod course;
 mod distribution;
 mod estimate;
+mod groups;
 
 pub use self::{
     course::{Course, MAX_ROWS, MAX_STEPS},
     distribution::{Distribution, SHARES, Spread},
     estimate::{Estimate, half_width_factor},
+    groups::{Group, Groups, MAX_TENANTS},
 };
 
 /// What a request must reach to count as good.
@@ -57,6 +62,9 @@ pub struct Summary {
     pub duration: f64,
     pub servers: Vec<ServerLoad>,
     pub course: Course,
+    /// Who got what, where the trace was looked at.
+    #[serde(skip_serializing_if = "Groups::is_empty")]
+    pub groups: Groups,
     /// Hash of all decisions, in hexadecimal.
     pub decisions: String,
 }
@@ -181,8 +189,14 @@ impl Summary {
             duration: outcome.ended.since(first).as_secs_f64(),
             servers,
             course: Course::of(outcome),
+            groups: Groups::default(),
             decisions: format!("{:016x}", outcome.decisions),
         }
+    }
+
+    /// The same with its requests by priority and tenant, which the trace knows.
+    pub fn of_trace(trace: &Trace, outcome: &Outcome, goals: Goals) -> Self {
+        Self { groups: Groups::of(trace, outcome), ..Self::of(outcome, goals) }
     }
 
     /// Requests that had not ended when the run was stopped.

@@ -39,6 +39,7 @@ mod bursts;
 mod conversation;
 mod diurnal;
 mod draw;
+mod priorities;
 mod rag;
 mod sessions;
 mod shared_prompts;
@@ -48,8 +49,8 @@ mod wild_tenant;
 pub mod work;
 
 pub use self::{
-    agents::Agents, bursts::Bursts, diurnal::Diurnal, rag::Rag, sessions::Sessions,
-    shared_prompts::SharedPrompts, wild_tenant::WildTenant,
+    agents::Agents, bursts::Bursts, diurnal::Diurnal, priorities::Priorities, rag::Rag,
+    sessions::Sessions, shared_prompts::SharedPrompts, wild_tenant::WildTenant,
 };
 
 /// Tokens of one block of the traces: a multiple of what engines use, so that chains stay short.
@@ -133,6 +134,11 @@ pub const WORKLOADS: &[Workload] = &[
         name: "wild-tenant",
         about: "twenty tenants, one of which sends half of all requests",
         make: |spec| WildTenant::default().generate(spec),
+    },
+    Workload {
+        name: "priorities",
+        about: "long questions of three priorities; the least important ones are most of them",
+        make: |spec| Priorities::default().generate(spec),
     },
 ];
 

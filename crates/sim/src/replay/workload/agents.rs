@@ -100,6 +100,6 @@ impl Source for Agents {
             }
             turns.push(Turn { think: self.think(rng), new_tokens, output_tokens });
         }
-        Conversation { head, turns, tenant: None }
+        Conversation { head, turns, tenant: None, priority: 0 }
     }
 }

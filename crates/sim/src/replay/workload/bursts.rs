@@ -72,7 +72,7 @@ impl Source for Bursts {
             new_tokens: self.prompt_tokens,
             output_tokens: self.answer_tokens,
         };
-        Conversation { head: Text::default(), turns: vec![turn], tenant: None }
+        Conversation { head: Text::default(), turns: vec![turn], tenant: None, priority: 0 }
     }
 
     /// Bursts come at equal distances, give or take a quarter; the first one half a distance after the start.

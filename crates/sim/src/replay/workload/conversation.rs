@@ -53,6 +53,7 @@ pub(super) struct Conversation {
     pub(super) head: Text,
     pub(super) turns: Vec<Turn>,
     pub(super) tenant: Option<Arc<str>>,
+    pub(super) priority: i32,
 }
 
 /// One request of a conversation.
@@ -210,7 +211,7 @@ impl Writer {
                 output_tokens: turn.output_tokens,
                 session: self.n_conversations,
                 tenant: conversation.tenant.clone(),
-                priority: 0,
+                priority: conversation.priority,
                 lora: None,
                 n_sequences: 1,
                 observed: None,

@@ -94,6 +94,6 @@ impl Source for Rag {
             new_tokens: draw::count(rng, self.question_tokens, 10, 500),
             output_tokens: draw::count(rng, self.answer_tokens, 10, 500),
         };
-        Conversation { head, turns: vec![turn], tenant: None }
+        Conversation { head, turns: vec![turn], tenant: None, priority: 0 }
     }
 }

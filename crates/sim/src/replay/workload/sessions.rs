@@ -85,6 +85,6 @@ impl Source for Sessions {
         let head = texts.get(zipf.draw(rng)).cloned().unwrap_or_default();
         let n_turns = draw::count(rng, self.turns, 1, MAX_TURNS);
         let turns = (0..n_turns).map(|_| self.turn(rng)).collect();
-        Conversation { head, turns, tenant: None }
+        Conversation { head, turns, tenant: None, priority: 0 }
     }
 }

@@ -64,7 +64,7 @@ impl Source for SharedPrompts {
 
     fn conversation(&self, (texts, zipf): &Self::World, _: bool, rng: &mut Rng) -> Conversation {
         let head = texts.get(zipf.draw(rng)).cloned().unwrap_or_default();
-        Conversation { head, turns: vec![self.turn(rng)], tenant: None }
+        Conversation { head, turns: vec![self.turn(rng)], tenant: None, priority: 0 }
     }
 }
 

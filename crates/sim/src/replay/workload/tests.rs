@@ -274,3 +274,25 @@ fn one_of_twenty_tenants_sends_half() {
     let wild = by_tenant[WildTenant::WILD] as f64 / trace.requests.len() as f64;
     assert!((wild - 0.5).abs() < 0.03, "{wild}");
 }
+
+#[test]
+fn priorities_share_everything_but_their_priority() {
+    let trace = trace("priorities", 1, 2.0, 120);
+    let mut by_priority = BTreeMap::<i32, Vec<f64>>::new();
+    for request in &trace.requests {
+        by_priority.entry(request.priority).or_default().push(f64::from(request.prompt_tokens));
+    }
+    let n_requests = trace.requests.len() as f64;
+    for (priority, share) in [(100, 0.25), (0, 0.2), (-10, 0.55)] {
+        let prompts = &by_priority[&priority];
+        let found = prompts.len() as f64 / n_requests;
+        assert!((found - share).abs() < 0.04, "{priority}: {found}");
+        let tokens = mean(prompts.iter().copied());
+        assert!((tokens / 5_000.0 - 1.0).abs() < 0.1, "{priority}: {tokens}");
+    }
+    let important = Priorities { shares: vec![(100, 1.0)], ..Priorities::default() };
+    let important = important.generate(&spec(1, 2.0, 120)).unwrap();
+    assert!(important.requests.iter().all(|request| request.priority == 100));
+    let asked = |trace: &Trace| trace.requests.iter().map(|r| r.prompt_tokens).collect::<Vec<_>>();
+    assert_eq!(asked(&important), asked(&trace), "the same questions");
+}

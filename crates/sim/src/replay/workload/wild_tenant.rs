@@ -77,6 +77,6 @@ impl Source for WildTenant {
             new_tokens: draw::count(rng, self.question_tokens, 16, 4_000),
             output_tokens: draw::count(rng, self.answer_tokens, 16, 1_500),
         };
-        Conversation { head, turns: vec![turn], tenant: Some(name) }
+        Conversation { head, turns: vec![turn], tenant: Some(name), priority: 0 }
     }
 }
