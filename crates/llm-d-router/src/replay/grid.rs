@@ -272,7 +272,7 @@ mod tests {
         let grid = Grid {
             requests: Requests::Workload {
                 name: "sessions".to_owned(),
-                duration: Duration::from_secs(60),
+                duration: Duration::from_mins(1),
                 limit: 1,
             },
             configurations: vec![broken],
