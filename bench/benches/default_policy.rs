@@ -126,7 +126,7 @@ impl World {
         for body in &bodies {
             answer(self.decide(request(), body));
         }
-        cpu() - started
+        cpu().saturating_sub(started)
     }
 }
 
