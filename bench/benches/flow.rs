@@ -3,8 +3,9 @@
 //! `flow-dispatch` keeps a number of requests waiting: each round one that runs ends, so that the next is
 //! let go, and its client sends another. Flows are chosen by Zipf's law, but where they are called equal: then
 //! thousands of queues are long at once, and each round finds its own in no cache. `flow-churn` gives every
-//! request a flow of its own. `flow-mass` takes all out of full queues, one by one or by their age. Beside
-//! these it prints the time from enqueuing to dispatch when a slot is free, and the memory of a request that
+//! request a flow of its own. `flow-mass` takes all out of full queues, one by one or by their age.
+//! `flow-snapshot` is the look at all queues that the debug page takes while nothing else can. Beside these it
+//! prints the time from enqueuing to dispatch when a slot is free, and the memory of a request that
 //! waits.
 //!
 //! Times of rounds are CPU times, and rounds per second are dispatches per second. The budgets are 300,000 of
@@ -266,6 +267,25 @@ fn mass(c: &mut Criterion) {
     });
 }
 
+/// What operators look at: everything stands still meanwhile.
+fn snapshot(c: &mut Criterion) {
+    const N_WAITING: usize = 100_000;
+    const N_SHOWN: usize = 100;
+    let mut group = c.benchmark_group("flow-snapshot");
+    for n_bands in [1, 128] {
+        let equal = Shape { n_bands, exponent: 0.0, ..shape(10_000, 1) };
+        let mut world = World::new(&equal);
+        world.fill(N_WAITING);
+        (0..N_WAITING).for_each(|_| world.round());
+        let what = format!("{n_bands}-bands-10000-flows");
+        group.bench_function(BenchmarkId::new(what, N_WAITING), |b| {
+            b.iter_custom(|n| {
+                cpu_time(|| (0..n).for_each(|_| drop(black_box(world.flow.snapshot(N_SHOWN)))))
+            });
+        });
+    }
+}
+
 /// From enqueuing to dispatch when a slot is free and nobody else waits.
 fn free_slot(_: &mut Criterion) {
     const N_ROUNDS: usize = 200_000;
@@ -346,6 +366,6 @@ criterion_group! {
     name = benches;
     config = settings();
     // Memory first: what others have freed would be used again without growth.
-    targets = memory, free_slot, dispatch, churn, mass
+    targets = memory, free_slot, dispatch, churn, mass, snapshot
 }
 criterion_main!(benches);

@@ -246,13 +246,35 @@ async fn look(
     rng: &mut Rng,
     notes: &mut Notes<'_>,
 ) -> Result<Seen, Rejection> {
+    let (candidates, now) = find(router, request, rng, notes)?;
+    Ok(learn(router, request, candidates, now, notes).await)
+}
+
+/// Looks up the candidates, and says when that was.
+fn find(
+    router: &Router,
+    request: &Arc<Request>,
+    rng: &mut Rng,
+    notes: &mut Notes<'_>,
+) -> Result<(Candidates, Stamp), Rejection> {
     let Notes { record, noting } = notes;
     // One time for all that happens at once: what was decided can be decided again from a record of it.
     let now = router.clock().now();
     if let Some(noting) = noting.as_deref_mut() {
         noting.begin(now);
     }
-    let candidates = candidates(router, request, now, rng, record.as_deref_mut())?;
+    Ok((candidates(router, request, now, rng, record.as_deref_mut())?, now))
+}
+
+/// Asks the producers.
+async fn learn(
+    router: &Router,
+    request: &Arc<Request>,
+    candidates: Candidates,
+    now: Stamp,
+    notes: &mut Notes<'_>,
+) -> Seen {
+    let Notes { record, noting } = notes;
     let mut data = RequestData::new(router.n_request_slots);
     let now = produce(router, request, &candidates, &mut data, now, record.as_deref_mut()).await;
     if let Some(noting) = noting.as_deref_mut() {
@@ -262,11 +284,12 @@ async fn look(
         let tokens = data.read(&router.tokenized_prompt);
         record.n_prompt_tokens = tokens.map(TokenizedPrompt::n_tokens);
     }
-    Ok(Seen { candidates, data, now })
+    Seen { candidates, data, now }
 }
 
 /// Waits in flow control. What is found out about a request before it waits tells what it will need; it is
-/// used if the request need not wait, and else found out anew, because by then it is not true any more.
+/// used if the request need not wait, and else found out anew, because by then it is not true any more. Producers
+/// are not asked about one that is refused at once.
 async fn wait_for_turn(
     router: &Router,
     queues: &Queues,
@@ -275,15 +298,19 @@ async fn wait_for_turn(
     notes: &mut Notes<'_>,
 ) -> Result<(Seen, Pass), Rejection> {
     let mut ahead = rng.clone();
+    let mut ask = queue::ask(router, request, router.clock().now());
     // A pool without endpoints is waited for. One that has none for this request is an answer.
-    let seen = if router.datastore.snapshot().is_empty() {
-        None
-    } else {
-        Some(look(router, request, &mut ahead, notes).await?)
-    };
+    let mut seen = None;
+    if !router.datastore.snapshot().is_empty() {
+        let (candidates, now) = find(router, request, &mut ahead, notes)?;
+        if !queues.flow.refuses(&ask) {
+            seen = Some(learn(router, request, candidates, now, notes).await);
+        }
+    }
     let entered = router.clock().now();
-    let known = seen.as_ref().map(|seen| (&seen.candidates, &seen.data));
-    let ask = queue::ask(router, request, known, entered);
+    if let Some(Seen { candidates, data, .. }) = &seen {
+        ask.cost = queue::cost(router, request, Some((candidates, data)), entered);
+    }
     let entry = queues.flow.enter(ask, series(router, request));
     let seen = seen.filter(|_| entry.is_settled());
     let pass = entry.await?;

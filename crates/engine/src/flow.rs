@@ -77,6 +77,9 @@ pub struct FlowController {
     meters: Meters,
     /// Another configuration serves now; what is left here is not shown as the pool's any more.
     is_retired: AtomicBool,
+    is_shut_down: AtomicBool,
+    /// Nobody waits any more.
+    emptied: Notify,
 }
 
 struct State {
@@ -99,6 +102,8 @@ impl FlowController {
             evicts: config.eviction.is_some(),
             meters,
             is_retired: AtomicBool::new(false),
+            is_shut_down: AtomicBool::new(false),
+            emptied: Notify::new(),
             state: Mutex::new(State { flow: FlowControl::new(config), armed: None }),
             gauge,
             clock,
@@ -127,6 +132,12 @@ impl FlowController {
         Entry::new(Arc::clone(self), ticket, waiter)
     }
 
+    /// Whether a request like this would be refused at once. Costs nothing while nobody waits.
+    pub fn refuses(&self, ask: &Ask) -> bool {
+        let may_refuse = self.n_waiting() > 0 || self.is_shut_down.load(Ordering::Relaxed);
+        may_refuse && self.state.lock().flow.refuses(ask)
+    }
+
     /// Signals of the pool have changed. Costs nothing while nobody waits.
     pub fn signals_changed(&self) {
         if self.n_waiting.load(Ordering::Relaxed) > 0 {
@@ -150,12 +161,25 @@ impl FlowController {
 
     /// Refuses all who wait and all who come. A drain calls this at its end, not at its beginning.
     pub fn shut_down(&self) {
+        self.is_shut_down.store(true, Ordering::Relaxed);
         self.step(|flow, now, effects| flow.shut_down(now, effects));
     }
 
     /// From here on another controller is the one that metrics show.
     pub fn retire(&self) {
         self.is_retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns when nobody waits.
+    pub async fn emptied(&self) {
+        loop {
+            // Made before the look, so that what happens in between is not missed.
+            let emptied = self.emptied.notified();
+            if self.n_waiting() == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// When it makes sense for a client to come again that is refused.
@@ -190,7 +214,8 @@ impl FlowController {
         // moves reads again when they have got there.
         let gives_up = || self.n_unsettled.fetch_add(1, Ordering::Relaxed) < MAX_UNSETTLED;
         let n_motions = self.n_motions.load(Ordering::Acquire);
-        if self.in_motion.load(Ordering::Acquire) != 0 && gives_up() {
+        let in_motion = self.in_motion.load(Ordering::Acquire);
+        if in_motion != 0 && gives_up() {
             return;
         }
         // Of several that come at once, one reads.
@@ -206,12 +231,16 @@ impl FlowController {
             (self.clock.now(), n_placed(&state.flow))
         };
         let signal = self.gauge.read(now, n_placed);
-        if n_motions != self.n_motions.load(Ordering::Acquire) && gives_up() {
+        let n_begun = self.n_motions.load(Ordering::Acquire) - n_motions;
+        if n_begun != 0 && gives_up() {
             let (order, or_else) = (Ordering::Relaxed, Ordering::Relaxed);
             let _overtaken = self.read_at.compare_exchange(mark, read_at, order, or_else);
             return;
         }
         self.n_unsettled.store(0, Ordering::Relaxed);
+        // One that is on its way out may be missing there and is about to be taken off here. Until the next
+        // reading the pool rather counts as fuller than it is: one request too many would be refused.
+        let signal = signal.with_more(in_motion + n_begun);
         self.step(|flow, now, effects| {
             // A later reading that overtook this one must not be undone.
             if self.read_at.load(Ordering::Relaxed) == mark {
@@ -239,21 +268,26 @@ impl FlowController {
         event: impl FnOnce(&mut FlowControl<Arc<Waiter>>, Stamp, &mut Effects) -> R,
     ) -> R {
         let mut effects = Vec::new();
-        let (result, is_earlier, now) = {
+        let (result, is_earlier, is_emptied, now) = {
             let mut state = self.state.lock();
             let now = self.clock.now();
+            let n_waiting = state.flow.n_waiting();
             let result = event(&mut state.flow, now, &mut effects);
+            let is_emptied = n_waiting > 0 && state.flow.n_waiting() == 0;
             self.n_waiting.store(state.flow.n_waiting(), Ordering::Relaxed);
             let due = self.due(&state.flow);
             let is_earlier = due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed));
             if is_earlier {
                 state.armed = due;
             }
-            (result, is_earlier, now)
+            (result, is_earlier, is_emptied, now)
         };
         self.meters.cycle(self.clock.now().since(now));
         if is_earlier {
             self.rearm.notify_one();
+        }
+        if is_emptied {
+            self.emptied.notify_waiters();
         }
         self.act(now, effects);
         result

@@ -68,13 +68,8 @@ impl Queues {
     }
 }
 
-/// What flow control is told of a request. `seen` is what was found out about it, where there are endpoints.
-pub(crate) fn ask(
-    router: &Router,
-    request: &Request,
-    seen: Option<(&Candidates, &RequestData)>,
-    now: Stamp,
-) -> Ask {
+/// What flow control is told of a request about which nothing has been found out yet.
+pub(crate) fn ask(router: &Router, request: &Request, now: Stamp) -> Ask {
     let slo = header::text(&request.head.headers, &header::SLO_TTFT, Some(&header::SLO_TTFT_ALIAS));
     Ask {
         priority: request.priority,
@@ -83,12 +78,12 @@ pub(crate) fn ask(
         received: request.head.received,
         ttl: None,
         ttft_slo: slo.and_then(|text| text.trim().parse().ok()).map(Duration::from_millis),
-        cost: cost(router, request, seen, now),
+        cost: cost(router, request, None, now),
     }
 }
 
-/// What the request will probably need, in tokens.
-fn cost(
+/// What the request will probably need, in tokens. `seen` is what was found out about it.
+pub(crate) fn cost(
     router: &Router,
     request: &Request,
     seen: Option<(&Candidates, &RequestData)>,

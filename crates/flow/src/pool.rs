@@ -53,6 +53,15 @@ impl PoolSignal {
         Self { has_endpoints: true, prefill: None, decode: Some(load), as_of }
     }
 
+    /// The same with so many requests more on each stage, whatever their tokens.
+    #[must_use]
+    pub fn with_more(mut self, n_requests: u64) -> Self {
+        for load in [&mut self.prefill, &mut self.decode].into_iter().flatten() {
+            load.saturation += n_requests as f64 * load.per_request.max(0.0);
+        }
+        self
+    }
+
     /// A pool without endpoints.
     pub fn empty(as_of: Stamp) -> Self {
         Self { has_endpoints: false, prefill: None, decode: None, as_of }

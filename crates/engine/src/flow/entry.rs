@@ -161,8 +161,9 @@ impl Pass {
     /// To be held while the request comes into the live counts of an endpoint or leaves them, until it is
     /// [`placed`](Self::placed) or has [`ended`](Self::end) here too.
     pub fn moving(&self) -> Motion {
-        self.controller.n_motions.fetch_add(1, Ordering::AcqRel);
+        // In this order: a reading looks at the second before the first, and so misses neither.
         self.controller.in_motion.fetch_add(1, Ordering::AcqRel);
+        self.controller.n_motions.fetch_add(1, Ordering::AcqRel);
         Motion(Arc::clone(&self.controller))
     }
 

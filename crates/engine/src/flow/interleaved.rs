@@ -10,7 +10,7 @@ use router_telemetry::{BUILD, Registry, RouterMetrics, router::FlowMetrics};
 use shuttle::future::{JoinHandle, block_on, spawn};
 
 use super::{
-    sync::{Crossing, play},
+    sync::{AtomicU64, Crossing, play},
     *,
 };
 
@@ -33,6 +33,15 @@ impl Gauge for Shown {
     }
 }
 
+/// Shows what an endpoint counts.
+struct Counted(Arc<AtomicU64>);
+
+impl Gauge for Counted {
+    fn read(&self, now: Stamp, _: u64) -> PoolSignal {
+        PoolSignal::of_pool(StageLoad::counted(self.0.load(Ordering::SeqCst), N_SLOTS), now)
+    }
+}
+
 fn n_orders() -> usize {
     let asked = std::env::var("FLOW_ORDERS").ok();
     asked.and_then(|number| number.parse().ok()).unwrap_or(N_ORDERS)
@@ -50,7 +59,15 @@ struct Scene {
 impl Scene {
     fn new(config: Config, shown: Option<PoolSignal>) -> Arc<Self> {
         let shown = Arc::new(RwLock::new(shown));
-        let gauge = Box::new(Shown(Arc::clone(&shown), Crossing::new()));
+        let gauge = Shown(Arc::clone(&shown), Crossing::new());
+        Self::with(config, shown, Box::new(gauge))
+    }
+
+    fn with(
+        config: Config,
+        shown: Arc<RwLock<Option<PoolSignal>>>,
+        gauge: Box<dyn Gauge>,
+    ) -> Arc<Self> {
         let registry = Registry::default();
         let metrics = Arc::new(RouterMetrics::new(&registry, &BUILD).unwrap());
         let series = metrics.request("", "", "default-flow", 0);
@@ -136,6 +153,38 @@ fn who_comes_runs_hangs_up_and_ends_leaves_nothing_and_nobody_behind() {
         block_on(all(handles));
         assert_eq!(scene.n_served.load(Ordering::Relaxed), 4);
         scene.check_nothing_left();
+    });
+}
+
+/// Signals are read while a request leaves what an endpoint counts: its room is given away once, because whoever
+/// came too many would be refused by a filter that counts too.
+#[test]
+fn the_room_of_one_that_ends_is_given_away_once() {
+    play(n_orders(), || {
+        let counted = Arc::new(AtomicU64::new(0));
+        let gauge = Box::new(Counted(Arc::clone(&counted)));
+        let scene = Scene::with(Config::default(), Arc::default(), gauge);
+        let place = || {
+            let mut pass = block_on(scene.enter(0)).unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            pass.placed();
+            pass
+        };
+        let (mut ends, runs) = (place(), place());
+        let waiting = [scene.enter(0), scene.enter(0)];
+        let left = Arc::clone(&counted);
+        let leaving = shuttle::thread::spawn(move || {
+            let going = ends.moving();
+            left.fetch_sub(1, Ordering::SeqCst);
+            ends.end(Some(Usage::default()));
+            drop(going);
+        });
+        scene.controller.read_gauge(Duration::ZERO);
+        leaving.join().unwrap();
+        let n_gone = waiting.iter().filter(|entry| entry.is_settled()).count();
+        drop((waiting, runs));
+        scene.check_nothing_left();
+        assert!(n_gone <= 1, "{n_gone} are let go for one that ended");
     });
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::FlowController;
 
-/// Flows of each band on the page, those with the most requests waiting first.
+/// Flows of each band on the page, those with the most requests waiting first; ten times as many of all bands.
 const MAX_FLOWS: usize = 100;
 
 impl FlowController {
@@ -61,6 +61,7 @@ fn band_value(band: &BandView, snapshot: &Snapshot) -> Value {
         "drainPerSecond": band.drain_per_second,
         "jainIndex": band.jain,
         "knownFlows": band.n_flows,
+        "flowsLeftOut": band.n_flows - band.flows.len(),
         "flows": band.flows.iter().map(|flow| flow_value(flow, snapshot)).collect::<Vec<_>>(),
     })
 }

@@ -102,6 +102,26 @@ async fn whoever_ends_lets_the_next_go() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reading_that_counts_though_requests_move_gives_no_room_away_twice() {
+    let scene = Scene::new(Config::default(), load(0.0));
+    let mut ends = scene.enter(0).await.unwrap();
+    let mut runs = scene.enter(0).await.unwrap();
+    ends.placed();
+    runs.placed();
+    let waiting = [scene.enter(0), scene.enter(0)];
+    let going = ends.moving();
+    scene.show(load(0.5));
+    for _ in 0..=MAX_UNSETTLED {
+        scene.controller.read_gauge(Duration::ZERO);
+    }
+    assert_eq!(scene.controller.snapshot(0).signal.decode.unwrap().saturation, 1.0);
+    ends.end(None);
+    drop(going);
+    let n_gone = waiting.iter().filter(|entry| entry.is_settled()).count();
+    assert_eq!(n_gone, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_hangs_up_leaves_at_once() {
     let scene = Scene::new(Config::default(), load(1.0));
     let waiting: Vec<_> = (0..5).map(|_| scene.enter(0)).collect();
@@ -287,6 +307,20 @@ async fn the_page_shows_every_wait_and_its_end() {
     assert_eq!(scene.sum(&name("in_flight_requests"), "phase=\"on_the_way\""), 1.0);
     assert_eq!(scene.sum(&name("jain_index"), "priority=\"0\""), 1.0);
     drop(running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_debug_page_stays_small_and_says_what_it_leaves_out() {
+    let scene = Scene::new(Config::default(), load(1.0));
+    let enter = |n: usize| {
+        let flow = router_flow::FlowId::from(format!("tenant-{n}").as_str());
+        scene.controller.enter(Ask { flow, ..Ask::default() }, Arc::clone(&scene.series))
+    };
+    let _waiting: Vec<_> = (0..150).chain([140]).map(enter).collect();
+    let band = &scene.controller.debug_page()["bands"][0];
+    assert_eq!(band["flows"].as_array().map(Vec::len), Some(100));
+    assert_eq!((&band["flowsLeftOut"], &band["knownFlows"]), (&50.into(), &150.into()));
+    assert_eq!(band["flows"][0]["fairnessId"], "tenant-140");
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::{
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -10,7 +13,9 @@ use std::{
 use router_core::{ErrorCode, Rejection};
 use router_engine::{AttemptFailure, Decision, Routed};
 use router_flow::{Arrival, OrderingPolicy, Rank};
-use router_framework::{EndCause, EndpointSink, RequestHead};
+use router_framework::{
+    DataProducer, EndCause, EndpointSink, Outputs, Produced, RequestCx, RequestHead, SubsetHint,
+};
 use router_rt::Tasks;
 use router_testkit::router::{RouterBuilder, TestRouter, head, named, spec, with_header};
 
@@ -210,6 +215,71 @@ async fn a_full_queue_refuses_and_says_when_to_come_again() {
     let (status, reason, after) = world.ask("").refused().await;
     assert_eq!((status, reason), (429, "rejected-saturated"));
     assert!((10..20).contains(&after), "{after}");
+}
+
+/// Counts how often it is asked.
+struct Counts(Arc<AtomicUsize>);
+
+impl DataProducer for Counts {
+    fn produce<'a>(&'a self, _: &RequestCx<'a>) -> Produced<'a> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Produced::Ready(Ok(Outputs::default()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn producers_are_not_asked_about_who_is_refused_at_once() {
+    let n_asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&n_asked);
+    let config = format!("{ONE_AT_A_TIME}  maxRequests: 1\n");
+    let world = World::of(RouterBuilder::new(&config).endpoints(1).change(move |loaded| {
+        loaded.producers.push(named("counts", Arc::new(Counts(counted))));
+    }));
+    let asked = || n_asked.swap(0, Ordering::Relaxed);
+    let running = world.ask("").routed().await;
+    assert_eq!(asked(), 1);
+    let mut waiting = world.ask("");
+    assert_eq!(asked(), 1, "what it needs may decide whose turn it is");
+    assert_eq!(world.ask("").refused().await, (429, "rejected-saturated", 1));
+    assert_eq!(asked(), 0);
+    // One that has no endpoint is told so, and not that the queue is full.
+    let subset = SubsetHint::Only(vec!["10.99.0.1:1".to_owned()]);
+    let nowhere = world.ask_with(RequestHead { subset, ..head(CHAT_PATH) });
+    assert_eq!(nowhere.refused().await, (503, "rejected-no-endpoints", 1));
+    drop(running);
+    assert!(waiting.look());
+    assert_eq!(asked(), 1, "by what is true by then");
+    world.flow().unwrap().shut_down();
+    assert_eq!(world.ask("").refused().await, (503, "rejected-shutting-down", 1));
+    assert_eq!(asked(), 0);
+    for (outcome, n_requests) in [("RejectedCapacity", 1.0), ("RejectedOther", 1.0)] {
+        let name = "llm_d_epp_flow_control_requests_total";
+        assert_eq!(world.sum(name, &[("outcome", outcome)]), n_requests, "{outcome}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn prefix_hits_of_who_waited_count_once() {
+    let config = ONE_AT_A_TIME.replace("queue-scorer", "prefix-cache-scorer");
+    let world = World::of(RouterBuilder::new(&config).endpoints(1));
+    let text = "what everybody asks ".repeat(200);
+    let body =
+        format!(r#"{{"model": "m", "messages": [{{"role": "user", "content": "{text}"}}]}}"#);
+    let ask = || {
+        let head = RequestHead { received: world.clock().now(), ..head(CHAT_PATH) };
+        let (mut feed, decision) = world.begin(head);
+        feed.push(&body.clone().into());
+        feed.end();
+        let mut waiting = Waiting { decision, told: None };
+        waiting.look();
+        waiting
+    };
+    let running = ask().routed().await;
+    let mut waiting = ask();
+    assert!(!waiting.look());
+    drop(running);
+    assert!(waiting.look());
+    assert_eq!(world.sum("llm_d_epp_prefix_indexer_hit_ratio_count", &[]), 2.0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,13 +6,27 @@ use router_core::Stamp;
 
 use super::FlowControl;
 use crate::{
-    band::{Band, BandKey},
+    band::{Band, BandKey, Flow},
     policy::FlowKey,
-    request::State,
+    request::{Ask, State},
     snapshot::{BandView, FlowView, HeadView, Hold, Snapshot, jain},
 };
 
+/// Bands of which a [`Snapshot`] may have as many flows as of any: the more important ones have them first.
+const WHOLE_BANDS: usize = 10;
+
 impl<T: Clone> FlowControl<T> {
+    /// Whether a request like this would be refused at once, for all that can be said without changing
+    /// anything: who is not refused by this may still be refused when it [`arrive`](Self::arrive)s.
+    pub fn refuses(&self, ask: &Ask) -> bool {
+        if self.is_stopped {
+            return true;
+        }
+        let Some(band) = self.bands.find(ask.priority) else { return false };
+        let limit = self.limit_for(band, ask.bytes);
+        limit.is_some_and(|limit| self.displaced_by(band, ask, limit).is_none())
+    }
+
     /// When it makes sense to come again for a request of this priority that is refused for reasons of its own:
     /// once all who wait in its band have gone.
     pub fn retry_after(&self, now: Stamp, priority: i32) -> Duration {
@@ -23,7 +37,8 @@ impl<T: Clone> FlowControl<T> {
         band.map_or(least, after)
     }
 
-    /// What operators see, with at most `max_flows` flows per band.
+    /// What operators see, with at most `max_flows` flows of each band, and [`WHOLE_BANDS`] times as many of
+    /// all.
     pub fn snapshot(&mut self, max_flows: usize) -> Snapshot {
         let keys: Vec<BandKey> = self.bands.iter().map(|(_, key, _)| key).collect();
         // Waiting changes nothing about whose turn it is, but asking needs the policies to themselves.
@@ -31,6 +46,7 @@ impl<T: Clone> FlowControl<T> {
         self.ask_limits(self.now, saturation);
         let mut first_waiting = None;
         let mut bands = Vec::with_capacity(keys.len());
+        let mut n_left = max_flows.saturating_mul(WHOLE_BANDS);
         for (position, key) in keys.into_iter().enumerate() {
             let ceiling = self.ceilings.get(position).copied().unwrap_or(1.0);
             let hold = self.band_hold(first_waiting, saturation, ceiling);
@@ -40,7 +56,9 @@ impl<T: Clone> FlowControl<T> {
             if band.n_waiting > 0 && first_waiting.is_none() {
                 first_waiting = Some(band.priority);
             }
-            bands.push(self.band_view(band, ceiling, next, &hold, max_flows));
+            let view = self.band_view(band, ceiling, next, &hold, max_flows.min(n_left));
+            n_left -= view.flows.len();
+            bands.push(view);
         }
         Snapshot {
             now: self.now,
@@ -81,11 +99,9 @@ impl<T: Clone> FlowControl<T> {
     ) -> BandView {
         let mut flows: Vec<_> = band.flows().collect();
         let service: Vec<f64> = flows.iter().map(|(_, flow)| flow.service as f64).collect();
-        flows.sort_by_key(|(_, flow)| {
-            (std::cmp::Reverse((flow.n_waiting, flow.service)), flow.id.clone())
-        });
+        keep_largest(&mut flows, max_flows);
         let next_id = next.and_then(|key| band.flow(key)).map(|flow| flow.id.clone());
-        let views = flows.iter().take(max_flows).map(|&(key, flow)| FlowView {
+        let views = flows.iter().map(|&(key, flow)| FlowView {
             id: flow.id.clone(),
             n_waiting: flow.n_waiting,
             n_running: flow.n_running,
@@ -124,4 +140,18 @@ impl<T: Clone> FlowControl<T> {
         let waited = self.now.since(entry.enqueued);
         Some(HeadView { waited, cost: entry.cost, bytes: entry.bytes, hold })
     }
+}
+
+/// Keeps the flows with the most requests waiting, then with the most service, in that order. Flows that are not
+/// kept are not put in order, since nobody can do anything meanwhile.
+fn keep_largest(flows: &mut Vec<(FlowKey, &Flow)>, n_kept: usize) {
+    let larger_first = |(_, one): &(FlowKey, &Flow), (_, other): &(FlowKey, &Flow)| {
+        let size = |flow: &Flow| (flow.n_waiting, flow.service);
+        size(other).cmp(&size(one)).then_with(|| one.id.cmp(&other.id))
+    };
+    if n_kept < flows.len() {
+        flows.select_nth_unstable_by(n_kept, larger_first);
+        flows.truncate(n_kept);
+    }
+    flows.sort_unstable_by(larger_first);
 }

@@ -20,6 +20,50 @@ fn requests_wait_while_the_pool_is_empty_and_go_when_an_endpoint_appears() {
 }
 
 #[test]
+fn what_would_be_refused_is_known_before_it_comes() {
+    let template = BandTemplate { max_requests: 2, max_bytes: 100, ..BandTemplate::default() };
+    let mut scene = Scene::new(Config { template, max_requests: Some(3), ..no_trickle() });
+    scene.pool(1.0, 0.1);
+    let ask = |priority, bytes| Ask { priority, bytes, ..Ask::default() };
+    let check = |scene: &mut Scene, asked: Ask, refused| {
+        assert_eq!(scene.flow.refuses(&asked), refused, "{asked:?}");
+        scene.ask(asked);
+        assert_eq!(scene.refused().len(), usize::from(refused));
+    };
+    check(&mut scene, ask(0, 101), true);
+    check(&mut scene, ask(0, 50), false);
+    check(&mut scene, ask(0, 51), true);
+    check(&mut scene, ask(0, 50), false);
+    check(&mut scene, ask(0, 0), true);
+    check(&mut scene, ask(-1, 0), false);
+    // Who is more important takes the place of sheddable work.
+    assert!(!scene.flow.refuses(&ask(5, 0)));
+    check(&mut scene, ask(-1, 0), true);
+    scene.flow.shut_down(scene.now, &mut scene.effects);
+    assert!(scene.flow.refuses(&ask(5, 0)));
+}
+
+#[test]
+fn a_snapshot_is_small_however_many_flows_there_are() {
+    let mut scene = Scene::new(no_trickle());
+    scene.pool(1.0, 0.1);
+    for n in 0..300 {
+        for priority in 0..15 {
+            let flow = FlowId::from(format!("flow-{n}").as_str());
+            for _ in 0..=usize::from(n == 7) {
+                scene.ask(Ask { priority, flow: flow.clone(), ..Ask::default() });
+            }
+        }
+    }
+    let bands = scene.flow.snapshot(20).bands;
+    let shown: Vec<usize> = bands.iter().map(|band| band.flows.len()).collect();
+    assert_eq!(shown, [[20; 10].as_slice(), &[0; 5]].concat());
+    assert!(bands.iter().all(|band| band.n_flows == 300 && band.jain == 1.0));
+    let ids: Vec<&str> = bands[0].flows.iter().take(3).map(|flow| flow.id.as_str()).collect();
+    assert_eq!(ids, ["flow-7", "flow-0", "flow-1"]);
+}
+
+#[test]
 fn a_pool_that_empties_under_load_refuses_after_its_own_budget() {
     let no_endpoint_ttl = Some(Duration::from_secs(10));
     let mut scene = Scene::new(Config { no_endpoint_ttl, ..no_trickle() });
