@@ -3,6 +3,7 @@
 //! A reload builds the new configuration beside the one that serves, lets it find its endpoints and scrape
 //! them, and then swaps the two. Whatever goes wrong before the swap changes nothing, and what had been
 //! started for the attempt ends. Requests that the old configuration has decided stay with it to their end.
+//! So do those that wait in its queues: its endpoints are looked for and scraped until nobody does.
 //! What the old one has learnt goes with it: cached prefixes, load in flight and endpoint health are known
 //! anew from the requests and scrapes that follow.
 
@@ -13,7 +14,7 @@ mod members;
 use std::{
     pin::pin,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -21,7 +22,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use router_engine::{PoolChoice, Recorder, Resources, Router, RouterEnv, Settings, scrape};
+use router_engine::{
+    PoolChoice, Recorder, Resources, Router, RouterEnv, Settings, flow::FlowController, scrape,
+};
 use router_framework::{
     Discovery, PluginEnv, Registry,
     document::{Document, Options},
@@ -100,6 +103,8 @@ pub(crate) struct Running {
     tasks: Tasks,
     /// The work of the configuration that serves.
     work: Mutex<Option<Work>>,
+    /// Queues of configurations that were replaced, as long as requests are in them.
+    replaced: Mutex<Vec<Weak<FlowController>>>,
     is_draining: AtomicBool,
     recording: Mutex<Option<Recording>>,
     /// Keeps the process's own series fresh.
@@ -166,6 +171,7 @@ impl Running {
             resources: Mutex::default(),
             tasks: tasks.clone(),
             work: Mutex::new(None),
+            replaced: Mutex::default(),
             is_draining: AtomicBool::new(false),
             recording: Mutex::new(recording),
             _process: process,
@@ -214,13 +220,13 @@ impl Running {
     /// Refuses all who still wait for their turn, and all who come from here on. For the end of a drain: what
     /// can be served within its window is.
     pub(crate) fn refuse_waiting(&self) {
-        if let Some(flow) = self.router.load().flow() {
-            let n_waiting = flow.n_waiting();
-            if n_waiting > 0 {
-                tracing::warn!(n_waiting, "the drain is over for requests that wait");
-            }
-            flow.shut_down();
+        let replaced: Vec<_> = self.replaced.lock().iter().filter_map(Weak::upgrade).collect();
+        let flows = replaced.iter().chain(self.router.load().flow()).cloned().collect::<Vec<_>>();
+        let n_waiting: u64 = flows.iter().map(|flow| flow.n_waiting()).sum();
+        if n_waiting > 0 {
+            tracing::warn!(n_waiting, "the drain is over for requests that wait");
         }
+        flows.iter().for_each(|flow| flow.shut_down());
     }
 
     /// Closes the recording, where there is one. To be called when requests have ended.
@@ -254,11 +260,23 @@ impl Running {
         resources.hand_to(router.datastore());
         // The pool may have changed meanwhile.
         work.members.select_again();
-        let replaced = self.router.swap(router);
-        if let Some(flow) = replaced.flow() {
-            flow.retire();
+        let replaced = self.router.load().flow().cloned();
+        // Noted before the swap, so that a drain finds it in one place or the other.
+        if let Some(flow) = &replaced {
+            let mut known = self.replaced.lock();
+            known.retain(|flow| flow.strong_count() > 0);
+            known.push(Arc::downgrade(flow));
         }
-        *self.work.lock() = Some(work);
+        self.router.store(router);
+        let old_work = self.work.lock().replace(work);
+        if let Some(flow) = replaced {
+            flow.retire();
+            let finished = async move {
+                flow.emptied().await;
+                drop(old_work);
+            };
+            drop(self.tasks.spawn_cancellable("replaced configuration", finished));
+        }
         Ok(())
     }
 }

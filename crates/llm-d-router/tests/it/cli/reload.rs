@@ -1,9 +1,11 @@
 //! Files that change while the router serves.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context, ensure};
+use router_rt::Tasks;
 use router_testkit::process::poll_until;
+use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use super::{
     CHAT, Folder, LIMIT, ONE_ENDPOINT, Outcome, PICKER, Program, SERVE, chat, document, send,
@@ -71,6 +73,93 @@ async fn the_last_good_configuration_serves() -> Outcome {
     router.logged("config.yaml does not exist").await?;
     ensure!(reloads(&router, "configuration").await?.2 == 0.0);
     ensure!(router.page("/readyz").await?.0 == 200);
+    Ok(())
+}
+
+/// The same with queues, and one request at a time on each endpoint.
+fn queueing(endpoints: &Path, scorer: &str) -> String {
+    let detector = "plugins:\n- type: concurrency-detector\n  parameters: {maxConcurrency: 1}\n";
+    let queues = "featureGates: [flowControl]\n\
+                  flowControl: {saturationDetector: {pluginRef: concurrency-detector}}\n";
+    let profile =
+        format!("schedulingProfiles: [{{name: default, plugins: [{{pluginRef: {scorer}}}]}}]\n");
+    let followed = document(endpoints, scorer).replace("{path: ", "{watchFile: true, path: ");
+    followed.replace("plugins:\n", detector) + &profile + queues
+}
+
+/// A model server that takes requests and never answers; the listener, and its file of endpoints.
+async fn silent() -> anyhow::Result<(TcpListener, String)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    Ok((listener, format!("endpoints: [{{name: a, address: 127.0.0.1, port: {port}}}]\n")))
+}
+
+async fn n_waiting(router: &Program, wanted: u64) -> Outcome {
+    let are_there = async || {
+        let page = router.json_page("/debug/flow-control").await.ok()?;
+        (page["waiting"]["requests"] == wanted).then_some(())
+    };
+    let found = poll_until(LIMIT, are_there).await;
+    found.with_context(|| format!("there are never {wanted} requests that wait"))
+}
+
+#[tokio::test]
+async fn a_drain_answers_who_waits_under_a_replaced_configuration() -> Outcome {
+    let (folder, tasks) = (Folder::new()?, Tasks::new());
+    let (_server, endpoints) = silent().await?;
+    let endpoints = folder.write("endpoints.yaml", endpoints)?;
+    let config = |scorer| queueing(Path::new(&endpoints), scorer);
+    let file = folder.write("config.yaml", config("queue-scorer"))?;
+    let flags = ["--drain-timeout=2s", "--config-file", &file];
+    let router = Program::start(&[&SERVE[..], &flags].concat()).await?;
+    let address = router.traffic;
+    let ask =
+        || tasks.spawn("request", async move { send(address, CHAT, &[], &chat("m", 1)).await });
+    let _running = ask();
+    let in_flight = async || {
+        let page = router.json_page("/debug/flow-control").await.ok()?;
+        (page["pool"]["inFlight"]["requests"] == 1).then_some(())
+    };
+    poll_until(LIMIT, in_flight).await.context("nothing runs")?;
+    let waiting = ask();
+    n_waiting(&router, 1).await?;
+    folder.write("config.yaml", config("kv-cache-utilization-scorer"))?;
+    router.logged("configuration reloaded").await?;
+    n_waiting(&router, 0).await?;
+    router.process.terminate();
+    let (status, _, text) = waiting.join().await??;
+    ensure!(status == 503 && text.contains("shutting down"), "{status} {text}");
+    tasks.cancel();
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_waits_under_a_replaced_configuration_hears_of_new_endpoints() -> Outcome {
+    let (folder, tasks) = (Folder::new()?, Tasks::new());
+    let endpoints = folder.write("endpoints.yaml", "endpoints: []\n")?;
+    let config = |scorer| queueing(Path::new(&endpoints), scorer);
+    let file = folder.write("config.yaml", config("queue-scorer"))?;
+    let router = Program::start(&[&SERVE[..], &["--config-file", &file]].concat()).await?;
+    let address = router.traffic;
+    drop(tasks.spawn("request", async move { send(address, CHAT, &[], &chat("m", 1)).await }));
+    n_waiting(&router, 1).await?;
+    folder.write("config.yaml", config("kv-cache-utilization-scorer"))?;
+    router.logged("configuration reloaded").await?;
+    n_waiting(&router, 0).await?;
+    let (server, found) = silent().await?;
+    folder.write("endpoints.yaml", found)?;
+    let served = async {
+        loop {
+            let (mut stream, _) = server.accept().await?;
+            let mut start = [0; 4];
+            // The other connections are those of scrapes.
+            if stream.read_exact(&mut start).await.is_ok() && start == *b"POST" {
+                return Ok::<_, std::io::Error>(());
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, served).await.context("the request is not sent on")??;
+    tasks.cancel();
     Ok(())
 }
 
