@@ -3,8 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use router_framework::{
-    PluginEnv, Registry,
-    document::{self, Diagnostics, Document, Options, write},
+    PluginEnv, Registry, Stability,
+    document::{self, Diagnostics, Document, Options, Plugin, write},
 };
 use router_rt::Clock;
 use router_telemetry::RouterMetrics;
@@ -52,7 +52,12 @@ fn defaults(
     registry: &Registry,
 ) -> anyhow::Result<()> {
     let source = file.map_or_else(|| Ok(Source::built_in()), Source::from_file)?;
-    let document = loaded(&source, allow_experimental, registry)?;
+    let mut document = loaded(&source, allow_experimental, registry)?;
+    let is_alpha = |plugin: &Plugin| {
+        let def = registry.get(&plugin.plugin_type);
+        !allow_experimental && def.is_some_and(|def| def.stability == Stability::Alpha)
+    };
+    let left_out = document.leave_out_added(is_alpha);
     let yaml = write::to_yaml(&document, &|plugin| {
         let def = registry.get(&plugin.plugin_type)?;
         let written =
@@ -60,6 +65,12 @@ fn defaults(
         Some((def.effective)(&written))
     });
     process::say(yaml.trim_end());
+    if !left_out.is_empty() {
+        let names = left_out.join(", ");
+        process::say(&format!(
+            "# added as well, and not written because they are experimental: {names}"
+        ));
+    }
     Ok(())
 }
 

@@ -9,6 +9,24 @@ use super::{
     units::GoDuration,
 };
 
+impl Document {
+    /// Takes out again what defaults have added of these types, so that what is written reads back where they may
+    /// not be declared; reading adds them again. Gives their names.
+    pub fn leave_out_added(&mut self, is_left_out: impl Fn(&Plugin) -> bool) -> Vec<String> {
+        let is_left_out =
+            |plugin: &Plugin| matches!(plugin.origin, Origin::Added(_)) && is_left_out(plugin);
+        let (left_out, kept) = std::mem::take(&mut self.plugins).into_iter().partition(is_left_out);
+        self.plugins = kept;
+        let names: Vec<String> =
+            <Vec<Plugin>>::into_iter(left_out).map(|plugin| plugin.name).collect();
+        let FlowControl { eviction_filter, eviction_order, .. } = &mut self.flow_control;
+        for reference in [eviction_filter, eviction_order] {
+            reference.take_if(|reference| names.contains(&reference.name));
+        }
+        names
+    }
+}
+
 /// The document as YAML that reads back as the same document. `parameters` gives what a plugin
 /// runs with, defaults filled in; where it gives nothing, what was written stands.
 pub fn to_yaml(document: &Document, parameters: &dyn Fn(&Plugin) -> Option<Value>) -> String {

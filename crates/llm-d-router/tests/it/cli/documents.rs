@@ -88,7 +88,13 @@ async fn the_complete_document_means_the_same() -> Outcome {
     ensure!(built_in.contains("# added: ") && built_in.contains("autoTune: true"), "{built_in}");
     let short = folder.write("short.yaml", super::document(&folder.path("e"), "queue-scorer"))?;
     let (complete, _) = ends_with(0, &["config", "defaults", &short]).await?;
-    for text in [built_in, complete] {
+    // Eviction adds plugins that nobody may declare without a flag.
+    let evicting = super::document(&folder.path("e"), "queue-scorer")
+        + "featureGates: [flowControl]\nflowControl: {enableEviction: true}\n";
+    let evicting = folder.write("evicting.yaml", evicting)?;
+    let (without, _) = ends_with(0, &["config", "defaults", &evicting]).await?;
+    ensure!(without.contains("experimental: sheddable-eviction-filter, priority-"), "{without}");
+    for text in [built_in, complete, without] {
         let file = folder.write("complete.yaml", &text)?;
         let (again, stderr) = ends_with(0, &["config", "defaults", &file]).await?;
         ensure!(lines(&again) == lines(&text), "{text}\nbecomes\n{again}");
