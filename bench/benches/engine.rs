@@ -2,7 +2,7 @@
 //! default preset (queue 2, KV utilization 2, prefix 3).
 //!
 //! `decision` has small bodies on pools of many sizes, `queued` the same with flow control: when there is room,
-//! and when the pool is full and one goes when another ends. `long-prompt` has a prompt at the cap of the prefix
+//! beside the same document without the gate, and when the pool is full and one goes when another ends. `long-prompt` has a prompt at the cap of the prefix
 //! index, of which every endpoint knows another part; beside the mean it prints percentiles, since its budget
 //! is one. Long prompts are hashed in place here; the router does it on another thread.
 
@@ -175,19 +175,23 @@ fn queued(c: &mut Criterion) {
     const PER_ENDPOINT: usize = 16;
     let mut group = c.benchmark_group("queued-1KiB");
     let payloads = payloads(KIB, 0);
-    let world = World::with(&queued_config(1_000_000), N_ENDPOINTS);
     let mut n = 0;
     let mut next = || {
         n += 1;
         (request(), chunks(&payloads.body(n)))
     };
-    group.bench_function("with-room", |b| {
-        b.iter_batched(
-            &mut next,
-            |(head, chunks)| world.decide(head, &chunks),
-            BatchSize::SmallInput,
-        );
-    });
+    let with_room = queued_config(1_000_000);
+    let without_gate = with_room.replace("featureGates: [flowControl]\n", "");
+    for (name, config) in [("without-gate", &without_gate), ("with-room", &with_room)] {
+        let world = World::with(config, N_ENDPOINTS);
+        group.bench_function(name, |b| {
+            b.iter_batched(
+                &mut next,
+                |(head, chunks)| world.decide(head, &chunks),
+                BatchSize::SmallInput,
+            );
+        });
+    }
     for n_waiting in [1, 1_000] {
         let world = World::with(&queued_config(PER_ENDPOINT), N_ENDPOINTS);
         let mut running: VecDeque<Routed> = (0..N_ENDPOINTS * PER_ENDPOINT)
