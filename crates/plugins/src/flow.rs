@@ -17,3 +17,27 @@ pub mod slo_deadline_ordering;
 pub mod soft_reflective_ceiling;
 pub mod static_usage_limit;
 pub mod utilization_detector;
+
+#[cfg(test)]
+mod testing {
+    use std::time::Duration;
+
+    use router_core::Stamp;
+    use router_flow::{Arrival, Cost};
+
+    /// A request that came and was queued at these times and may wait so long, all in nanoseconds.
+    pub(super) fn arrival(
+        received: u64,
+        enqueued: u64,
+        ttl: Option<u64>,
+        ttft_slo: Option<u64>,
+    ) -> Arrival {
+        Arrival {
+            received: Stamp::from_nanos(received),
+            enqueued: Stamp::from_nanos(enqueued),
+            ttl: ttl.map(Duration::from_nanos),
+            ttft_slo: ttft_slo.map(Duration::from_nanos),
+            cost: Cost::default(),
+        }
+    }
+}

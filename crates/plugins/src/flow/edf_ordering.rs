@@ -29,23 +29,10 @@ fn build(_: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use router_core::Stamp;
-    use router_flow::{Arrival, Cost};
     use router_testkit::scheduling::SceneBuilder;
 
     use super::*;
-
-    fn arrival(received: u64, enqueued: u64, ttl: Option<u64>, ttft_slo: Option<u64>) -> Arrival {
-        Arrival {
-            received: Stamp::from_nanos(received),
-            enqueued: Stamp::from_nanos(enqueued),
-            ttl: ttl.map(Duration::from_nanos),
-            ttft_slo: ttft_slo.map(Duration::from_nanos),
-            cost: Cost::default(),
-        }
-    }
+    use crate::flow::testing::arrival;
 
     #[test]
     fn the_earliest_deadline_goes_first() {
