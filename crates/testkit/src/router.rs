@@ -188,6 +188,19 @@ pub fn with_header(mut head: RequestHead, name: &str, value: &str) -> RequestHea
     head
 }
 
+/// The sum over the series of a metrics page with this name (with `_count` and the like) and these labels;
+/// 0 for none.
+pub fn sum(page: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let wanted: Vec<_> =
+        labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+    let of_family = page.lines().filter_map(|line| line.strip_prefix(name));
+    let series = of_family.filter(|rest| rest.starts_with(['{', ' ']));
+    series
+        .filter(|rest| wanted.iter().all(|label| rest.contains(label.as_str())))
+        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
 // === impl TestRouter ===
 
 impl TestRouter {
@@ -227,17 +240,9 @@ impl TestRouter {
         self.metrics.encode(Format::Text)
     }
 
-    /// The sum over the series with this name (with `_count` and the like) and these labels; 0 for none.
+    /// The [`sum`] over series of the metrics page.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let page = self.page();
-        let wanted: Vec<_> =
-            labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
-        let of_family = page.lines().filter_map(|line| line.strip_prefix(name));
-        let series = of_family.filter(|rest| rest.starts_with(['{', ' ']));
-        series
-            .filter(|rest| wanted.iter().all(|label| rest.contains(label.as_str())))
-            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        sum(&self.page(), name, labels)
     }
 }
 

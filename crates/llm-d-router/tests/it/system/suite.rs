@@ -42,6 +42,13 @@ macro_rules! suite {
             sheddable_requests_are_refused_at_saturation => crate::system::suite::refusal::saturated;
             overload_queues_and_sheds_in_order_of_priority
                 => crate::system::suite::queueing::overload;
+            the_openai_sdk_sees_only_sheddable_requests_refused
+                => crate::system::suite::queueing::openai_sdk;
+            requests_wait_for_the_first_endpoint => crate::system::suite::queueing::from_zero;
+            a_pool_that_empties_says_so_to_those_who_wait
+                => crate::system::suite::queueing::to_zero;
+            a_new_configuration_loses_none_who_wait
+                => crate::system::suite::queueing::reloaded;
             endpoints_come_and_go_under_load => crate::system::suite::changes::endpoints;
             a_pool_changes_under_load => crate::system::suite::changes::resources;
             a_new_configuration_takes_over_under_load

@@ -9,7 +9,7 @@ use router_testkit::{
     envoy::{Envoy, EnvoyConfig, ExtProc},
     process::{Launch, Process, START_LIMIT, Stream, http_get, poll_until},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::SemaphorePermit;
 
@@ -234,6 +234,15 @@ impl World {
         poll_until(LIMIT, asked)
             .await
             .with_context(|| format!("{} is not scraped\n{}", server.address(), self.router.tail()))
+    }
+
+    /// Makes a server compute all at once from its next step on.
+    pub(crate) async fn hasten(&self, number: usize) -> Outcome {
+        let control = Client::new(self.server(number).address(), self.tasks.clone());
+        let at_once = json!({ "time-factor": 0 });
+        let answer = control.send(Call::json("/admin/config", &at_once)).await?;
+        ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+        Ok(())
     }
 
     /// Writes the endpoints file anew, in one step.

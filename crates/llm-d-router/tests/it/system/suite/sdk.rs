@@ -15,18 +15,28 @@ pub(crate) async fn openai(front: Front) -> Outcome {
     });
     Plan::new(front, 3)
         .sim(room)
-        .run(async |world| script(world, "openai_sdk.py", "/v1").await)
+        .run(async |world| all_well(world, "openai_sdk.py", "/v1").await)
         .await
 }
 
 pub(crate) async fn anthropic(front: Front) -> Outcome {
-    Plan::new(front, 2).run(async |world| script(world, "anthropic_sdk.py", "").await).await
+    Plan::new(front, 2).run(async |world| all_well(world, "anthropic_sdk.py", "").await).await
 }
 
-async fn script(world: &World, name: &str, base_path: &str) -> Outcome {
-    let base_url = format!("http://{}{base_path}", world.addr());
-    let script = python::file(format!("{SCRIPTS}/{name}"))?.arg(base_url).arg("sim-model");
-    let said = python::run(script, 2 * LIMIT).await?;
+async fn all_well(world: &World, name: &str, base_path: &str) -> Outcome {
+    let said = script(world, name, base_path, &[]).await?;
     ensure!(said == "ok", "{name} said {said:?}");
     Ok(())
+}
+
+/// What one of the scripts prints, which drives the router with an SDK; it fails where anything is wrong.
+pub(crate) async fn script(
+    world: &World,
+    name: &str,
+    base_path: &str,
+    args: &[String],
+) -> anyhow::Result<String> {
+    let base_url = format!("http://{}{base_path}", world.addr());
+    let script = python::file(format!("{SCRIPTS}/{name}"))?.arg(base_url).arg("sim-model");
+    Ok(python::run(script.args(args), 2 * LIMIT).await?)
 }
