@@ -328,10 +328,11 @@ pub(crate) async fn openai_sdk(front: Front) -> Outcome {
     /// Batches that come before anything is served.
     const N_BURST: u64 = 12;
     /// One batch for so many requests that are more important.
-    const TURN: u64 = 10;
+    const TURN: u64 = 8;
     let mut plan =
         plan(front).entries(vec![document::scorer("queue-scorer", 1), detector(PER_SERVER)]);
     plan.sim["servers"] = json!(2);
+    plan.sim["step-base-us"] = json!(2 * STEP_US);
     plan.more["flowControl"]["priorityBands"][0]["maxRequests"] = json!(MAX_QUEUED);
     plan.more["flowControl"]["expert"]["trickleShare"] = json!(1.0 / TURN as f64);
     plan.run(async |world| {
