@@ -50,6 +50,7 @@ const EQUAL: usize = 1 << 40;
 struct World {
     flow: FlowControl<Payload>,
     effects: Vec<Effect<Payload>>,
+    followed: Vec<Effect<Payload>>,
     running: VecDeque<Ticket>,
     now: Stamp,
     rng: Rng,
@@ -100,6 +101,7 @@ impl World {
         Self {
             flow,
             effects,
+            followed: Vec::new(),
             running: VecDeque::new(),
             now: Stamp::ORIGIN,
             rng,
@@ -136,10 +138,13 @@ impl World {
 
     /// Does what a driver does.
     fn follow(&mut self) {
-        for effect in self.effects.drain(..) {
-            if let Effect::Dispatch { ticket, .. } = effect {
-                self.flow.placed(self.now, ticket);
-                self.running.push_back(ticket);
+        while !self.effects.is_empty() {
+            std::mem::swap(&mut self.effects, &mut self.followed);
+            for effect in self.followed.drain(..) {
+                if let Effect::Dispatch { ticket, .. } = effect {
+                    self.flow.placed(self.now, ticket, None, &mut self.effects);
+                    self.running.push_back(ticket);
+                }
             }
         }
     }

@@ -126,7 +126,7 @@ impl Exchange {
             router.health.picked(first, now);
         }
         if let Some(pass) = &mut pass {
-            pass.placed();
+            pass.placed(targets.first().map(|endpoint| endpoint.index()));
         }
         router.n_in_flight.fetch_add(1, Ordering::Relaxed);
         let mut exchange = Self {

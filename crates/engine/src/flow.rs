@@ -10,7 +10,8 @@
 //!
 //! The pool's signal is read again when something happens and the last reading is older than
 //! [`READ_AGAIN_AFTER`]; while somebody waits, at the latest after the time between two scrapes. In between,
-//! the accounting of [`router_flow::pool`] goes on with it. It is read outside the lock.
+//! the accounting of [`router_flow::pool`] goes on with it. It is read outside the lock, with those of all
+//! subsets of endpoints that some request is restricted to.
 
 mod entry;
 mod gauge;
@@ -28,14 +29,17 @@ use std::{
 };
 
 use router_core::Stamp;
-use router_flow::{Ask, Config, Effect, FlowControl, Outcome, PoolSignal, Snapshot, Ticket};
+use router_flow::{
+    Ask, Config, Effect, FlowControl, Outcome, PoolSignal, Snapshot, SubsetInUse, SubsetSignal,
+    Ticket,
+};
 use router_rt::Clock;
 use router_telemetry::router::RequestSeries;
 use tokio::sync::{Notify, watch};
 
 pub use entry::{Entry, Eviction, Motion, Pass};
 pub(crate) use gauge::MAX_IN_FLIGHT_UNKNOWN;
-pub use gauge::{PoolGauge, ShownSignals};
+pub use gauge::{Members, PoolGauge, ShownSignals};
 pub use meters::Meters;
 
 use self::{
@@ -50,10 +54,31 @@ pub const READ_AGAIN_AFTER: Duration = Duration::from_millis(5);
 /// Readings in a row that may be given up because requests were in motion; then one counts all the same.
 const MAX_UNSETTLED: u64 = 16;
 
+/// Readings in a row, because subsets came meanwhile of which nothing is known. The alarm sees to later ones.
+const MAX_READINGS: usize = 8;
+
 /// Says how full the pool is.
 pub trait Gauge: Send + Sync {
     /// `n_placed` is how many requests endpoints know of, for when nothing better is known.
     fn read(&self, now: Stamp, n_placed: u64) -> PoolSignal;
+
+    /// The same for the endpoints of each of these subsets, when this was said of the pool. A gauge that does
+    /// not know them takes each for the pool.
+    fn read_subsets(
+        &self,
+        now: Stamp,
+        pool: (&PoolSignal, u64),
+        subsets: Vec<SubsetInUse>,
+    ) -> Vec<SubsetSignal> {
+        let _ = now;
+        let whole = |subset: SubsetInUse| SubsetSignal {
+            id: subset.id,
+            signal: *pool.0,
+            endpoints: Arc::default(),
+            share: 1.0,
+        };
+        subsets.into_iter().map(whole).collect()
+    }
 }
 
 /// All queues of a router. Shared by all who send requests through it.
@@ -66,6 +91,10 @@ pub struct FlowController {
     /// When the gauge was read last, in nanoseconds since the clock's origin; 0 for never.
     read_at: AtomicU64,
     n_waiting: AtomicU64,
+    /// 1 while there is a subset of which nothing is known yet.
+    lacks_signals: AtomicU64,
+    /// Requests whose restriction was too long to be judged by.
+    n_unjudged: AtomicU64,
     /// The alarm has to ring earlier than it would.
     rearm: Arc<Notify>,
     /// Requests between their place in an endpoint's counts and their place here, and how often there was one.
@@ -110,6 +139,8 @@ impl FlowController {
             renew_after,
             read_at: AtomicU64::new(0),
             n_waiting: AtomicU64::new(0),
+            lacks_signals: AtomicU64::new(0),
+            n_unjudged: AtomicU64::new(0),
             rearm: Arc::default(),
             in_motion: AtomicU64::new(0),
             n_motions: AtomicU64::new(0),
@@ -124,6 +155,9 @@ impl FlowController {
         let waiter = Arc::new(Waiter::new(self.meters.enter(series, ask.priority, ask.bytes)));
         let ticket =
             self.step(|flow, now, effects| flow.arrive(now, ask, Arc::clone(&waiter), effects));
+        if self.lacks_signals() {
+            self.read_gauge(READ_AGAIN_AFTER);
+        }
         let outcome = waiter.verdict().map(|verdict| match verdict {
             Verdict::Go => Outcome::Dispatched.label(),
             Verdict::Refused { refusal, .. } => refusal.label(),
@@ -200,15 +234,38 @@ impl FlowController {
 
     /// What operators see, with so many flows of each band.
     pub fn snapshot(&self, max_flows: usize) -> Snapshot {
-        self.state.lock().flow.snapshot(max_flows)
+        let mut snapshot = self.state.lock().flow.snapshot(max_flows);
+        snapshot.n_unjudged += self.n_unjudged.load(Ordering::Relaxed);
+        snapshot
     }
 
-    /// Reads the gauge, unless it was read within `min_age`.
+    /// A request that is restricted to too many endpoints to be judged by them.
+    pub(crate) fn note_unjudged(&self) {
+        self.n_unjudged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether somebody may wait only because nobody has looked at their subset of endpoints yet.
+    fn lacks_signals(&self) -> bool {
+        self.lacks_signals.load(Ordering::Relaxed) > 0
+    }
+
+    /// Reads the gauge, unless it was read within `min_age` and nothing is missing.
     fn read_gauge(&self, min_age: Duration) {
+        // Whoever came while another read counts on this reader to look at their subset, too.
+        for _ in 0..MAX_READINGS {
+            if !self.read_gauge_once(min_age) || !self.lacks_signals() {
+                return;
+            }
+        }
+    }
+
+    /// Gives whether it was read.
+    fn read_gauge_once(&self, min_age: Duration) -> bool {
         let now = self.clock.now();
         let read_at = self.read_at.load(Ordering::Relaxed);
-        if read_at != 0 && now.since(Stamp::from_nanos(read_at)) < min_age {
-            return;
+        let is_young = read_at != 0 && now.since(Stamp::from_nanos(read_at)) < min_age;
+        if is_young && !self.lacks_signals() {
+            return false;
         }
         // Who is seen there and not here, or here and not there, would count twice or not at all. Whoever
         // moves reads again when they have got there.
@@ -216,37 +273,47 @@ impl FlowController {
         let n_motions = self.n_motions.load(Ordering::Acquire);
         let in_motion = self.in_motion.load(Ordering::Acquire);
         if in_motion != 0 && gives_up() {
-            return;
+            return false;
         }
         // Of several that come at once, one reads.
         let mark = now.as_nanos().max(1);
         let exchange =
             self.read_at.compare_exchange(read_at, mark, Ordering::Relaxed, Ordering::Relaxed);
         if exchange.is_err() {
-            return;
+            return false;
         }
         // Both at once: what ends after this moment must not be missing from the count already.
-        let (now, n_placed) = {
+        let (now, n_placed, subsets) = {
             let state = self.state.lock();
-            (self.clock.now(), n_placed(&state.flow))
+            (self.clock.now(), n_placed(&state.flow), state.flow.subsets())
         };
         let signal = self.gauge.read(now, n_placed);
+        let mut of_subsets = Vec::new();
+        if !subsets.is_empty() {
+            of_subsets = self.gauge.read_subsets(now, (&signal, n_placed), subsets);
+        }
         let n_begun = self.n_motions.load(Ordering::Acquire) - n_motions;
         if n_begun != 0 && gives_up() {
             let (order, or_else) = (Ordering::Relaxed, Ordering::Relaxed);
             let _overtaken = self.read_at.compare_exchange(mark, read_at, order, or_else);
-            return;
+            return false;
         }
         self.n_unsettled.store(0, Ordering::Relaxed);
         // One that is on its way out may be missing there and is about to be taken off here. Until the next
         // reading the pool rather counts as fuller than it is: one request too many would be refused.
-        let signal = signal.with_more(in_motion + n_begun);
+        let n_more = in_motion + n_begun;
+        let signal = signal.with_more(n_more);
+        for subset in &mut of_subsets {
+            subset.signal = subset.signal.with_more(n_more);
+        }
         self.step(|flow, now, effects| {
             // A later reading that overtook this one must not be undone.
-            if self.read_at.load(Ordering::Relaxed) == mark {
-                flow.signal(now, signal, effects);
+            let is_last = self.read_at.load(Ordering::Relaxed) == mark;
+            if is_last {
+                flow.signals(now, signal, of_subsets, effects);
             }
-        });
+            is_last
+        })
     }
 
     /// When the alarm has to ring.
@@ -275,6 +342,7 @@ impl FlowController {
             let result = event(&mut state.flow, now, &mut effects);
             let is_emptied = n_waiting > 0 && state.flow.n_waiting() == 0;
             self.n_waiting.store(state.flow.n_waiting(), Ordering::Relaxed);
+            self.lacks_signals.store(state.flow.lacks_signals().into(), Ordering::Relaxed);
             let due = self.due(&state.flow);
             let is_earlier = due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed));
             if is_earlier {

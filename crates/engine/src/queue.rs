@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use router_core::{Candidates, Stamp, header};
-use router_flow::{Ask, Cost, FlowId};
+use router_flow::{Ask, Cost, FlowId, SubsetId};
 use router_framework::{
     Freshness, LoadedFlow, PromptInput, Request, RequestCx, RequestData, SaturationDetector,
     keys::TokenizedPrompt, loader::Named,
@@ -12,9 +12,10 @@ use router_telemetry::metrics::ScrapeHook;
 
 use crate::{
     datastore::Datastore,
-    flow::{FlowController, Meters, PoolGauge, ShownSignals},
+    flow::{FlowController, Members, Meters, PoolGauge, ShownSignals},
     health::HealthBook,
     router::{Router, RouterEnv},
+    subset::Restriction,
 };
 
 /// Bytes of a body that stand for a token where nobody has looked at the prompt.
@@ -54,6 +55,7 @@ impl Queues {
             metrics: Arc::clone(&env.metrics),
             freshness,
             shown,
+            members: Members::default(),
         };
         let gauge = Box::new(gauge);
         let flow = FlowController::new(config, gauge, env.clock, settings.refresh_interval, meters);
@@ -77,8 +79,24 @@ pub(crate) fn ask(router: &Router, request: &Request, now: Stamp) -> Ask {
         bytes: request.parsed.n_body_bytes as u64,
         received: request.head.received,
         ttl: None,
+        subset: restriction(router, request),
         ttft_slo: slo.and_then(|text| text.trim().parse().ok()).map(Duration::from_millis),
         cost: cost(router, request, None, now),
+    }
+}
+
+/// The subset of endpoints whose room the request waits for, instead of that of the pool.
+fn restriction(router: &Router, request: &Request) -> Option<SubsetId> {
+    if router.settings().disable_subset_filter {
+        return None;
+    }
+    match Restriction::of(&request.head.subset) {
+        Restriction::None => None,
+        Restriction::To(subset) => Some(subset),
+        Restriction::TooLong => {
+            router.queues.as_ref()?.flow.note_unjudged();
+            None
+        }
     }
 }
 

@@ -6,7 +6,13 @@
 use std::sync::Arc;
 
 use router_core::{Candidates, Endpoint, PoolSnapshot};
+use router_flow::SubsetId;
 use router_framework::SubsetHint;
+
+/// Entries of a restriction that flow control judges by its endpoints alone, and their bytes. A longer one is
+/// nearly the pool, and is judged as the pool.
+const MAX_ENTRIES: usize = 1_000;
+const MAX_BYTES: usize = 64 * 1024;
 
 /// The candidates that `hint` leaves.
 pub(crate) fn candidates(snapshot: Arc<PoolSnapshot>, hint: &SubsetHint) -> Candidates {
@@ -16,6 +22,39 @@ pub(crate) fn candidates(snapshot: Arc<PoolSnapshot>, hint: &SubsetHint) -> Cand
             entries.iter().any(|entry| allows(entry, endpoint))
         }),
     }
+}
+
+/// The restriction as flow control knows it.
+pub(crate) enum Restriction {
+    /// None.
+    None,
+    /// One that is too long.
+    TooLong,
+    To(SubsetId),
+}
+
+impl Restriction {
+    pub(crate) fn of(hint: &SubsetHint) -> Self {
+        let SubsetHint::Only(entries) = hint else { return Self::None };
+        if entries.len() > MAX_ENTRIES || entries.iter().map(String::len).sum::<usize>() > MAX_BYTES
+        {
+            return Self::TooLong;
+        }
+        Self::To(SubsetId::new(entries.iter().map(|entry| canonical(entry))))
+    }
+}
+
+/// Whether the restriction allows the endpoint.
+pub(crate) fn has(subset: &SubsetId, endpoint: &Endpoint) -> bool {
+    let has = |name: &str| subset.names().binary_search_by(|known| (**known).cmp(name)).is_ok();
+    has(endpoint.authority()) || has(&endpoint.spec().address)
+}
+
+/// An entry in the only form that it is compared in.
+fn canonical(entry: &str) -> &str {
+    let entry = entry.trim();
+    let bare = bare_address(entry);
+    if bare.is_empty() { entry } else { bare }
 }
 
 fn allows(entry: &str, endpoint: &Endpoint) -> bool {
@@ -52,6 +91,12 @@ mod tests {
             let kept: Vec<_> =
                 kept.iter().map(|(_, endpoint)| endpoint.name().to_owned()).collect();
             assert_eq!(kept, names, "{entries:?}");
+            // Flow control sees the same.
+            let Restriction::To(subset) = Restriction::of(&hint) else { panic!("{hint:?}") };
+            let snapshot = pool.snapshot();
+            let allowed = snapshot.endpoints().iter().filter(|endpoint| has(&subset, endpoint));
+            let allowed: Vec<_> = allowed.map(|endpoint| endpoint.name().to_owned()).collect();
+            assert_eq!(allowed, names, "{entries:?}");
         };
         check(&["10.0.0.1:8001"], &["rank-1"]);
         check(&["10.0.0.1"], &["rank-0", "rank-1"]);
@@ -61,5 +106,23 @@ mod tests {
         check(&[], &[]);
         check(&["10.0.0.9:8000", ""], &[]);
         assert_eq!(candidates(pool.snapshot(), &SubsetHint::All).len(), 3);
+    }
+
+    #[test]
+    fn one_restriction_has_one_name() {
+        let of = |entries: &[&str]| {
+            let entries = entries.iter().map(|entry| (*entry).to_owned()).collect();
+            Restriction::of(&SubsetHint::Only(entries))
+        };
+        let name = |entries| match of(entries) {
+            Restriction::To(subset) => subset,
+            _ => panic!("{entries:?}"),
+        };
+        assert_eq!(name(&["b:1", "[fd00::1]", "a"]), name(&["a ", "fd00::1", "b:1", "a"]));
+        assert_ne!(name(&["b:1"]), name(&["b"]));
+        let many = vec!["a"; MAX_ENTRIES + 1];
+        assert!(matches!(of(&many), Restriction::TooLong));
+        assert!(matches!(of(&["a".repeat(MAX_BYTES + 1).as_str()]), Restriction::TooLong));
+        assert!(matches!(Restriction::of(&SubsetHint::All), Restriction::None));
     }
 }

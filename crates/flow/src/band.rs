@@ -11,6 +11,7 @@ use crate::{
     outcome::Limit,
     policy::{FairnessPolicy, FlowKey, Head, Rank, global_strict::GlobalStrict},
     request::{Cost, Entry, FlowId, Requests, State},
+    subset::{SubsetKey, WHOLE},
 };
 
 /// A band's dense number while it exists.
@@ -35,8 +36,13 @@ pub(crate) struct Band {
     fairness: GuardedFairness,
     /// What a policy said when it failed, until it is reported.
     pub(crate) failure: Option<PolicyFailure>,
-    /// The queues of all flows, one after the other.
+    /// The queues of all flows, one after the other: of each flow those of its requests that may go anywhere,
+    /// then those of each subset.
     queue: BTreeMap<QueueKey, u32>,
+    /// Requests that are restricted to a subset.
+    restricted: Restricted,
+    /// Flows of which the fairness policy knows a request that may go.
+    n_offered: usize,
     /// Flows that wait, by how much.
     longest: BTreeSet<(u64, FlowKey)>,
     flows: Vec<Option<Flow>>,
@@ -44,7 +50,34 @@ pub(crate) struct Band {
     by_id: HashMap<FlowId, FlowKey>,
 }
 
-type QueueKey = (FlowKey, Rank, u64);
+type QueueKey = (FlowKey, SubsetKey, Rank, u64);
+
+/// A request in the order of its flow: its place, and where it is found.
+type InLine = (Rank, u64, u32);
+
+/// What is known of the waiting requests that may not go anywhere. Empty costs nothing.
+#[derive(Default)]
+struct Restricted {
+    /// Subsets that somebody waits for, and how many.
+    subsets: BTreeMap<SubsetKey, u64>,
+    n_waiting: u64,
+    /// Subsets (the whole pool may be one) of which the fairness policy was told last that they have no room.
+    held: BTreeSet<SubsetKey>,
+    /// Flows that wait for each subset.
+    queues: BTreeSet<(SubsetKey, FlowKey)>,
+    /// All requests, in the order of their flows.
+    in_line: BTreeSet<(FlowKey, InLine)>,
+    /// Of each flow the first request for each subset that is not held.
+    ready: BTreeSet<(FlowKey, InLine)>,
+}
+
+impl Restricted {
+    /// The flows that wait for the subset.
+    fn flows_for(&self, subset: SubsetKey) -> impl Iterator<Item = FlowKey> {
+        let queues = (subset, FlowKey(0))..(subset.next(), FlowKey(0));
+        self.queues.range(queues).map(|&(_, key)| key)
+    }
+}
 
 /// One fairness id within a band.
 #[derive(Debug)]
@@ -53,8 +86,14 @@ pub(crate) struct Flow {
     weight: f64,
     pub(crate) n_waiting: u32,
     pub(crate) n_running: u32,
-    /// Its first request in the band's queue, so that asking for it is no search.
-    first: Option<(Rank, u64, u32)>,
+    /// Of these, the ones that are restricted to a subset.
+    n_restricted: u32,
+    /// The first of the others, so that asking for it is no search.
+    first_free: Option<InLine>,
+    /// What the fairness policy was offered.
+    first: Option<InLine>,
+    /// The fairness policy was told to pass it over.
+    is_held: bool,
     pub(crate) idle_since: Stamp,
     /// It stands in the line of flows that may be forgotten.
     pub(crate) in_idle_line: bool,
@@ -89,6 +128,8 @@ impl Band {
             failure: None,
             template,
             queue: BTreeMap::new(),
+            restricted: Restricted::default(),
+            n_offered: 0,
             longest: BTreeSet::new(),
             flows: Vec::new(),
             free: Vec::new(),
@@ -141,7 +182,10 @@ impl Band {
             weight: self.weight(id),
             n_waiting: 0,
             n_running: 0,
+            n_restricted: 0,
+            first_free: None,
             first: None,
+            is_held: false,
             idle_since: Stamp::ORIGIN,
             in_idle_line: false,
             n_served: 0,
@@ -169,29 +213,40 @@ impl Band {
         Some(flow.id)
     }
 
-    /// Who is first in the flow.
-    fn head<T>(&self, key: FlowKey, requests: &Requests<T>) -> Option<Head> {
-        self.first_of(key).and_then(|at| head_of(requests.get(at)?))
-    }
-
-    /// The request that is first in the flow.
+    /// The request of the flow that the fairness policy knows of.
     pub(crate) fn first_of(&self, key: FlowKey) -> Option<u32> {
         let (_, _, at) = self.flow(key)?.first?;
         Some(at)
     }
 
-    /// The first request of the flow is another.
-    fn find_first(&mut self, key: FlowKey) {
-        let next = self.queue.range((key, Rank::default(), 0)..).next();
-        let first = next.filter(|((flow, _, _), _)| *flow == key);
-        let first = first.map(|((_, rank, seq), at)| (*rank, *seq, *at));
-        if let Some(flow) = self.flow_mut(key) {
-            flow.first = first;
-        }
+    /// The first request of the flow, whether it may go or not.
+    pub(crate) fn first_in_line(&self, key: FlowKey) -> Option<u32> {
+        let flow = self.flow(key)?;
+        let restricted = first_in(&self.restricted.in_line, key);
+        let (_, _, at) = flow.first_free.into_iter().chain(restricted).min()?;
+        Some(at)
     }
 
-    /// Puts the request at `at` into its flow's queue.
-    pub(crate) fn enqueue<T>(&mut self, now: Stamp, at: u32, entry: &Entry<T>) {
+    /// The first request of the flow that may go, by what the fairness policy was told of the subsets.
+    fn best_of(&self, key: FlowKey) -> Option<InLine> {
+        let flow = self.flow(key)?;
+        let free = flow.first_free.filter(|_| !self.restricted.held.contains(&WHOLE));
+        if flow.n_restricted == 0 {
+            return free;
+        }
+        free.into_iter().chain(first_in(&self.restricted.ready, key)).min()
+    }
+
+    /// The first of the flow's requests for the subset.
+    fn first_for(&self, key: FlowKey, subset: SubsetKey) -> Option<InLine> {
+        let next = self.queue.range((key, subset, Rank::default(), 0)..).next();
+        let next = next.filter(|((flow, of, _, _), _)| (*flow, *of) == (key, subset));
+        next.map(|((_, _, rank, seq), at)| (*rank, *seq, *at))
+    }
+
+    /// Puts the request at `at` into its queue.
+    pub(crate) fn enqueue<T>(&mut self, now: Stamp, at: u32, requests: &Requests<T>) {
+        let Some(entry) = requests.get(at) else { return };
         let Some(head) = head_of(entry) else { return };
         if self.n_waiting == 0 {
             self.unserved_since = now;
@@ -200,18 +255,135 @@ impl Band {
         self.n_waiting += 1;
         self.bytes += entry.bytes;
         self.count(entry.flow, |n_waiting| n_waiting + 1);
-        self.queue.insert((entry.flow, head.rank, head.seq), at);
-        let Some(flow) = self.flow_mut(entry.flow) else { return };
-        if flow.first.is_none_or(|(rank, seq, _)| (head.rank, head.seq) < (rank, seq)) {
-            flow.first = Some((head.rank, head.seq, at));
-            self.fairness.offer(entry.flow, &head);
+        let place = (head.rank, head.seq, at);
+        self.queue.insert((entry.flow, entry.subset, head.rank, head.seq), at);
+        if entry.subset == WHOLE {
+            let Some(flow) = self.flow_mut(entry.flow) else { return };
+            flow.first_free = flow.first_free.into_iter().chain([place]).min();
+        } else {
+            self.enqueue_restricted(entry.flow, entry.subset, place);
         }
+        self.tell(entry.flow, requests);
+    }
+
+    fn enqueue_restricted(&mut self, key: FlowKey, subset: SubsetKey, place: InLine) {
+        if let Some(flow) = self.flow_mut(key) {
+            flow.n_restricted += 1;
+        }
+        let is_first = self.first_for(key, subset) == Some(place);
+        let behind = self.queue.range((key, subset, place.0, place.1 + 1)..).next();
+        let behind = behind.filter(|((flow, of, _, _), _)| (*flow, *of) == (key, subset));
+        let behind = behind.map(|((_, _, rank, seq), at)| (*rank, *seq, *at));
+        let restricted = &mut self.restricted;
+        restricted.n_waiting += 1;
+        *restricted.subsets.entry(subset).or_default() += 1;
+        restricted.queues.insert((subset, key));
+        restricted.in_line.insert((key, place));
+        if is_first && !restricted.held.contains(&subset) {
+            if let Some(behind) = behind {
+                restricted.ready.remove(&(key, behind));
+            }
+            restricted.ready.insert((key, place));
+        }
+    }
+
+    /// Tells the fairness policy of the flow's first request that may go, if it is another.
+    fn tell<T>(&mut self, key: FlowKey, requests: &Requests<T>) {
+        let best = self.best_of(key);
+        let head = best.and_then(|(_, _, at)| head_of(requests.get(at)?));
+        let Some(flow) = self.flows.get_mut(key.index()).and_then(Option::as_mut) else { return };
+        let (known, was_held) = (flow.first, flow.is_held);
+        flow.first = best;
+        flow.is_held = best.is_none() && flow.n_waiting > 0;
+        let is_held = flow.is_held;
+        self.n_offered =
+            self.n_offered + usize::from(best.is_some()) - usize::from(known.is_some());
+        match head {
+            Some(head) if best != known => self.fairness.offer(key, &head),
+            Some(_) => {}
+            None if is_held && !was_held => self.fairness.hold(key),
+            None if !is_held && (was_held || known.is_some()) => self.fairness.withdraw(key),
+            None => {}
+        }
+    }
+
+    /// Whether somebody waits for endpoints that have room.
+    pub(crate) fn may_go(&self, has_room: impl Fn(SubsetKey) -> bool) -> bool {
+        (self.waits_freely() && has_room(WHOLE))
+            || self.restricted.subsets.keys().any(|&subset| has_room(subset))
+    }
+
+    /// Whether somebody waits who may go anywhere.
+    pub(crate) fn waits_freely(&self) -> bool {
+        self.n_waiting > self.restricted.n_waiting
+    }
+
+    /// Subsets that somebody waits for, the whole pool as the first.
+    pub(crate) fn subsets(&self) -> impl Iterator<Item = SubsetKey> {
+        let whole = self.waits_freely().then_some(WHOLE);
+        whole.into_iter().chain(self.restricted.subsets.keys().copied())
+    }
+
+    /// Tells the fairness policy who may go, as far as that has changed since it was told last.
+    pub(crate) fn tell_rooms<T>(
+        &mut self,
+        has_room: impl Fn(SubsetKey) -> bool,
+        requests: &Requests<T>,
+    ) {
+        if self.restricted.subsets.is_empty() && self.restricted.held.is_empty() {
+            return;
+        }
+        let held = &self.restricted.held;
+        let is_told = |subset: &SubsetKey| held.contains(subset) != has_room(*subset);
+        let changed: Vec<SubsetKey> = self.subsets().filter(|subset| !is_told(subset)).collect();
+        let mut flows: Vec<FlowKey> =
+            changed.into_iter().flat_map(|subset| self.turn(subset)).collect();
+        // Who came first is told of first, since a policy may take in only so many at a time.
+        flows.sort_unstable_by_key(|&key| (self.best_of(key).map(|(_, seq, _)| seq), key));
+        flows.dedup();
+        flows.into_iter().for_each(|key| self.tell(key, requests));
+    }
+
+    /// A subset that was held is not any more, or the other way round. Gives the flows that wait for it.
+    fn turn(&mut self, subset: SubsetKey) -> Vec<FlowKey> {
+        let is_held = !self.restricted.held.remove(&subset);
+        if is_held {
+            self.restricted.held.insert(subset);
+        }
+        if subset == WHOLE {
+            let waiting = self.longest.iter().map(|&(_, key)| key);
+            let frees =
+                |key: &FlowKey| self.flow(*key).is_some_and(|flow| flow.first_free.is_some());
+            return waiting.filter(frees).collect();
+        }
+        let flows: Vec<FlowKey> = self.restricted.flows_for(subset).collect();
+        for &key in &flows {
+            let Some(first) = self.first_for(key, subset) else { continue };
+            if is_held {
+                self.restricted.ready.remove(&(key, first));
+            } else {
+                self.restricted.ready.insert((key, first));
+            }
+        }
+        flows
+    }
+
+    /// The requests that wait for the subset.
+    pub(crate) fn waiting_for(&self, subset: SubsetKey) -> Vec<u32> {
+        let of_flow = |key| {
+            let queue = self.queue.range((key, subset, Rank::default(), 0)..);
+            queue.take_while(move |((flow, of, _, _), _)| (*flow, *of) == (key, subset))
+        };
+        self.restricted.flows_for(subset).flat_map(of_flow).map(|(_, at)| *at).collect()
     }
 
     /// The request that the fairness policy would let go next.
     pub(crate) fn peek(&mut self) -> Option<(FlowKey, u32)> {
+        if self.n_offered == 0 {
+            return None;
+        }
         let chosen = self.choose();
-        if chosen.is_some() || self.n_waiting == 0 {
+        if chosen.is_some() {
             return chosen;
         }
         self.replace_fairness();
@@ -246,18 +418,27 @@ impl Band {
         guarded(|| self.template.fairness.drops_from_longest()).unwrap_or(false)
     }
 
-    /// Takes the first request of the flow out to let it go.
+    /// Takes the request of the flow that the fairness policy knows of out to let it go.
     pub(crate) fn dispatch<T>(&mut self, now: Stamp, key: FlowKey, requests: &Requests<T>) {
-        let Some(entry) = self.first_of(key).and_then(|at| requests.get(at)) else { return };
+        let Some(at) = self.first_of(key) else { return };
+        let Some(entry) = requests.get(at) else { return };
         let Some(sent) = head_of(entry) else { return };
-        self.take_out(now, entry, &sent);
-        let next = self.head(key, requests);
+        self.take_out(now, at, entry, &sent);
+        let best = self.best_of(key);
+        // Where others of the flow wait, but none may go, the policy hears of the first before it passes it over.
+        let next = best.map(|(_, _, at)| at).or_else(|| self.first_in_line(key));
+        let next = next.and_then(|at| head_of(requests.get(at)?));
         self.fairness.dispatched(key, &sent, next.as_ref());
         self.unserved_since = now;
         self.drain.departed(now);
-        if let Some(flow) = self.flow_mut(key) {
-            flow.n_running += 1;
-            flow.n_served += 1;
+        let Some(flow) = self.flows.get_mut(key.index()).and_then(Option::as_mut) else { return };
+        flow.first = best;
+        flow.is_held = best.is_none() && next.is_some();
+        flow.n_running += 1;
+        flow.n_served += 1;
+        self.n_offered -= usize::from(best.is_none());
+        if flow.is_held {
+            self.fairness.hold(key);
         }
     }
 
@@ -270,15 +451,8 @@ impl Band {
         requests: &Requests<T>,
     ) {
         let Some(gone) = head_of(entry) else { return };
-        let was_first = self.first_of(entry.flow) == Some(at);
-        self.take_out(now, entry, &gone);
-        if !was_first {
-            return;
-        }
-        match self.head(entry.flow, requests) {
-            Some(head) => self.fairness.offer(entry.flow, &head),
-            None => self.fairness.withdraw(entry.flow),
-        }
+        self.take_out(now, at, entry, &gone);
+        self.tell(entry.flow, requests);
     }
 
     /// Changes how many requests of the flow wait.
@@ -295,10 +469,15 @@ impl Band {
 
     /// The last request of the flow that has the most waiting.
     pub(crate) fn last_of_longest(&self) -> Option<u32> {
-        let (_, key) = self.longest.last()?;
-        let ((flow, _, _), at) =
-            self.queue.range(..(FlowKey(key.0 + 1), Rank::default(), 0)).next_back()?;
-        (flow == key).then_some(*at)
+        let (_, key) = *self.longest.last()?;
+        let free = self.queue.range(..(key, WHOLE.next(), Rank::default(), 0)).next_back();
+        let free = free.filter(|((flow, _, _, _), _)| *flow == key);
+        let free = free.map(|((_, _, rank, seq), at)| (*rank, *seq, *at));
+        let after = (FlowKey(key.0 + 1), InLine::default());
+        let restricted = self.restricted.in_line.range(..after).next_back();
+        let restricted = restricted.filter(|(flow, _)| *flow == key).map(|(_, place)| *place);
+        let (_, _, at) = free.into_iter().chain(restricted).max()?;
+        Some(at)
     }
 
     /// The same, if that flow has more waiting than this one would have with another request.
@@ -311,24 +490,65 @@ impl Band {
         if length > own { self.last_of_longest() } else { None }
     }
 
-    fn take_out<T>(&mut self, now: Stamp, entry: &Entry<T>, gone: &Head) {
-        self.queue.remove(&(entry.flow, gone.rank, gone.seq));
-        let first = self.flow(entry.flow).and_then(|flow| flow.first);
-        if first.is_some_and(|(rank, seq, _)| (rank, seq) == (gone.rank, gone.seq)) {
-            self.find_first(entry.flow);
+    fn take_out<T>(&mut self, now: Stamp, at: u32, entry: &Entry<T>, gone: &Head) {
+        let Entry { flow: key, subset, bytes, .. } = *entry;
+        let place = (gone.rank, gone.seq, at);
+        if subset == WHOLE {
+            self.queue.remove(&(key, subset, gone.rank, gone.seq));
+            if self.flow(key).is_some_and(|flow| flow.first_free == Some(place)) {
+                let first = self.first_for(key, WHOLE);
+                if let Some(flow) = self.flow_mut(key) {
+                    flow.first_free = first;
+                }
+            }
+        } else {
+            self.take_out_restricted(key, subset, place);
         }
         self.n_waiting -= 1;
-        self.bytes -= entry.bytes;
-        self.count(entry.flow, |n_waiting| n_waiting - 1);
+        self.bytes -= bytes;
+        self.count(key, |n_waiting| n_waiting - 1);
+        if !self.waits_freely() {
+            self.restricted.held.remove(&WHOLE);
+        }
         if self.n_waiting == 0 {
             self.drain.set_busy(now, false);
         }
     }
 
-    /// What the request that the fairness policy would let go next is expected to need.
-    pub(crate) fn next_cost<T>(&mut self, requests: &Requests<T>) -> Option<Cost> {
-        self.peek().and_then(|(_, at)| Some(requests.get(at)?.cost))
+    fn take_out_restricted(&mut self, key: FlowKey, subset: SubsetKey, place: InLine) {
+        self.queue.remove(&(key, subset, place.0, place.1));
+        let first = self.first_for(key, subset);
+        if let Some(flow) = self.flow_mut(key) {
+            flow.n_restricted -= 1;
+        }
+        let restricted = &mut self.restricted;
+        restricted.n_waiting -= 1;
+        restricted.in_line.remove(&(key, place));
+        // Only the first of a queue is in there; the next takes its place.
+        let was_ready = restricted.ready.remove(&(key, place));
+        match first {
+            Some(first) if was_ready => {
+                restricted.ready.insert((key, first));
+            }
+            Some(_) => {}
+            None => {
+                restricted.queues.remove(&(subset, key));
+            }
+        }
+        if let Some(n_waiting) = restricted.subsets.get_mut(&subset) {
+            *n_waiting -= 1;
+            if *n_waiting == 0 {
+                restricted.subsets.remove(&subset);
+                restricted.held.remove(&subset);
+            }
+        }
     }
+}
+
+/// The first of the flow's requests in there.
+fn first_in(requests: &BTreeSet<(FlowKey, InLine)>, key: FlowKey) -> Option<InLine> {
+    let first = requests.range((key, InLine::default())..).next();
+    first.filter(|(flow, _)| *flow == key).map(|(_, place)| *place)
 }
 
 /// Waiting requests over weight, to the thousandth.

@@ -125,6 +125,9 @@ impl Default for Eviction {
 pub struct Bounds {
     /// Bands at a time. A request of yet another priority joins the next less important band.
     pub max_bands: usize,
+    /// Distinct subsets of endpoints that requests are restricted to at a time. A request of yet another is
+    /// taken for one that may go anywhere.
+    pub max_subsets: usize,
     /// Flows that are remembered though nothing of them waits or runs; beyond that, the one that has been
     /// idle longest is forgotten.
     pub max_idle_flows: usize,
@@ -142,6 +145,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             max_bands: 128,
+            max_subsets: 1_000,
             max_idle_flows: 16_384,
             flow_idle: Duration::from_mins(5),
             band_idle: Duration::from_mins(10),

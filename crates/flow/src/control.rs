@@ -6,7 +6,7 @@ mod upkeep;
 
 use std::time::Duration;
 
-use router_core::Stamp;
+use router_core::{EndpointIndex, Stamp};
 
 use crate::{
     band::{BandKey, Bands},
@@ -18,7 +18,8 @@ use crate::{
     policy::{Arrival, Rank, Victim},
     pool::{InFlight, PoolSignal, PoolState},
     reclaim::Reclaim,
-    request::{Ask, Entry, Phase, Requests, State, Ticket, Usage, Waiting},
+    request::{Ask, Cost, Entry, Phase, Requests, Running, State, Ticket, Usage, Waiting},
+    subset::{SubsetId, SubsetInUse, SubsetKey, SubsetSignal, Subsets},
     trickle::Earned,
 };
 
@@ -34,7 +35,8 @@ const MAX_FAILURES: usize = 16;
 /// needs to find its request again; it is cloned, so make it a small handle.
 ///
 /// All events take `O(log n)` for one request; one that lets several go or refuses several, as much for
-/// each.
+/// each. Where requests that are restricted to subsets wait, events also look at each of these subsets, and
+/// when one of them comes to have room or to have none, at each flow that waits for it.
 pub struct FlowControl<T> {
     config: Config,
     requests: Requests<T>,
@@ -42,9 +44,8 @@ pub struct FlowControl<T> {
     n_waiting: u64,
     bytes: u64,
     pool: PoolState,
+    subsets: Subsets,
     limits: GuardedLimit,
-    /// One per band, by its position.
-    ceilings: Vec<f64>,
     expiry: Expiry,
     idle: IdleFlows,
     earned: Earned,
@@ -72,8 +73,8 @@ impl<T: Clone> FlowControl<T> {
             n_waiting: 0,
             bytes: 0,
             pool: PoolState::new(),
+            subsets: Subsets::new(config.bounds.max_subsets),
             limits: GuardedLimit::start(&*config.usage_limit),
-            ceilings: Vec::new(),
             expiry: Expiry::default(),
             idle: IdleFlows::default(),
             earned: Earned::default(),
@@ -110,6 +111,7 @@ impl<T: Clone> FlowControl<T> {
             Ok(waiting) => {
                 let ticket = Ticket { seq: self.seq, at: self.requests.next_place() };
                 self.enqueue(now, band, &ask, payload, waiting);
+                self.drop_stranded(now, effects);
                 ticket
             }
         };
@@ -133,15 +135,44 @@ impl<T: Clone> FlowControl<T> {
 
     /// What is known of the pool has changed.
     pub fn signal(&mut self, now: Stamp, signal: PoolSignal, effects: &mut Vec<Effect<T>>) {
+        self.signals(now, signal, [], effects);
+    }
+
+    /// What is known of the pool has changed, and of subsets that are in use. Nobody of a subset goes before
+    /// its first signal. Who waits for a subset that has no endpoints while the pool has some is refused.
+    pub fn signals(
+        &mut self,
+        now: Stamp,
+        signal: PoolSignal,
+        subsets: impl IntoIterator<Item = SubsetSignal>,
+        effects: &mut Vec<Effect<T>>,
+    ) {
         let now = self.begin(now, effects);
         self.pool.set_signal(now, signal);
+        subsets.into_iter().for_each(|signal| self.subsets.set_signal(now, signal));
+        self.drop_stranded(now, effects);
         self.dispatch_all(now, effects);
     }
 
-    /// An endpoint knows of the request now, so that signals taken from here on have it in them.
-    pub fn placed(&mut self, now: Stamp, ticket: Ticket) {
-        let now = now.max(self.now);
-        let Some(Entry { band, cost, state: State::Running(running), .. }) =
+    /// An endpoint, which may be named, knows of the request now, so that signals taken from here on have it
+    /// in them.
+    pub fn placed(
+        &mut self,
+        now: Stamp,
+        ticket: Ticket,
+        endpoint: Option<EndpointIndex>,
+        effects: &mut Vec<Effect<T>>,
+    ) {
+        self.place(now.max(self.now), ticket, endpoint);
+        // It is not on its way to the other endpoints any more.
+        if self.subsets.anybody_waits() {
+            let now = self.begin(now, effects);
+            self.dispatch_all(now, effects);
+        }
+    }
+
+    fn place(&mut self, now: Stamp, ticket: Ticket, endpoint: Option<EndpointIndex>) {
+        let Some(Entry { band, subset, cost, state: State::Running(running), .. }) =
             self.requests.find_mut(ticket)
         else {
             return;
@@ -149,8 +180,9 @@ impl<T: Clone> FlowControl<T> {
         if running.phase != Phase::Unplaced {
             return;
         }
-        running.phase = Phase::Prefill;
+        (running.phase, running.endpoint) = (Phase::Prefill, endpoint);
         self.pool.placed(now, cost);
+        self.subsets.placed(now, *subset, endpoint, cost);
         if let (Some(eviction), Some(band)) = (&self.config.eviction, self.bands.get(*band)) {
             let (priority, dispatched) = (band.priority, running.dispatched);
             let victim = Victim { priority, dispatched, cost: *cost };
@@ -175,9 +207,10 @@ impl<T: Clone> FlowControl<T> {
             return;
         }
         running.phase = Phase::Decode;
-        let cost = *cost;
+        let (cost, endpoint) = (*cost, running.endpoint);
         let now = self.begin(now, effects);
         self.pool.prefilled(now, &cost);
+        self.subsets.prefilled(now, endpoint, &cost);
         self.dispatch_all(now, effects);
     }
 
@@ -193,6 +226,7 @@ impl<T: Clone> FlowControl<T> {
         let Some(&Entry {
             band: band_key,
             flow: flow_key,
+            subset,
             cost,
             state: State::Running(running),
             ..
@@ -202,14 +236,7 @@ impl<T: Clone> FlowControl<T> {
         };
         let now = self.begin(now, effects);
         self.requests.remove(ticket.at);
-        match running.phase {
-            Phase::Unplaced => self.pool.unplaced_ended(&cost),
-            Phase::Prefill => {
-                self.pool.prefilled(now, &cost);
-                self.pool.ended(now, &cost);
-            }
-            Phase::Decode => self.pool.ended(now, &cost),
-        }
+        self.end(now, subset, &running, &cost);
         if let Some(band) = self.bands.get_mut(band_key) {
             if let Some(eviction) = &self.config.eviction {
                 let rank = running.evictable;
@@ -225,6 +252,23 @@ impl<T: Clone> FlowControl<T> {
         self.rest_if_idle(now, band_key, flow_key, effects);
         self.dispatch_all(now, effects);
         true
+    }
+
+    /// A request that ran takes no room any more.
+    fn end(&mut self, now: Stamp, subset: SubsetKey, running: &Running, cost: &Cost) {
+        let endpoint = running.endpoint;
+        if running.phase == Phase::Prefill {
+            self.pool.prefilled(now, cost);
+            self.subsets.prefilled(now, endpoint, cost);
+        }
+        if running.phase == Phase::Unplaced {
+            self.pool.unplaced_ended(cost);
+            self.subsets.unplaced_ended(subset, cost);
+        } else {
+            self.pool.ended(now, cost);
+            self.subsets.ended(now, subset, endpoint, cost);
+        }
+        self.subsets.leave(subset);
     }
 
     /// Time has passed; call this when [`next_deadline`](Self::next_deadline) has come.
@@ -289,6 +333,21 @@ impl<T: Clone> FlowControl<T> {
     /// How full the pool is: the last signal, with what came and went since.
     pub fn saturation(&self) -> f64 {
         self.pool.saturation()
+    }
+
+    /// The same for a subset; `None` where it is not in use, or no signal of it has come.
+    pub fn saturation_of(&self, subset: &SubsetId) -> Option<f64> {
+        self.subsets.find(subset)?.saturation(&self.pool)
+    }
+
+    /// Subsets of which a request waits or runs, and so a signal is wanted.
+    pub fn subsets(&self) -> Vec<SubsetInUse> {
+        self.subsets.in_use().collect()
+    }
+
+    /// Whether there is a subset in use of which no signal has come yet, so that nobody of it goes.
+    pub fn lacks_signals(&self) -> bool {
+        self.subsets.lack_signals()
     }
 
     /// A policy has failed, which the next event reports.
@@ -398,19 +457,19 @@ impl<T: Clone> FlowControl<T> {
         let Some(band) = self.bands.get_mut(key) else { return };
         let (cost, bytes, expires) = (ask.cost, ask.bytes, waiting.expires);
         let at = self.requests.next_place();
-        let entry = Entry {
+        self.requests.push(Entry {
             seq: self.seq,
             payload,
             band: key,
             flow: band.join(&ask.flow),
+            subset: self.subsets.enter(ask.subset.as_ref()),
             bytes,
             enqueued: now,
             cost,
             state: State::Waiting(waiting),
-        };
+        });
         self.expiry.insert(expires, at);
-        band.enqueue(now, at, &entry);
-        self.requests.push(entry);
+        band.enqueue(now, at, &self.requests);
         self.n_waiting += 1;
         self.bytes += bytes;
     }

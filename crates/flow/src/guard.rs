@@ -128,6 +128,10 @@ impl GuardedFairness {
         self.0.call(|policy| policy.offer(flow, head));
     }
 
+    pub(crate) fn hold(&mut self, flow: FlowKey) {
+        self.0.call(|policy| policy.hold(flow));
+    }
+
     pub(crate) fn withdraw(&mut self, flow: FlowKey) {
         self.0.call(|policy| policy.withdraw(flow));
     }

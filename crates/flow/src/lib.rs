@@ -41,6 +41,7 @@ pub mod policy;
 pub mod pool;
 pub mod request;
 pub mod snapshot;
+pub mod subset;
 
 mod band;
 mod drain;
@@ -61,7 +62,8 @@ pub use policy::{
 pub use pool::{InFlight, PoolSignal, StageLoad};
 pub use reclaim::ReclaimCounts;
 pub use request::{Ask, Cost, FlowId, MAX_FLOW_ID_BYTES, Ticket, Usage};
-pub use snapshot::{BandView, FlowView, HeadView, Hold, Snapshot};
+pub use snapshot::{BandView, FlowView, HeadView, Hold, Snapshot, SubsetHold};
+pub use subset::{SubsetId, SubsetInUse, SubsetSignal};
 
 #[cfg(test)]
 mod tests;

@@ -52,7 +52,7 @@ impl FlowKey {
     }
 }
 
-/// The first request of a flow's queue.
+/// The first request of a flow that may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     pub rank: Rank,
@@ -85,13 +85,18 @@ pub trait FairnessPolicy: Send + Sync {
 pub trait Fairness: Send {
     /// The flow is known from now on, with nothing waiting.
     fn join(&mut self, flow: FlowKey, id: &FlowId);
-    /// The flow's first waiting request is this one; it had none before, or another.
+    /// The first request of the flow that may go is this one; there was none before, or another.
     fn offer(&mut self, flow: FlowKey, head: &Head);
+    /// Requests of the flow wait, but for endpoints that are all full: it is passed over until another
+    /// [`offer`](Self::offer), and should stand then as it does now.
+    fn hold(&mut self, flow: FlowKey) {
+        self.withdraw(flow);
+    }
     /// Nothing of the flow waits any more.
     fn withdraw(&mut self, flow: FlowKey);
     /// The flow to serve. Asked again before anything changed, it gives the same answer.
     fn next(&mut self) -> Option<FlowKey>;
-    /// The flow's first request was let go; `next` is the one behind it.
+    /// The flow's first request was let go; `next` is the one behind it, which may be held at once.
     fn dispatched(&mut self, flow: FlowKey, sent: &Head, next: Option<&Head>);
     /// A request that was let go has ended. `used` is what it took, if that is known.
     fn settled(&mut self, now: Stamp, flow: FlowKey, charged: &Cost, used: Option<&Usage>) {

@@ -78,7 +78,7 @@ pub struct InFlight {
     pub unplaced_tokens: u64,
 }
 
-/// Moments of change that are remembered. When more come between two signals, the older ones count as
+/// Moments of change that are remembered of the pool. When more come between two signals, the older ones count as
 /// younger than they are: what a signal has in it may then be counted again until the next.
 const MAX_STEPS: usize = 4_096;
 
@@ -90,6 +90,10 @@ struct Delta {
 }
 
 impl Delta {
+    fn size(self) -> Size {
+        Size { requests: self.requests as f64, tokens: self.tokens as f64 }
+    }
+
     fn add(&mut self, other: Self) {
         self.requests += other.requests;
         self.tokens += other.tokens;
@@ -101,14 +105,18 @@ impl Delta {
 }
 
 /// What came and went since the last signal was taken.
-#[derive(Default)]
 struct Ledger {
     /// What changed at each moment, the oldest first.
     steps: VecDeque<(Stamp, Delta)>,
+    max_steps: usize,
     sum: Delta,
 }
 
 impl Ledger {
+    fn new(max_steps: usize) -> Self {
+        Self { steps: VecDeque::new(), max_steps, sum: Delta::default() }
+    }
+
     fn note(&mut self, now: Stamp, delta: Delta) {
         self.sum.add(delta);
         if let Some((last, known)) = self.steps.back_mut()
@@ -117,7 +125,7 @@ impl Ledger {
             known.add(delta);
             return;
         }
-        if self.steps.len() >= MAX_STEPS {
+        if self.steps.len() >= self.max_steps {
             self.thin_out();
         }
         self.steps.push_back((now, delta));
@@ -148,28 +156,53 @@ impl Ledger {
     }
 }
 
-/// The pool as flow control sees it.
-pub(crate) struct PoolState {
+/// Requests and tokens that probably come to a stage.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    requests: f64,
+    tokens: f64,
+}
+
+/// Requests that were let go and that no endpoint knows of yet.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct OnTheWay {
+    prefill: Delta,
+    decode: Delta,
+}
+
+impl OnTheWay {
+    pub(crate) fn add(&mut self, cost: &Cost) {
+        self.decode.add(decode_delta(cost));
+        self.prefill.add(prefill_delta(cost));
+    }
+
+    pub(crate) fn remove(&mut self, cost: &Cost) {
+        self.decode.add(decode_delta(cost).minus());
+        self.prefill.add(prefill_delta(cost).minus());
+    }
+
+    /// All but those.
+    pub(crate) fn without(&self, those: &Self) -> Self {
+        let mut rest = *self;
+        rest.decode.add(those.decode.minus());
+        rest.prefill.add(those.prefill.minus());
+        rest
+    }
+}
+
+/// How full some endpoints are: what the last signal said of them, and what came to them and went since.
+pub(crate) struct Load {
     signal: PoolSignal,
-    /// When the pool became empty, or stopped being so.
-    pub(crate) flipped: Stamp,
-    unplaced_prefill: Delta,
-    unplaced: Delta,
-    in_flight: Delta,
     prefill: Ledger,
     decode: Ledger,
 }
 
-impl PoolState {
-    pub(crate) fn new() -> Self {
+impl Load {
+    pub(crate) fn new(max_steps: usize) -> Self {
         Self {
             signal: PoolSignal::empty(Stamp::ORIGIN),
-            flipped: Stamp::ORIGIN,
-            unplaced_prefill: Delta::default(),
-            unplaced: Delta::default(),
-            in_flight: Delta::default(),
-            prefill: Ledger::default(),
-            decode: Ledger::default(),
+            prefill: Ledger::new(max_steps),
+            decode: Ledger::new(max_steps),
         }
     }
 
@@ -177,61 +210,43 @@ impl PoolState {
         &self.signal
     }
 
-    pub(crate) fn has_endpoints(&self) -> bool {
-        self.signal.has_endpoints
-    }
-
-    pub(crate) fn in_flight(&self) -> InFlight {
-        let count = |n: i64| u64::try_from(n).unwrap_or_default();
-        InFlight {
-            requests: count(self.in_flight.requests),
-            tokens: count(self.in_flight.tokens),
-            unplaced_requests: count(self.unplaced.requests),
-            unplaced_tokens: count(self.unplaced.tokens),
-        }
-    }
-
     pub(crate) fn set_signal(&mut self, now: Stamp, signal: PoolSignal) {
-        if signal.has_endpoints != self.signal.has_endpoints {
-            self.flipped = now;
-        }
         let as_of = signal.as_of.min(now).max(self.signal.as_of);
         self.signal = PoolSignal { as_of, ..signal };
         self.prefill.settle(as_of);
         self.decode.settle(as_of);
     }
 
-    /// What the last signal said and what came and went since, of the fuller stage.
-    pub(crate) fn saturation(&self) -> f64 {
-        let of = |load: &Option<StageLoad>, ledger: &Ledger, unplaced: Delta| {
+    /// Of the fuller stage, with all that is on the way to these endpoints, and a share of what else is on
+    /// the way to some endpoint.
+    pub(crate) fn saturation(&self, own: &OnTheWay, others: Option<(&OnTheWay, f64)>) -> f64 {
+        let of = |load: &Option<StageLoad>, ledger: &Ledger, stage: fn(&OnTheWay) -> Delta| {
             load.map(|load| {
                 // Not a number means that nothing is known, and is no reason to overrun the pool.
                 let base = if load.saturation.is_nan() { 1.0 } else { load.saturation };
-                let (requests, tokens) = (
-                    (ledger.sum.requests + unplaced.requests) as f64,
-                    (ledger.sum.tokens + unplaced.tokens) as f64,
-                );
+                let mut here = ledger.sum;
+                here.add(stage(own));
+                let mut size = here.size();
+                if let Some((others, share)) = others {
+                    let others = stage(others).size();
+                    size.requests += share * others.requests;
+                    size.tokens += share * others.tokens;
+                }
                 let unit = |unit: f64| if unit.is_finite() { unit.max(0.0) } else { 0.0 };
-                (base + requests * unit(load.per_request) + tokens * unit(load.per_token)).max(0.0)
+                let more =
+                    (size.requests * unit(load.per_request), size.tokens * unit(load.per_token));
+                (base + more.0 + more.1).max(0.0)
             })
         };
-        let prefill = of(&self.signal.prefill, &self.prefill, self.unplaced_prefill);
-        let decode = of(&self.signal.decode, &self.decode, self.unplaced);
+        let prefill = of(&self.signal.prefill, &self.prefill, |way| way.prefill);
+        let decode = of(&self.signal.decode, &self.decode, |way| way.decode);
         match (prefill, decode) {
             (Some(prefill), Some(decode)) => prefill.max(decode),
             (one, other) => one.or(other).unwrap_or(1.0),
         }
     }
 
-    pub(crate) fn dispatched(&mut self, cost: &Cost) {
-        self.in_flight.add(decode_delta(cost));
-        self.unplaced.add(decode_delta(cost));
-        self.unplaced_prefill.add(prefill_delta(cost));
-    }
-
     pub(crate) fn placed(&mut self, now: Stamp, cost: &Cost) {
-        self.unplaced.add(decode_delta(cost).minus());
-        self.unplaced_prefill.add(prefill_delta(cost).minus());
         self.decode.note(now, decode_delta(cost));
         self.prefill.note(now, prefill_delta(cost));
     }
@@ -241,17 +256,90 @@ impl PoolState {
         self.prefill.note(now, prefill_delta(cost).minus());
     }
 
+    /// A placed request ended whose prompt was computed.
+    pub(crate) fn ended(&mut self, now: Stamp, cost: &Cost) {
+        self.decode.note(now, decode_delta(cost).minus());
+    }
+}
+
+/// The pool as flow control sees it.
+pub(crate) struct PoolState {
+    load: Load,
+    /// When the pool became empty, or stopped being so.
+    pub(crate) flipped: Stamp,
+    on_the_way: OnTheWay,
+    in_flight: Delta,
+}
+
+impl PoolState {
+    pub(crate) fn new() -> Self {
+        Self {
+            load: Load::new(MAX_STEPS),
+            flipped: Stamp::ORIGIN,
+            on_the_way: OnTheWay::default(),
+            in_flight: Delta::default(),
+        }
+    }
+
+    pub(crate) fn signal(&self) -> &PoolSignal {
+        self.load.signal()
+    }
+
+    pub(crate) fn has_endpoints(&self) -> bool {
+        self.signal().has_endpoints
+    }
+
+    pub(crate) fn on_the_way(&self) -> &OnTheWay {
+        &self.on_the_way
+    }
+
+    pub(crate) fn in_flight(&self) -> InFlight {
+        let count = |n: i64| u64::try_from(n).unwrap_or_default();
+        InFlight {
+            requests: count(self.in_flight.requests),
+            tokens: count(self.in_flight.tokens),
+            unplaced_requests: count(self.on_the_way.decode.requests),
+            unplaced_tokens: count(self.on_the_way.decode.tokens),
+        }
+    }
+
+    pub(crate) fn set_signal(&mut self, now: Stamp, signal: PoolSignal) {
+        if signal.has_endpoints != self.has_endpoints() {
+            self.flipped = now;
+        }
+        self.load.set_signal(now, signal);
+    }
+
+    /// What the last signal said and what came and went since, of the fuller stage.
+    pub(crate) fn saturation(&self) -> f64 {
+        self.load.saturation(&self.on_the_way, None)
+    }
+
+    pub(crate) fn dispatched(&mut self, cost: &Cost) {
+        self.in_flight.add(decode_delta(cost));
+        self.on_the_way.add(cost);
+    }
+
+    pub(crate) fn placed(&mut self, now: Stamp, cost: &Cost) {
+        self.on_the_way.remove(cost);
+        self.load.placed(now, cost);
+    }
+
+    /// The prompt of a placed request is computed.
+    pub(crate) fn prefilled(&mut self, now: Stamp, cost: &Cost) {
+        self.load.prefilled(now, cost);
+    }
+
     /// A request ended that was never placed.
     pub(crate) fn unplaced_ended(&mut self, cost: &Cost) {
         self.in_flight.add(decode_delta(cost).minus());
-        self.unplaced.add(decode_delta(cost).minus());
-        self.unplaced_prefill.add(prefill_delta(cost).minus());
+        self.on_the_way.remove(cost);
     }
 
     /// A placed request ended whose prompt was computed.
     pub(crate) fn ended(&mut self, now: Stamp, cost: &Cost) {
         self.in_flight.add(decode_delta(cost).minus());
-        self.decode.note(now, decode_delta(cost).minus());
+        self.load.ended(now, cost);
     }
 }
 
@@ -363,7 +451,7 @@ mod tests {
         for n in 0..10_000 {
             pool.dispatched(&COST);
             pool.placed(at(1 + 2 * n), &COST);
-            assert!(pool.decode.steps.len() <= MAX_STEPS);
+            assert!(pool.load.decode.steps.len() <= MAX_STEPS);
         }
         check(&pool, 10_000.0 * 0.2);
         // What is younger is still told apart from the rest.

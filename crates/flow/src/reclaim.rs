@@ -19,7 +19,7 @@ pub(crate) struct Demand {
     pub(crate) priority: i32,
     pub(crate) saturation: f64,
     pub(crate) ceiling: f64,
-    pub(crate) n_in_flight: u64,
+    pub(crate) n_in_flight: f64,
 }
 
 /// Counts of what was evicted, for metrics.
@@ -100,24 +100,25 @@ impl Reclaim {
         }
     }
 
-    /// Requests to evict for the demand.
+    /// Requests to evict for the demand, of those that help.
     pub(crate) fn victims(
         &mut self,
         now: Stamp,
         policy: &Eviction,
         demand: &Demand,
+        helps: impl Fn(Ticket) -> bool,
     ) -> Vec<Ticket> {
         let Demand { priority, saturation, ceiling, n_in_flight } = *demand;
         if !self.outstanding.is_empty() || now < self.cools_until || ceiling <= 0.0 {
             return Vec::new();
         }
         let target = (saturation - ceiling).max(0.0);
-        let credit = saturation / n_in_flight.max(1) as f64;
+        let credit = saturation / n_in_flight.max(1.0);
         let n_needed = (target / credit).ceil().max(1.0) as usize;
         let chosen: Vec<_> = self
             .evictable
             .iter()
-            .filter(|(_, _, of)| *of < priority)
+            .filter(|(_, Reverse(ticket), of)| *of < priority && helps(*ticket))
             .take(n_needed.min(policy.max_at_once))
             .copied()
             .collect();

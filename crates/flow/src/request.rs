@@ -2,11 +2,12 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use router_core::Stamp;
+use router_core::{EndpointIndex, Stamp};
 
 use crate::{
     band::BandKey,
     policy::{FlowKey, Rank},
+    subset::{SubsetId, SubsetKey},
 };
 
 /// Longest fairness id that is kept as it came. Of a longer one the beginning and a hash remain, so that
@@ -48,7 +49,7 @@ impl fmt::Debug for FlowId {
 
 /// FNV-1a: two ids that collide share a flow, which whoever makes them collide may have anyway by sending
 /// the same id.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
@@ -68,6 +69,8 @@ pub struct Ask {
     /// Time to first token that the client asks for.
     pub ttft_slo: Option<Duration>,
     pub cost: Cost,
+    /// The only endpoints that it may go to; `None` is all.
+    pub subset: Option<SubsetId>,
 }
 
 impl Default for Ask {
@@ -80,6 +83,7 @@ impl Default for Ask {
             ttl: None,
             ttft_slo: None,
             cost: Cost::default(),
+            subset: None,
         }
     }
 }
@@ -142,6 +146,7 @@ pub(crate) struct Entry<T> {
     pub(crate) payload: T,
     pub(crate) band: BandKey,
     pub(crate) flow: FlowKey,
+    pub(crate) subset: SubsetKey,
     pub(crate) bytes: u64,
     pub(crate) enqueued: Stamp,
     pub(crate) cost: Cost,
@@ -177,6 +182,8 @@ impl Waiting {
 pub(crate) struct Running {
     pub(crate) dispatched: Stamp,
     pub(crate) phase: Phase,
+    /// Where it is placed, if that is known.
+    pub(crate) endpoint: Option<EndpointIndex>,
     /// Its place among those that may be evicted.
     pub(crate) evictable: Option<(i64, u64)>,
 }

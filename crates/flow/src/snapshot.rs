@@ -23,6 +23,10 @@ pub struct Snapshot {
     /// The last signal with what came and went since.
     pub saturation: f64,
     pub in_flight: InFlight,
+    /// Subsets of endpoints of which a request waits or runs.
+    pub n_subsets: usize,
+    /// Requests that were taken for such as may go anywhere, because too many subsets were in use.
+    pub n_unjudged: u64,
     pub reclaim: ReclaimCounts,
     pub is_stopped: bool,
     /// The most important first.
@@ -83,8 +87,21 @@ pub enum Hold {
     Flow { next: FlowId },
     /// The pool is as full as it may be for this band.
     Ceiling { saturation: f64, ceiling: f64 },
+    /// The endpoints that it is restricted to are.
+    Subset(SubsetHold),
     /// The band is slowed down; it goes on then, if nothing changes before.
     Slowed { until: Stamp },
+}
+
+/// Why a request waits that is restricted to a subset.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubsetHold {
+    /// The first names of the subset, and how many there are.
+    pub names: Vec<Box<str>>,
+    pub n_names: usize,
+    /// `None` before the first signal of it.
+    pub saturation: Option<f64>,
+    pub ceiling: f64,
 }
 
 /// Jain's fairness index: `(Σx)² / (n·Σx²)`; 1 for nothing.

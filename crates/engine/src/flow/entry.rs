@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use router_core::{Rejection, Stamp};
+use router_core::{EndpointIndex, Rejection, Stamp};
 use router_flow::{Refusal, Ticket, Usage};
 
 use super::{
@@ -132,11 +132,11 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// The request is on its way to an endpoint, and in that endpoint's live counts.
-    pub fn placed(&mut self) {
+    /// The request is on its way to an endpoint, which may be named, and in that endpoint's live counts.
+    pub fn placed(&mut self, endpoint: Option<EndpointIndex>) {
         self.is_placed = true;
         let ticket = self.ticket;
-        self.controller.step(|flow, now, _| flow.placed(now, ticket));
+        self.controller.step(|flow, now, effects| flow.placed(now, ticket, endpoint, effects));
     }
 
     /// The first byte of the answer came: the prompt is computed.

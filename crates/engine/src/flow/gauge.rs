@@ -1,9 +1,10 @@
 //! How full the pool is, by its detector and by stage (`spec/request-path.md` §5.4).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use router_core::{Endpoint, Stamp};
-use router_flow::{PoolSignal, StageLoad};
+use parking_lot::Mutex;
+use router_core::{Endpoint, EndpointIndex, PoolSnapshot, Stamp};
+use router_flow::{PoolSignal, StageLoad, SubsetId, SubsetInUse, SubsetSignal};
 use router_framework::{Freshness, Increments, PoolView, SaturationDetector, loader::Named};
 use router_telemetry::{
     RouterMetrics,
@@ -11,7 +12,7 @@ use router_telemetry::{
     router::FlowMetrics,
 };
 
-use crate::{datastore::Datastore, health::HealthBook, isolate::isolated};
+use crate::{datastore::Datastore, health::HealthBook, isolate::isolated, subset};
 
 /// Label that says which stages an endpoint serves.
 const ROLE_LABEL: &str = "llm-d.ai/role";
@@ -35,6 +36,32 @@ pub struct PoolGauge {
     pub metrics: Arc<RouterMetrics>,
     pub freshness: Freshness,
     pub shown: ShownSignals,
+    pub members: Members,
+}
+
+/// Endpoints of subsets that are looked at for one reading. Subsets beyond that are as full as the pool.
+const MAX_LOOKED_AT: usize = 20_000;
+
+/// Which endpoints the subsets in use have, so that this is worked out once for each pool.
+#[derive(Default)]
+pub struct Members(Mutex<HashMap<SubsetId, Found>>);
+
+struct Found {
+    /// Of the pool.
+    version: u64,
+    endpoints: Vec<Arc<Endpoint>>,
+    /// Their numbers, in order.
+    indexes: Arc<[EndpointIndex]>,
+}
+
+impl Found {
+    fn new(subset: &SubsetId, pool: &PoolSnapshot) -> Self {
+        let allowed = pool.endpoints().iter().filter(|endpoint| subset::has(subset, endpoint));
+        let endpoints: Vec<_> = allowed.cloned().collect();
+        let mut indexes: Vec<_> = endpoints.iter().map(|endpoint| endpoint.index()).collect();
+        indexes.sort_unstable();
+        Self { version: pool.version(), endpoints, indexes: indexes.into() }
+    }
 }
 
 /// What the readings of a gauge show in metrics.
@@ -61,19 +88,35 @@ struct Reading {
     /// Up to when it shows everything.
     as_of: Stamp,
     n_stale: usize,
+    /// Nothing is known of any endpoint.
+    is_counted: bool,
+}
+
+/// What a detector says of endpoints, by stage.
+struct Readings {
+    prefill: Option<Reading>,
+    decode: Option<Reading>,
+}
+
+impl Readings {
+    fn both(&self) -> impl Iterator<Item = &Reading> {
+        [&self.prefill, &self.decode].into_iter().flatten()
+    }
+
+    fn signal(&self, now: Stamp) -> PoolSignal {
+        PoolSignal {
+            has_endpoints: true,
+            prefill: self.prefill.as_ref().map(|reading| reading.load),
+            decode: self.decode.as_ref().map(|reading| reading.load),
+            as_of: self.both().map(|reading| reading.as_of).min().unwrap_or(now),
+        }
+    }
 }
 
 impl PoolGauge {
     /// The load of some endpoints; `None` when there are none.
-    fn load(
-        &self,
-        stage: &str,
-        endpoints: &[&Arc<Endpoint>],
-        now: Stamp,
-        n_placed: u64,
-    ) -> Option<Reading> {
+    fn load(&self, endpoints: &[&Arc<Endpoint>], now: Stamp, n_placed: u64) -> Option<Reading> {
         if endpoints.is_empty() {
-            self.shown.counting.remove([&self.shown.pool, stage]);
             return None;
         }
         let view = PoolView { endpoints, now, freshness: self.freshness };
@@ -82,50 +125,97 @@ impl PoolGauge {
             (role.saturation(&view), role.increments(&view))
         });
         let known = read.filter(|(saturation, _)| saturation.n_stale < endpoints.len());
-        let counting = self.shown.counting.with([&self.shown.pool, stage]);
-        counting.set(if known.is_some() { 0.0 } else { 1.0 });
         Some(match known {
             Some((saturation, Increments { per_request, per_token, as_of })) => {
                 let load = StageLoad { saturation: saturation.value, per_request, per_token };
                 // What is counted here needs no time to get here.
                 let as_of = if as_of < now { as_of - ON_THE_WAY } else { now };
-                Reading { load, as_of, n_stale: saturation.n_stale }
+                Reading { load, as_of, n_stale: saturation.n_stale, is_counted: false }
             }
             None => {
                 let max_requests = MAX_IN_FLIGHT_UNKNOWN * endpoints.len() as u64;
                 let load = StageLoad::counted(n_placed, max_requests);
-                Reading { load, as_of: now, n_stale: endpoints.len() }
+                Reading { load, as_of: now, n_stale: endpoints.len(), is_counted: true }
             }
         })
+    }
+}
+
+impl PoolGauge {
+    /// Asks about endpoints, of which there are some.
+    fn stages(&self, mut endpoints: Vec<&Arc<Endpoint>>, now: Stamp, n_placed: u64) -> Readings {
+        self.health.keep_well(&mut endpoints, now);
+        let stage = |serves: fn(&Endpoint) -> bool| {
+            let those: Vec<_> = endpoints.iter().copied().filter(|e| serves(e)).collect();
+            self.load(&those, now, n_placed)
+        };
+        let prefill = stage(serves_prefill);
+        let mut decode = stage(serves_decode);
+        if prefill.is_none() && decode.is_none() {
+            decode = self.load(&endpoints, now, n_placed);
+        }
+        Readings { prefill, decode }
+    }
+
+    fn show(&self, readings: &Readings) {
+        for (stage, reading) in [("prefill", &readings.prefill), ("decode", &readings.decode)] {
+            let labels = [&*self.shown.pool, stage];
+            match reading {
+                Some(reading) => {
+                    let counting = self.shown.counting.with(labels);
+                    counting.set(if reading.is_counted { 1.0 } else { 0.0 });
+                }
+                None => {
+                    self.shown.counting.remove(labels);
+                }
+            }
+        }
+        let n_stale = readings.both().map(|reading| reading.n_stale as f64);
+        self.shown.stale.set(n_stale.fold(0.0, f64::max));
     }
 }
 
 impl super::Gauge for PoolGauge {
     fn read(&self, now: Stamp, n_placed: u64) -> PoolSignal {
         let snapshot = self.datastore.snapshot();
-        let mut endpoints: Vec<&Arc<Endpoint>> = snapshot.endpoints().iter().collect();
-        if endpoints.is_empty() {
+        if snapshot.is_empty() {
             return PoolSignal::empty(now);
         }
-        self.health.keep_well(&mut endpoints, now);
-        let stage = |name, serves: fn(&Endpoint) -> bool| {
-            let those: Vec<_> = endpoints.iter().copied().filter(|e| serves(e)).collect();
-            self.load(name, &those, now, n_placed)
-        };
-        let prefill = stage("prefill", serves_prefill);
-        let mut decode = stage("decode", serves_decode);
-        if prefill.is_none() && decode.is_none() {
-            decode = self.load("decode", &endpoints, now, n_placed);
-        }
-        let readings = || [&prefill, &decode].into_iter().flatten();
-        let as_of = readings().map(|reading| reading.as_of).min();
-        self.shown.stale.set(readings().map(|reading| reading.n_stale as f64).fold(0.0, f64::max));
-        PoolSignal {
-            has_endpoints: true,
-            prefill: prefill.map(|reading| reading.load),
-            decode: decode.map(|reading| reading.load),
-            as_of: as_of.unwrap_or(now),
-        }
+        let readings = self.stages(snapshot.endpoints().iter().collect(), now, n_placed);
+        self.show(&readings);
+        readings.signal(now)
+    }
+
+    fn read_subsets(
+        &self,
+        now: Stamp,
+        (pool, n_placed): (&PoolSignal, u64),
+        subsets: Vec<SubsetInUse>,
+    ) -> Vec<SubsetSignal> {
+        let snapshot = self.datastore.snapshot();
+        let mut members = self.members.0.lock();
+        // What is not asked for any more is forgotten.
+        let mut known = std::mem::take(&mut *members);
+        let mut n_looked_at = 0;
+        let signals = subsets.into_iter().map(|SubsetInUse { id, n_placed: n_own }| {
+            let found = known.remove(&id).filter(|found| found.version == snapshot.version());
+            let found = found.unwrap_or_else(|| Found::new(&id, &snapshot));
+            let share = found.endpoints.len() as f64 / snapshot.len().max(1) as f64;
+            n_looked_at += found.endpoints.len();
+            let signal = if found.endpoints.is_empty() {
+                PoolSignal::empty(now)
+            } else if n_looked_at > MAX_LOOKED_AT {
+                PoolSignal { has_endpoints: true, ..*pool }
+            } else {
+                // Of what runs in the pool, what is not known to run here is taken to run everywhere alike.
+                let n_placed = n_own.max((n_placed as f64 * share) as u64);
+                self.stages(found.endpoints.iter().collect(), now, n_placed).signal(now)
+            };
+            let endpoints = Arc::clone(&found.indexes);
+            members.insert(id.clone(), found);
+            SubsetSignal { id, signal, endpoints, share }
+        });
+        signals.collect()
     }
 }
 
@@ -194,7 +284,8 @@ mod tests {
                 health.unreachable(endpoint, now);
             }
         }
-        let gauge = PoolGauge { datastore, health, detector, metrics, freshness, shown };
+        let members = Members::default();
+        let gauge = PoolGauge { datastore, health, detector, metrics, freshness, shown, members };
         let signal = gauge.read(now, 50);
         let value = |load: Option<StageLoad>| load.map(|load| load.saturation);
         (signal.has_endpoints, value(signal.prefill), value(signal.decode))

@@ -98,7 +98,7 @@ impl Scene {
         };
         let n_running = self.n_running.fetch_add(1, Ordering::Relaxed) + 1;
         assert!(n_running <= N_SLOTS as usize, "{n_running} run at once");
-        pass.placed();
+        pass.placed(None);
         pass.first_byte();
         self.n_running.fetch_sub(1, Ordering::Relaxed);
         pass.end(Some(Usage::default()));
@@ -167,7 +167,7 @@ fn the_room_of_one_that_ends_is_given_away_once() {
         let place = || {
             let mut pass = block_on(scene.enter(0)).unwrap();
             counted.fetch_add(1, Ordering::SeqCst);
-            pass.placed();
+            pass.placed(None);
             pass
         };
         let (mut ends, runs) = (place(), place());
@@ -287,7 +287,7 @@ fn who_has_to_make_room_is_told_and_its_room_is_taken() {
             let (scene, enough) = (Arc::clone(&scene), Arc::clone(&enough));
             async move {
                 let mut pass = scene.enter(-1).await.unwrap();
-                pass.placed();
+                pass.placed(None);
                 select(pass.eviction().unwrap(), pin!(enough.notified())).await;
                 pass.end(None);
             }

@@ -1,6 +1,6 @@
 //! The page `GET /debug/flow-control`: bands, flows, and why the head of each waits.
 
-use router_flow::{BandView, FlowView, HeadView, Hold, Snapshot, StageLoad};
+use router_flow::{BandView, FlowView, HeadView, Hold, Snapshot, StageLoad, SubsetHold};
 use serde_json::{Value, json};
 
 use super::FlowController;
@@ -39,6 +39,7 @@ fn page(snapshot: &Snapshot) -> Value {
             "confirmed": snapshot.reclaim.confirmed,
             "timedOut": snapshot.reclaim.timed_out,
         },
+        "subsets": { "inUse": snapshot.n_subsets, "requestsNotJudgedByTheirs": snapshot.n_unjudged },
         "shuttingDown": snapshot.is_stopped,
         "bands": snapshot.bands.iter().map(|band| band_value(band, snapshot)).collect::<Vec<_>>(),
     })
@@ -97,9 +98,25 @@ fn reason(hold: &Hold, snapshot: &Snapshot) -> String {
                 "the pool's saturation {saturation:.3} has reached the band's ceiling {ceiling:.3}"
             )
         }
+        Hold::Subset(hold) => subset_reason(hold),
         Hold::Slowed { until } => {
             let wait = until.since(snapshot.now).as_secs_f64();
             format!("the band is slowed down, for another {wait:.3} s")
         }
+    }
+}
+
+fn subset_reason(hold: &SubsetHold) -> String {
+    let names = hold.names.join(", ");
+    let more = match hold.n_names - hold.names.len() {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let SubsetHold { saturation, ceiling, .. } = hold;
+    match saturation {
+        None => format!("nothing is known yet of its endpoints {names}{more}"),
+        Some(saturation) => format!(
+            "the saturation {saturation:.3} of its endpoints {names}{more} has reached the band's ceiling {ceiling:.3}"
+        ),
     }
 }

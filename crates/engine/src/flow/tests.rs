@@ -91,7 +91,7 @@ async fn whoever_ends_lets_the_next_go() {
     let mut first = scene.enter(0).await.unwrap();
     let mut second = scene.enter(0);
     assert!(is_pending(&mut second));
-    first.placed();
+    first.placed(None);
     scene.show(load(1.0));
     first.end(None);
     scene.show(load(0.5));
@@ -106,8 +106,8 @@ async fn a_reading_that_counts_though_requests_move_gives_no_room_away_twice() {
     let scene = Scene::new(Config::default(), load(0.0));
     let mut ends = scene.enter(0).await.unwrap();
     let mut runs = scene.enter(0).await.unwrap();
-    ends.placed();
-    runs.placed();
+    ends.placed(None);
+    runs.placed(None);
     let waiting = [scene.enter(0), scene.enter(0)];
     let going = ends.moving();
     scene.show(load(0.5));
@@ -207,7 +207,7 @@ async fn who_runs_is_told_to_make_room() {
     let eviction = Some(Eviction { grace: Duration::ZERO, ..Eviction::default() });
     let scene = Scene::new(Config { eviction, ..Config::default() }, load(0.5));
     let mut running = scene.enter(-1).await.unwrap();
-    running.placed();
+    running.placed(None);
     scene.show(load(1.0));
     tokio::time::sleep(Duration::from_millis(60)).await;
     let important = scene.enter(100);
@@ -254,7 +254,7 @@ fn many_threads_lose_nobody() {
                         let mut pass = entry.await.unwrap();
                         n_told.fetch_add(1, Ordering::Relaxed);
                         if rng.chance(0.5) {
-                            pass.placed();
+                            pass.placed(None);
                             pass.first_byte();
                         }
                     }

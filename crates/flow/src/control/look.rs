@@ -9,11 +9,14 @@ use crate::{
     band::{Band, BandKey, Flow},
     policy::FlowKey,
     request::{Ask, State},
-    snapshot::{BandView, FlowView, HeadView, Hold, Snapshot, jain},
+    snapshot::{BandView, FlowView, HeadView, Hold, Snapshot, SubsetHold, jain},
+    subset::SubsetKey,
 };
 
 /// Bands of which a [`Snapshot`] may have as many flows as of any: the more important ones have them first.
 const WHOLE_BANDS: usize = 10;
+/// Names of a subset's endpoints that are shown.
+const MAX_NAMES: usize = 3;
 
 impl<T: Clone> FlowControl<T> {
     /// Whether a request like this would be refused at once, for all that can be said without changing
@@ -42,21 +45,22 @@ impl<T: Clone> FlowControl<T> {
     pub fn snapshot(&mut self, max_flows: usize) -> Snapshot {
         let keys: Vec<BandKey> = self.bands.iter().map(|(_, key, _)| key).collect();
         // Waiting changes nothing about whose turn it is, but asking needs the policies to themselves.
-        let saturation = self.pool.saturation();
-        self.ask_limits(self.now, saturation);
+        self.judge(self.now);
+        let saturation = self.subsets.whole.saturation;
         let mut first_waiting = None;
         let mut bands = Vec::with_capacity(keys.len());
         let mut n_left = max_flows.saturating_mul(WHOLE_BANDS);
         for (position, key) in keys.into_iter().enumerate() {
-            let ceiling = self.ceilings.get(position).copied().unwrap_or(1.0);
+            let ceiling = self.subsets.whole.ceilings.get(position).copied().unwrap_or(1.0);
             let hold = self.band_hold(first_waiting, saturation, ceiling);
             let Some(band) = self.bands.get_mut(key) else { continue };
             let next = band.peek().map(|(flow, _)| flow);
             let Some(band) = self.bands.get(key) else { continue };
-            if band.n_waiting > 0 && first_waiting.is_none() {
+            if band.waits_freely() && first_waiting.is_none() {
                 first_waiting = Some(band.priority);
             }
-            let view = self.band_view(band, ceiling, next, &hold, max_flows.min(n_left));
+            let about = About { band, position, ceiling, next, hold };
+            let view = self.band_view(&about, max_flows.min(n_left));
             n_left -= view.flows.len();
             bands.push(view);
         }
@@ -69,6 +73,8 @@ impl<T: Clone> FlowControl<T> {
             signal: *self.pool.signal(),
             saturation,
             in_flight: self.pool.in_flight(),
+            n_subsets: self.subsets.len(),
+            n_unjudged: self.subsets.n_unjudged,
             reclaim: self.reclaim.counts(),
             is_stopped: self.is_stopped,
             bands,
@@ -89,34 +95,18 @@ impl<T: Clone> FlowControl<T> {
         }
     }
 
-    fn band_view(
-        &self,
-        band: &Band,
-        ceiling: f64,
-        next: Option<FlowKey>,
-        hold: &Hold,
-        max_flows: usize,
-    ) -> BandView {
+    fn band_view(&self, about: &About<'_>, max_flows: usize) -> BandView {
+        let About { band, ceiling, .. } = *about;
         let mut flows: Vec<_> = band.flows().collect();
         let service: Vec<f64> = flows.iter().map(|(_, flow)| flow.service as f64).collect();
         keep_largest(&mut flows, max_flows);
-        let next_id = next.and_then(|key| band.flow(key)).map(|flow| flow.id.clone());
         let views = flows.iter().map(|&(key, flow)| FlowView {
             id: flow.id.clone(),
             n_waiting: flow.n_waiting,
             n_running: flow.n_running,
             n_served: flow.n_served,
             service: flow.service,
-            head: self.head_view(
-                band,
-                key,
-                match (&next_id, hold) {
-                    (Some(id), Hold::Ceiling { .. } | Hold::Slowed { .. }) if next != Some(key) => {
-                        Hold::Flow { next: id.clone() }
-                    }
-                    _ => hold.clone(),
-                },
-            ),
+            head: self.head_view(about, key),
         });
         BandView {
             priority: band.priority,
@@ -132,14 +122,48 @@ impl<T: Clone> FlowControl<T> {
         }
     }
 
-    fn head_view(&self, band: &Band, key: FlowKey, hold: Hold) -> Option<HeadView> {
-        let entry = self.requests.get(band.first_of(key)?)?;
+    fn head_view(&self, about: &About<'_>, key: FlowKey) -> Option<HeadView> {
+        let entry = self.requests.get(about.band.first_in_line(key)?)?;
         if !matches!(entry.state, State::Waiting(_)) {
             return None;
         }
+        let About { band, next, ref hold, .. } = *about;
+        let of_flow = || {
+            let next = band.flow(next.filter(|&next| next != key)?)?.id.clone();
+            let is_by_turns = matches!(hold, Hold::Ceiling { .. } | Hold::Slowed { .. });
+            is_by_turns.then_some(Hold::Flow { next })
+        };
+        let hold = self.subset_hold(about, entry.subset).or_else(of_flow);
+        let hold = hold.unwrap_or_else(|| about.hold.clone());
         let waited = self.now.since(entry.enqueued);
         Some(HeadView { waited, cost: entry.cost, bytes: entry.bytes, hold })
     }
+
+    /// What holds a request of the subset back that others do not wait for.
+    fn subset_hold(&self, about: &About<'_>, subset: SubsetKey) -> Option<Hold> {
+        let known = self.subsets.get(subset).filter(|_| self.pool.has_endpoints())?;
+        if self.subsets.has_room(subset, about.position) {
+            return None;
+        }
+        let names = known.id.names();
+        Some(Hold::Subset(SubsetHold {
+            names: names.iter().take(MAX_NAMES).cloned().collect(),
+            n_names: names.len(),
+            saturation: known.saturation(&self.pool),
+            ceiling: known.judged.ceilings.get(about.position).copied().unwrap_or(about.ceiling),
+        }))
+    }
+}
+
+/// A band, and what is true of all who wait in it.
+struct About<'a> {
+    band: &'a Band,
+    /// Its position among all bands.
+    position: usize,
+    ceiling: f64,
+    /// The flow whose turn it is.
+    next: Option<FlowKey>,
+    hold: Hold,
 }
 
 /// Keeps the flows with the most requests waiting, then with the most service, in that order. Flows that are not

@@ -6,11 +6,12 @@ use router_core::Stamp;
 
 use super::FlowControl;
 use crate::{
-    band::{self, BandKey},
+    band::{self, Band, BandKey},
     expiry,
     outcome::{Effect, Refusal},
     policy::FlowKey,
     request::{State, Ticket},
+    subset::{Subset, SubsetKey},
 };
 
 impl<T: Clone> FlowControl<T> {
@@ -53,6 +54,7 @@ impl<T: Clone> FlowControl<T> {
     ) {
         self.requests.leave_line(at);
         let Some(entry) = self.requests.remove(at) else { return };
+        self.subsets.stop_waiting(entry.subset);
         if let State::Waiting(waiting) = &entry.state {
             self.expiry.remove(waiting.expires, at);
         }
@@ -61,9 +63,26 @@ impl<T: Clone> FlowControl<T> {
         if let Some(band) = self.bands.get_mut(entry.band) {
             band.drop_out(now, at, &entry, &self.requests);
         }
+        self.subsets.leave(entry.subset);
         let (ticket, waited) = (Ticket { seq: entry.seq, at }, now.since(entry.enqueued));
         effects.push(self.refuse(now, ticket, entry.payload, entry.band, waited, refusal));
         self.rest_if_idle(now, entry.band, entry.flow, effects);
+    }
+
+    /// Refuses those who wait for a subset without endpoints, though the pool has some: waiting does not help.
+    pub(super) fn drop_stranded(&mut self, now: Stamp, effects: &mut Vec<Effect<T>>) {
+        if !self.pool.has_endpoints() {
+            return;
+        }
+        let is_empty = |key: &SubsetKey| self.subsets.get(*key).is_some_and(Subset::is_empty);
+        let empty: Vec<SubsetKey> = self.subsets.waiting().filter(is_empty).collect();
+        for subset in empty {
+            let of_band = |(_, _, band): (usize, BandKey, &Band)| band.waiting_for(subset);
+            let stranded: Vec<u32> = self.bands.iter().flat_map(of_band).collect();
+            for at in stranded {
+                self.drop_waiting(now, at, Refusal::EvictedNoEndpoints, effects);
+            }
+        }
     }
 
     pub(super) fn refuse(

@@ -37,6 +37,11 @@
 //! weight loses its last one to a flow that has fewer. Otherwise who sends most would fill the queue, and
 //! what the others are owed would never get into it.
 //!
+//! **Flows that are held stand still.** A flow that waits only for endpoints that are full is in no round: those
+//! of the others go on. It comes back with what it had left when it was held, no more for the rounds that went
+//! by and no less, and what it owed is paid by them. So between two requests of the proof only those rounds
+//! count in which the flow has a request that may go.
+//!
 //! **Newcomers cannot hold a round open.** A flow that begins to wait joins the round under way only while
 //! no more have joined it than were there when it began; all others join the next one. So a round has
 //! finitely many flows, whatever ids clients make up.
@@ -135,6 +140,8 @@ enum Waits {
     Not,
     Open,
     Later,
+    /// Since this round it is passed over.
+    Held(u64),
 }
 
 impl Account {
@@ -146,6 +153,15 @@ impl Account {
         let used = self.used.saturating_add(tokens);
         self.level = self.level.saturating_add(used / self.share);
         self.used = used % self.share;
+    }
+
+    /// It is back after the rounds from `since` on went by without it.
+    fn resume(&mut self, since: u64, round: u64) {
+        if self.level <= since {
+            self.level += round - since;
+        } else if self.level < round {
+            (self.level, self.used) = (round, 0);
+        }
     }
 
     /// Gives tokens back, at most down to the beginning of round `floor`; nothing to a flow that has more
@@ -187,6 +203,7 @@ impl Rounds {
         let Some(account) = self.flows.get_mut(flow.index()) else { return };
         match account.waits {
             Waits::Not => {}
+            Waits::Held(since) => account.resume(since, self.round),
             Waits::Open => {
                 self.open.remove(&(Reverse(account.cached), account.served, flow));
             }
@@ -208,8 +225,15 @@ impl Rounds {
         };
     }
 
-    fn waits(&self, flow: FlowKey) -> bool {
-        self.flows.get(flow.index()).is_some_and(|account| account.waits != Waits::Not)
+    fn waits(&self, flow: FlowKey) -> Waits {
+        self.flows.get(flow.index()).map_or(Waits::Not, |account| account.waits)
+    }
+
+    /// The flow is passed over from now on.
+    fn pass_over(&mut self, flow: FlowKey) {
+        if let Some(account) = self.flows.get_mut(flow.index()) {
+            account.waits = Waits::Held(self.round);
+        }
     }
 
     /// Begins the next round in which someone who waits has something left.
@@ -254,6 +278,13 @@ impl Fairness for Rounds {
         }
     }
 
+    fn hold(&mut self, flow: FlowKey) {
+        if self.waits(flow) != Waits::Not {
+            self.change(flow, false, |_| {});
+            self.pass_over(flow);
+        }
+    }
+
     fn withdraw(&mut self, flow: FlowKey) {
         self.change(flow, false, |_| {});
     }
@@ -282,13 +313,17 @@ impl Fairness for Rounds {
             return;
         }
         let floor = self.round.saturating_sub(MAX_CREDIT_ROUNDS);
-        self.change(flow, self.waits(flow), |account| {
+        let waits = self.waits(flow);
+        self.change(flow, matches!(waits, Waits::Open | Waits::Later), |account| {
             if used > charged {
                 account.charge(used - charged);
             } else {
                 account.refund(charged - used, floor);
             }
         });
+        if matches!(waits, Waits::Held(_)) {
+            self.pass_over(flow);
+        }
     }
 
     fn forget(&mut self, flow: FlowKey) {

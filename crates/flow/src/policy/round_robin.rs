@@ -1,7 +1,7 @@
 //! Every flow in turn, in the order of their ids.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Unbounded},
 };
 
@@ -21,6 +21,8 @@ impl FairnessPolicy for RoundRobin {
 #[derive(Default)]
 struct Turns {
     waiting: BTreeMap<FlowId, FlowKey>,
+    /// Flows that wait and are passed over.
+    held: BTreeSet<FlowKey>,
     ids: Vec<Option<FlowId>>,
     /// Who was served last; `None` when nothing waits.
     last: Option<FlowId>,
@@ -43,16 +45,26 @@ impl Fairness for Turns {
     }
 
     fn offer(&mut self, flow: FlowKey, _: &Head) {
+        self.held.remove(&flow);
         if let Some(id) = self.id(flow) {
             self.waiting.insert(id, flow);
         }
     }
 
-    fn withdraw(&mut self, flow: FlowKey) {
+    /// The turn goes on where it was when the flow is back, though nobody else waits meanwhile.
+    fn hold(&mut self, flow: FlowKey) {
+        self.held.insert(flow);
         if let Some(Some(id)) = self.ids.get(flow.index()) {
             self.waiting.remove(id);
         }
-        if self.waiting.is_empty() {
+    }
+
+    fn withdraw(&mut self, flow: FlowKey) {
+        self.held.remove(&flow);
+        if let Some(Some(id)) = self.ids.get(flow.index()) {
+            self.waiting.remove(id);
+        }
+        if self.waiting.is_empty() && self.held.is_empty() {
             self.last = None;
         }
     }

@@ -61,7 +61,7 @@ fn a4_29_a_stale_gauge_lets_no_more_go_than_fit() {
     let load = StageLoad { saturation: 0.5, per_request: 0.1, per_token: 0.0 };
     for millis in 1..100 {
         scene.at(millis);
-        tickets.iter().take(5).for_each(|ticket| scene.flow.placed(scene.now, *ticket));
+        tickets.iter().take(5).for_each(|ticket| scene.placed(*ticket));
         let stale = PoolSignal::of_pool(load, Stamp::ORIGIN);
         scene.flow.signal(scene.now, stale, &mut scene.effects);
     }
@@ -165,7 +165,7 @@ fn a4_30_signals_that_stop_coming_do_not_stop_the_queue() {
     // One that ends makes room for one that waits, however old the last signal is.
     for second in 1..=50 {
         scene.at(second * 1_000);
-        scene.flow.placed(scene.now, running);
+        scene.placed(running);
         scene.flow.finished(scene.now, running, None, &mut scene.effects);
         let [Effect::Dispatch { ticket, .. }] = scene.effects[..] else {
             panic!("{:?} at {second} s", scene.effects);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use router_core::Stamp;
+use router_core::{EndpointIndex, Stamp};
 
 use super::model::{At, Model, Said, Setup};
-use crate::{Ask, Effect, FlowControl, PoolSignal, StageLoad, Ticket, Usage};
+use crate::{Ask, Effect, FlowControl, PoolSignal, StageLoad, SubsetSignal, Ticket, Usage};
 
 pub(super) struct Pair {
     pub(super) real: FlowControl<u64>,
@@ -32,8 +32,7 @@ impl Pair {
         said.end(self.now, &mut self.model);
         self.effects.clear();
         let real = &self.real;
-        let n_in_flight = real.in_flight().requests;
-        self.model.check(real.n_waiting(), real.waiting_bytes(), n_in_flight, real.saturation());
+        self.model.check(real);
         let is_in_time = self
             .model
             .next_expiry()
@@ -62,16 +61,16 @@ impl Pair {
         assert!(!self.real.cancel(now, ticket, &mut self.effects), "a request left twice");
     }
 
-    pub(super) fn signal(&mut self, signal: PoolSignal) {
+    pub(super) fn signals(&mut self, signal: PoolSignal, subsets: &[SubsetSignal]) {
         let now = self.now;
-        self.real.signal(now, signal, &mut self.effects);
-        self.check(|model, said| model.signal(now, signal, said));
+        self.real.signals(now, signal, subsets.iter().cloned(), &mut self.effects);
+        self.check(|model, said| model.signals(now, signal, subsets, said));
     }
 
-    pub(super) fn placed(&mut self, (id, ticket): (u64, Ticket)) {
-        self.real.placed(self.now, ticket);
+    pub(super) fn placed(&mut self, (id, ticket): (u64, Ticket), endpoint: Option<EndpointIndex>) {
         let now = self.now;
-        self.check(|model, _| model.placed(now, id));
+        self.real.placed(now, ticket, endpoint, &mut self.effects);
+        self.check(|model, said| model.placed(now, id, endpoint, said));
     }
 
     pub(super) fn prefilled(&mut self, (id, ticket): (u64, Ticket)) {
@@ -131,11 +130,22 @@ impl Pair {
         }
     }
 
+    /// Everybody has room.
+    fn open(&mut self) {
+        let signal = PoolSignal::of_pool(StageLoad::default(), self.now);
+        let subsets = self.real.subsets().into_iter().map(|subset| SubsetSignal {
+            id: subset.id,
+            signal,
+            endpoints: [].into(),
+            share: 1.0,
+        });
+        self.signals(signal, &subsets.collect::<Vec<_>>());
+    }
+
     /// Lets everybody go and end, and checks that nothing is left, of requests or of memory of them.
     pub(super) fn finish(mut self) -> u64 {
-        let open = StageLoad::default();
-        self.signal(PoolSignal::of_pool(open, self.now));
         for _ in 0..100 {
+            self.open();
             self.pass(Duration::from_millis(10));
             while let Some(running) = self.pick(0, |at| at != At::Queue) {
                 self.finished(running, None);
@@ -146,6 +156,7 @@ impl Pair {
         self.provision(&[]);
         self.pass(Duration::from_hours(10));
         self.model.check_forgotten();
+        assert!(self.real.subsets().is_empty());
         assert_eq!(self.real.next_deadline(), None, "idle costs something");
         self.n_arrived
     }

@@ -216,7 +216,7 @@ impl World {
 
     /// Where its prompt would be computed first, as a scheduler does that estimates it.
     fn place(&mut self, ticket: Ticket, at: usize) {
-        self.flow.placed(self.now, ticket);
+        self.flow.placed(self.now, ticket, None, &mut Vec::new());
         let Request { tenant, session, .. } = self.requests[at];
         let until_computed = |endpoint: &Endpoint| {
             let n_before = (endpoint.n_running + endpoint.queue.len() + 1).saturating_sub(N_SLOTS);

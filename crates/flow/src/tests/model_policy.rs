@@ -37,6 +37,8 @@ pub(super) struct Policy {
     n_may_join: usize,
     /// By flow: tokens charged since round 0, as if every round before had been used up; and its last turn.
     accounts: BTreeMap<String, (u128, u64)>,
+    /// Flows that were held while they were served by rounds, and since which round.
+    held: BTreeMap<String, u128>,
     turn: u64,
     service: BTreeMap<String, Vec<(Stamp, f64)>>,
 }
@@ -49,6 +51,7 @@ impl Policy {
             round: 1,
             n_may_join: 1,
             accounts: BTreeMap::new(),
+            held: BTreeMap::new(),
             turn: 0,
             service: BTreeMap::new(),
         }
@@ -75,6 +78,37 @@ impl Policy {
         let level = self.round + u128::from(!joins);
         let position = level * self.share(flow);
         self.accounts.entry(flow.to_owned()).or_default().0 = position;
+    }
+
+    /// A flow that waits may not go for the time being.
+    pub(super) fn held(&mut self, flow: &str) {
+        self.held.insert(flow.to_owned(), self.round);
+    }
+
+    /// It may go again; or for the first time, if it has been held from the beginning.
+    pub(super) fn resumes(&mut self, flow: &str) {
+        if !self.catches_up(flow) {
+            self.begins(flow);
+        }
+    }
+
+    /// Nothing of the flow waits any more.
+    pub(super) fn gone(&mut self, flow: &str) {
+        self.catches_up(flow);
+    }
+
+    /// The account of a flow that was held is what it would be had the rounds stood still for what it had left,
+    /// and gone on for what it owes.
+    fn catches_up(&mut self, flow: &str) -> bool {
+        let Some(since) = self.held.remove(flow) else { return false };
+        let (level, share) = (self.level(flow), self.share(flow));
+        let account = self.accounts.entry(flow.to_owned()).or_default();
+        if level <= since {
+            account.0 += (self.round - since) * share;
+        } else if level < self.round {
+            account.0 = self.round * share;
+        }
+        true
     }
 
     /// Whose turn it could be; several where the policy leaves it open.
@@ -142,11 +176,11 @@ impl Policy {
         good.map(|at| waiting[at].flow.clone()).collect()
     }
 
-    pub(super) fn dispatched(&mut self, flow: &str, cost: &Cost, anyone_waits: bool) {
+    pub(super) fn dispatched(&mut self, flow: &str, cost: &Cost) {
         self.turn += 1;
         let account = self.accounts.entry(flow.to_owned()).or_default();
         *account = (account.0 + u128::from(cost.service()), self.turn);
-        self.last = Some(flow.to_owned()).filter(|_| anyone_waits);
+        self.last = Some(flow.to_owned());
     }
 
     pub(super) fn nobody_waits(&mut self) {
@@ -155,6 +189,9 @@ impl Policy {
 
     pub(super) fn settled(&mut self, now: Stamp, flow: &str, charged: &Cost, used: Option<Usage>) {
         let Some(used) = used else { return };
+        if self.catches_up(flow) {
+            self.held(flow);
+        }
         let tokens = used.prompt as f64 + 2.0 * used.output as f64;
         self.service.entry(flow.to_owned()).or_default().push((now, tokens));
         let floor = self.round.saturating_sub(MAX_CREDIT_ROUNDS.into()) * self.share(flow);
@@ -166,6 +203,7 @@ impl Policy {
 
     pub(super) fn forget(&mut self, flow: &str) {
         self.accounts.remove(flow);
+        self.held.remove(flow);
         self.service.remove(flow);
     }
 }

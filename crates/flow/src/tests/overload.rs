@@ -95,7 +95,7 @@ fn play(config: Config, clients: &[Client], seconds: u64) -> (Vec<Got>, f64) {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Dispatch { ticket, payload: at, waited, .. } => {
-                    flow.placed(now, ticket);
+                    flow.placed(now, ticket, None, &mut Vec::new());
                     let output = outputs.remove(&ticket).unwrap();
                     let took = Duration::from_secs_f64((500.0 + output as f64) / TOKENS_PER_SECOND);
                     agenda.push(Reverse((now + took, at, Some((ticket, output)))));

@@ -297,7 +297,7 @@ fn play(seed: u64, one_in: u64) -> Books {
             4 if some < books.requests.len() as u64 => books.cancel(some),
             5..8 if some < books.requests.len() as u64 => {
                 let (_, ticket) = books.requests[&some];
-                books.flow.placed(books.now, ticket);
+                books.flow.placed(books.now, ticket, None, &mut Vec::new());
                 if rng.bool() {
                     books.finish(some);
                 }

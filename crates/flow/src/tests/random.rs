@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, num::NonZeroU64, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use proptest::{collection::vec, prelude::*};
-use router_core::Stamp;
+use router_core::{EndpointIndex, Stamp};
 
 use super::{
     driver::Pair,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Ask, BandConfig, BandTemplate, Bounds, Config, Cost, Eviction, FairnessPolicy, FlowId,
-    PoolSignal, StageLoad, Trickle, Usage,
+    PoolSignal, StageLoad, SubsetId, SubsetSignal, Trickle, Usage,
     policy::{
         deficit::Deficit,
         eviction::{PriorityThenTime, Sheddable},
@@ -95,6 +95,7 @@ fn setup(rng: &mut Rng) -> Setup {
     });
     let bounds = Bounds {
         max_bands: rng.usize(3..8),
+        max_subsets: rng.usize(1..6),
         max_idle_flows: rng.usize(1..12),
         flow_idle: millis(rng, 2_000),
         band_idle: millis(rng, 4_000),
@@ -132,6 +133,34 @@ fn signal(rng: &mut Rng, now: Stamp) -> PoolSignal {
     PoolSignal { has_endpoints: rng.u32(..8) > 0, prefill, decode, as_of }
 }
 
+fn endpoint(rng: &mut Rng) -> EndpointIndex {
+    EndpointIndex { slot: rng.u32(..4), generation: 0 }
+}
+
+/// What is said of some of the subsets in use.
+fn subset_signals(rng: &mut Rng, pair: &Pair) -> Vec<SubsetSignal> {
+    let mut signals = Vec::new();
+    for subset in pair.real.subsets() {
+        if rng.u32(..5) == 0 {
+            continue;
+        }
+        let mut endpoints: Vec<_> = (0..rng.usize(1..4)).map(|_| endpoint(rng)).collect();
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        let share = [0.0, 0.25, endpoints.len() as f64 / 4.0, 1.0][rng.usize(..4)];
+        let endpoints = endpoints.into();
+        let signal = signal(rng, pair.now);
+        signals.push(SubsetSignal { id: subset.id, signal, endpoints, share });
+    }
+    signals
+}
+
+fn subset(rng: &mut Rng) -> Option<SubsetId> {
+    let names = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
+    let of = [&names[..1], &names[..2], &names[1..2], &names[1..], &names[..]][rng.usize(..5)];
+    (rng.u32(..5) < 2).then(|| SubsetId::new(of.iter().copied()))
+}
+
 fn ask(rng: &mut Rng, now: Stamp) -> Ask {
     let flows = ["a", "b", "c", "d", "e"];
     let flow = match rng.u32(..20) {
@@ -150,6 +179,7 @@ fn ask(rng: &mut Rng, now: Stamp) -> Ask {
             uncached: rng.u32(..100),
             output: [0, 50, 400][rng.usize(..3)],
         },
+        subset: subset(rng),
     }
 }
 
@@ -177,7 +207,8 @@ fn step(pair: &mut Pair, number: u64) {
         }
         46..60 => {
             if let Some(request) = pair.pick(n, |at| at == At::Unplaced) {
-                pair.placed(request);
+                let endpoint = (rng.u32(..4) > 0).then(|| endpoint(rng));
+                pair.placed(request, endpoint);
             }
         }
         60..65 => {
@@ -190,7 +221,10 @@ fn step(pair: &mut Pair, number: u64) {
                 pair.finished(request, used(rng));
             }
         }
-        80..88 => pair.signal(signal(rng, pair.now)),
+        80..88 => {
+            let subsets = subset_signals(rng, pair);
+            pair.signals(signal(rng, pair.now), &subsets);
+        }
         88..90 => pair.look(),
         90..91 => {
             let wanted: Vec<i32> = (0..rng.u32(..4)).map(|_| rng.i32(-12..12)).collect();

@@ -42,6 +42,10 @@ impl Scene {
         }
     }
 
+    pub(super) fn placed(&mut self, ticket: Ticket) {
+        self.flow.placed(self.now, ticket, None, &mut self.effects);
+    }
+
     pub(super) fn at(&mut self, millis: u64) {
         self.now = Stamp::from_nanos(millis * 1_000_000);
         while self.flow.next_deadline().is_some_and(|deadline| deadline <= self.now) {

@@ -128,7 +128,7 @@ fn eviction_waits_for_what_was_evicted_and_for_its_room_to_show() {
     scene.pool(0.0, 0.1);
     let running: Vec<_> = (0..10).map(|_| scene.arrive(-1)).collect();
     for &ticket in &running {
-        scene.flow.placed(scene.now, ticket);
+        scene.placed(ticket);
     }
     scene.at(1_000);
     scene.pool(1.0, 0.1);

@@ -12,6 +12,7 @@ use router_flow::{
 pub(crate) struct World {
     flow: FlowControl<()>,
     effects: Vec<Effect<()>>,
+    followed: Vec<Effect<()>>,
     running: VecDeque<Ticket>,
     now: Stamp,
     rng: Rng,
@@ -31,7 +32,8 @@ impl World {
         let load = StageLoad::counted(0, n_slots);
         flow.signal(Stamp::ORIGIN, PoolSignal::of_pool(load, Stamp::ORIGIN), &mut effects);
         let (now, rng) = (Stamp::ORIGIN, Rng::with_seed(7));
-        Self { flow, effects, running: VecDeque::new(), now, rng }
+        let followed = Vec::new();
+        Self { flow, effects, followed, running: VecDeque::new(), now, rng }
     }
 
     pub(crate) fn n_waiting(&self) -> u64 {
@@ -61,10 +63,13 @@ impl World {
     }
 
     fn follow(&mut self) {
-        for effect in self.effects.drain(..) {
-            if let Effect::Dispatch { ticket, .. } = effect {
-                self.flow.placed(self.now, ticket);
-                self.running.push_back(ticket);
+        while !self.effects.is_empty() {
+            std::mem::swap(&mut self.effects, &mut self.followed);
+            for effect in self.followed.drain(..) {
+                if let Effect::Dispatch { ticket, .. } = effect {
+                    self.flow.placed(self.now, ticket, None, &mut self.effects);
+                    self.running.push_back(ticket);
+                }
             }
         }
     }

@@ -152,5 +152,6 @@ fn bounds(expert: &FlowControlExpert) -> Bounds {
         band_idle: or(expert.priority_band_idle_timeout, default.band_idle),
         min_retry_after: or(expert.min_retry_after, default.min_retry_after),
         max_retry_after: or(expert.max_retry_after, default.max_retry_after),
+        max_subsets: default.max_subsets,
     }
 }

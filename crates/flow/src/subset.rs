@@ -1,0 +1,358 @@
+//! Requests that may go to some endpoints only, and how full those are.
+//!
+//! A proxy may restrict a request to a few endpoints, its *subset*. Such a request waits until these have
+//! room, not the pool as a whole: for each subset in use there is a signal of its own, an account of what
+//! came to its endpoints and went since, and a saturation, by which the band's ceiling is asked for. A
+//! subset is in use while one of its requests waits or runs; nothing is kept of it after that.
+//!
+//! What is let go counts against its own subset at once. Where it gets in the end is known when it is placed:
+//! then it counts in every subset that has the endpoint. Until then it counts for another subset by the share
+//! of all endpoints that this has, which is what it will take of them on average.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use router_core::{EndpointIndex, Stamp};
+
+use crate::{
+    pool::{Load, OnTheWay, PoolSignal, PoolState},
+    request::{Cost, fnv1a},
+};
+
+/// Moments of change that are remembered of a subset; far fewer than of the pool, since there may be many.
+const MAX_STEPS: usize = 128;
+
+/// The names of the endpoints that some requests are restricted to. Cheap to copy, to compare and to hash.
+#[derive(Clone)]
+pub struct SubsetId(Arc<Names>);
+
+struct Names {
+    hash: u64,
+    /// In order, each once.
+    names: Box<[Box<str>]>,
+}
+
+impl SubsetId {
+    /// The subset of these names, in whatever order and however often they come.
+    pub fn new<S: Into<Box<str>>>(names: impl IntoIterator<Item = S>) -> Self {
+        let mut names: Vec<Box<str>> = names.into_iter().map(Into::into).collect();
+        names.sort_unstable();
+        names.dedup();
+        let hash =
+            names.iter().fold(0, |hash: u64, name| hash.rotate_left(5) ^ fnv1a(name.as_bytes()));
+        Self(Arc::new(Names { hash, names: names.into() }))
+    }
+
+    /// In order, each once.
+    pub fn names(&self) -> &[Box<str>] {
+        &self.0.names
+    }
+}
+
+impl PartialEq for SubsetId {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.hash == other.0.hash && self.0.names == other.0.names)
+    }
+}
+
+impl Eq for SubsetId {}
+
+impl Hash for SubsetId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
+    }
+}
+
+impl fmt::Debug for SubsetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.names.fmt(f)
+    }
+}
+
+/// What is known of a subset at a moment.
+#[derive(Clone, Debug)]
+pub struct SubsetSignal {
+    pub id: SubsetId,
+    /// Of these endpoints alone.
+    pub signal: PoolSignal,
+    /// The endpoints, in order.
+    pub endpoints: Arc<[EndpointIndex]>,
+    /// How many they are of all endpoints of the pool, from 0 to 1.
+    pub share: f64,
+}
+
+/// A subset in use.
+#[derive(Clone, Debug)]
+pub struct SubsetInUse {
+    pub id: SubsetId,
+    /// Requests of it that endpoints know of.
+    pub n_placed: u64,
+}
+
+/// A subset's dense number while it is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SubsetKey(u32);
+
+/// Stands for the whole pool.
+pub(crate) const WHOLE: SubsetKey = SubsetKey(0);
+
+impl SubsetKey {
+    /// The key after this one.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+/// How full some endpoints are, and how full they may be for whom.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Judged {
+    pub(crate) saturation: f64,
+    /// One per band, by its position; none before the first signal. They never rise.
+    pub(crate) ceilings: Vec<f64>,
+}
+
+impl Judged {
+    /// Whether a request of the band at this position may go.
+    pub(crate) fn has_room(&self, position: usize) -> bool {
+        self.ceilings.get(position).is_some_and(|&ceiling| self.saturation < ceiling)
+    }
+}
+
+/// A subset in use.
+pub(crate) struct Subset {
+    pub(crate) id: SubsetId,
+    load: Load,
+    /// A signal of it has come.
+    is_known: bool,
+    endpoints: Arc<[EndpointIndex]>,
+    pub(crate) share: f64,
+    on_the_way: OnTheWay,
+    n_placed: u64,
+    n_requests: u64,
+    n_waiting: u64,
+    pub(crate) judged: Judged,
+}
+
+impl Subset {
+    /// How full it is, once a signal of it has come.
+    pub(crate) fn saturation(&self, pool: &PoolState) -> Option<f64> {
+        let others = pool.on_the_way().without(&self.on_the_way);
+        let saturation = || self.load.saturation(&self.on_the_way, Some((&others, self.share)));
+        self.is_known.then(saturation)
+    }
+
+    /// Whether it is known to have no endpoints.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.is_known && !self.load.signal().has_endpoints
+    }
+
+    pub(crate) fn has(&self, endpoint: EndpointIndex) -> bool {
+        self.endpoints.binary_search(&endpoint).is_ok()
+    }
+}
+
+/// All subsets in use, and what was said of the whole pool.
+pub(crate) struct Subsets {
+    max: usize,
+    pub(crate) whole: Judged,
+    /// By key; the first place stays free.
+    known: Vec<Option<Subset>>,
+    free: Vec<u32>,
+    by_id: HashMap<SubsetId, SubsetKey>,
+    waiting: BTreeSet<SubsetKey>,
+    /// Subsets of which no signal has come yet.
+    n_unknown: usize,
+    /// Requests that were taken for such as may go anywhere, because too many subsets were in use.
+    pub(crate) n_unjudged: u64,
+}
+
+impl Subsets {
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            max,
+            whole: Judged::default(),
+            known: Vec::new(),
+            free: Vec::new(),
+            by_id: HashMap::new(),
+            waiting: BTreeSet::new(),
+            n_unknown: 0,
+            n_unjudged: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(crate) fn get(&self, key: SubsetKey) -> Option<&Subset> {
+        self.known.get(key.0 as usize)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, key: SubsetKey) -> Option<&mut Subset> {
+        self.known.get_mut(key.0 as usize)?.as_mut()
+    }
+
+    pub(crate) fn find(&self, id: &SubsetId) -> Option<&Subset> {
+        self.get(*self.by_id.get(id)?)
+    }
+
+    /// Subsets that somebody waits for.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = SubsetKey> {
+        self.waiting.iter().copied()
+    }
+
+    pub(crate) fn lack_signals(&self) -> bool {
+        self.n_unknown > 0
+    }
+
+    pub(crate) fn anybody_waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(crate) fn judged(&self, key: SubsetKey) -> Option<&Judged> {
+        if key == WHOLE { Some(&self.whole) } else { Some(&self.get(key)?.judged) }
+    }
+
+    /// Whether a request of the subset, and of the band at this position, may go.
+    pub(crate) fn has_room(&self, key: SubsetKey, position: usize) -> bool {
+        self.judged(key).is_some_and(|judged| judged.has_room(position))
+    }
+
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = SubsetInUse> {
+        let known = self.known.iter().flatten();
+        known.map(|subset| SubsetInUse { id: subset.id.clone(), n_placed: subset.n_placed })
+    }
+
+    /// A request of the subset waits from now on.
+    pub(crate) fn enter(&mut self, id: Option<&SubsetId>) -> SubsetKey {
+        let Some(id) = id else { return WHOLE };
+        let key = match self.by_id.get(id) {
+            Some(&key) => key,
+            None if self.by_id.len() >= self.max => {
+                self.n_unjudged += 1;
+                return WHOLE;
+            }
+            None => self.add(id),
+        };
+        if let Some(subset) = self.get_mut(key) {
+            subset.n_requests += 1;
+            subset.n_waiting += 1;
+        }
+        self.waiting.insert(key);
+        key
+    }
+
+    fn add(&mut self, id: &SubsetId) -> SubsetKey {
+        let subset = Subset {
+            id: id.clone(),
+            load: Load::new(MAX_STEPS),
+            is_known: false,
+            endpoints: Arc::default(),
+            share: 0.0,
+            on_the_way: OnTheWay::default(),
+            n_placed: 0,
+            n_requests: 0,
+            n_waiting: 0,
+            judged: Judged::default(),
+        };
+        if self.known.is_empty() {
+            self.known.push(None);
+        }
+        let key = SubsetKey(self.free.pop().unwrap_or(self.known.len() as u32));
+        match self.known.get_mut(key.0 as usize) {
+            Some(place) => *place = Some(subset),
+            None => self.known.push(Some(subset)),
+        }
+        self.by_id.insert(id.clone(), key);
+        self.n_unknown += 1;
+        key
+    }
+
+    /// One of its requests does not wait any more.
+    pub(crate) fn stop_waiting(&mut self, key: SubsetKey) {
+        let Some(subset) = self.get_mut(key) else { return };
+        subset.n_waiting -= 1;
+        if subset.n_waiting == 0 {
+            self.waiting.remove(&key);
+        }
+    }
+
+    /// One of its requests is gone, which does not wait.
+    pub(crate) fn leave(&mut self, key: SubsetKey) {
+        let Some(subset) = self.get_mut(key) else { return };
+        subset.n_requests -= 1;
+        if subset.n_requests > 0 {
+            return;
+        }
+        if let Some(gone) = self.known.get_mut(key.0 as usize).and_then(Option::take) {
+            self.by_id.remove(&gone.id);
+            self.free.push(key.0);
+            self.n_unknown -= usize::from(!gone.is_known);
+        }
+    }
+
+    /// What is known of a subset has changed. One that is not in use is of no interest.
+    pub(crate) fn set_signal(&mut self, now: Stamp, signal: SubsetSignal) {
+        let Some(&key) = self.by_id.get(&signal.id) else { return };
+        let Some(subset) = self.get_mut(key) else { return };
+        let was_known = std::mem::replace(&mut subset.is_known, true);
+        subset.load.set_signal(now, signal.signal);
+        subset.endpoints = signal.endpoints;
+        subset.share = if signal.share.is_finite() { signal.share.clamp(0.0, 1.0) } else { 1.0 };
+        self.n_unknown -= usize::from(!was_known);
+    }
+
+    pub(crate) fn dispatched(&mut self, key: SubsetKey, cost: &Cost) {
+        if let Some(subset) = self.get_mut(key) {
+            subset.on_the_way.add(cost);
+        }
+    }
+
+    pub(crate) fn placed(
+        &mut self,
+        now: Stamp,
+        key: SubsetKey,
+        endpoint: Option<EndpointIndex>,
+        cost: &Cost,
+    ) {
+        if let Some(subset) = self.get_mut(key) {
+            subset.on_the_way.remove(cost);
+            subset.n_placed += 1;
+        }
+        self.with(endpoint).for_each(|subset| subset.load.placed(now, cost));
+    }
+
+    pub(crate) fn prefilled(&mut self, now: Stamp, endpoint: Option<EndpointIndex>, cost: &Cost) {
+        self.with(endpoint).for_each(|subset| subset.load.prefilled(now, cost));
+    }
+
+    pub(crate) fn unplaced_ended(&mut self, key: SubsetKey, cost: &Cost) {
+        if let Some(subset) = self.get_mut(key) {
+            subset.on_the_way.remove(cost);
+        }
+    }
+
+    pub(crate) fn ended(
+        &mut self,
+        now: Stamp,
+        key: SubsetKey,
+        endpoint: Option<EndpointIndex>,
+        cost: &Cost,
+    ) {
+        if let Some(subset) = self.get_mut(key) {
+            subset.n_placed -= 1;
+        }
+        self.with(endpoint).for_each(|subset| subset.load.ended(now, cost));
+    }
+
+    /// The subsets that have the endpoint.
+    fn with(&mut self, endpoint: Option<EndpointIndex>) -> impl Iterator<Item = &mut Subset> {
+        let known = self.known.iter_mut().flatten();
+        known.filter(move |subset| endpoint.is_some_and(|endpoint| subset.has(endpoint)))
+    }
+}
