@@ -1,5 +1,6 @@
 //! Fakes and builders for tests.
 
+pub mod canary;
 pub mod datalayer;
 pub mod envoy;
 pub mod pipeline;

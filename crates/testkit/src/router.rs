@@ -27,6 +27,23 @@ use router_telemetry::{BUILD, RouterMetrics, metrics::Format};
 
 type Change = Box<dyn FnOnce(&mut Loaded)>;
 
+/// A document with flow control: one request at a time on each endpoint. More keys of `flowControl` may follow.
+pub const ONE_AT_A_TIME: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [flowControl]
+plugins:
+- type: queue-scorer
+- type: concurrency-detector
+  parameters: {maxConcurrency: 1}
+schedulingProfiles:
+- name: default
+  plugins:
+  - {pluginRef: queue-scorer}
+flowControl:
+  saturationDetector: {pluginRef: concurrency-detector}
+";
+
 /// How a [`TestRouter`] comes about.
 pub struct RouterBuilder {
     config: String,

@@ -15,10 +15,10 @@ use std::{
 use bytes::Bytes;
 use router_engine::{BodyFeed, BodyLease, Decision};
 use router_framework::{EndpointSink, RequestHead, SubsetHint};
-use router_testkit::router::{RouterBuilder, head, spec, with_header};
+use router_testkit::router::{ONE_AT_A_TIME, RouterBuilder, head, spec, with_header};
 
 use crate::{
-    queueing::{Brittle, ONE_AT_A_TIME, World},
+    queueing::{Brittle, World},
     roles::{CHAT, CHAT_PATH},
 };
 

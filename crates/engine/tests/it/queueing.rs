@@ -17,26 +17,11 @@ use router_framework::{
     DataProducer, EndCause, EndpointSink, Outputs, Produced, RequestCx, RequestHead, SubsetHint,
 };
 use router_rt::Tasks;
-use router_testkit::router::{RouterBuilder, TestRouter, head, named, spec, with_header};
+use router_testkit::router::{
+    ONE_AT_A_TIME, RouterBuilder, TestRouter, head, named, spec, with_header,
+};
 
 use crate::roles::{CHAT, CHAT_PATH, KeepsNothing, Refuses, chunk, complete, respond};
-
-/// One request at a time on each endpoint.
-pub(crate) const ONE_AT_A_TIME: &str = "
-apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-featureGates: [flowControl]
-plugins:
-- type: queue-scorer
-- type: concurrency-detector
-  parameters: {maxConcurrency: 1}
-schedulingProfiles:
-- name: default
-  plugins:
-  - {pluginRef: queue-scorer}
-flowControl:
-  saturationDetector: {pluginRef: concurrency-detector}
-";
 
 /// A router whose flow control is at work.
 pub(crate) struct World {

@@ -3,7 +3,7 @@ use std::{future::poll_fn, io, sync::Arc};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use router_proto::ext_proc::{HeaderValue as Entry, HttpTrailers};
-use router_testkit::router::{RouterBuilder, TestRouter};
+use router_testkit::router::{ONE_AT_A_TIME, RouterBuilder, TestRouter};
 use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt};
 
 use super::*;
@@ -136,23 +136,8 @@ async fn a14_no_log_line_shows_what_a_client_wrote() {
 
 #[tokio::test(start_paused = true)]
 async fn an_evicted_request_is_answered_429_and_its_stream_ends() {
-    let config = "
-apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-featureGates: [flowControl]
-plugins:
-- type: queue-scorer
-- type: concurrency-detector
-  parameters: {maxConcurrency: 1}
-schedulingProfiles:
-- name: default
-  plugins:
-  - {pluginRef: queue-scorer}
-flowControl:
-  saturationDetector: {pluginRef: concurrency-detector}
-  enableEviction: true
-";
-    let world = RouterBuilder::new(config).endpoints(1).objective("batch", -1).build();
+    let config = format!("{ONE_AT_A_TIME}  enableEviction: true\n");
+    let world = RouterBuilder::new(&config).endpoints(1).objective("batch", -1).build();
     let (mut batch, mut plain) = (Stream::open(&world), Stream::open(&world));
     let objective = Entry::raw("x-llm-d-inference-objective", "batch");
     let headers = [Entry::raw(":method", "POST"), Entry::raw(":path", PATH), objective];

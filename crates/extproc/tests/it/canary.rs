@@ -1,34 +1,17 @@
 //! Model rewrites from manifests, as Envoy sees them.
 
 use bytes::Bytes;
-use router_testkit::router::RouterBuilder;
+use router_testkit::{canary, router::RouterBuilder};
 
 use crate::{
     call::{BY_QUEUE, World, mutation, request_bytes, response_bytes, shape},
     messages::{CHAT, chat_headers, request_body, response_body, response_headers},
 };
 
-/// Both names have what a server may write as an escape.
-const CANARY: &str = "
-apiVersion: llm-d.ai/v1alpha2
-kind: InferenceModelRewrite
-metadata: {name: canary}
-spec:
-  poolRef: {name: pool}
-  rules:
-  - matches: [{model: {value: m}}]
-    targets:
-    - {modelRewrite: m-stable-1, weight: 90}
-    - {modelRewrite: m-canary-2, weight: 10}
-";
-
 const N_REQUESTS: usize = 10_000;
-/// Four standard deviations of as many draws at one in ten. A right router is beyond them for one seed in
-/// 16,000; the tests' seed is fixed.
-const FOUR_SIGMA: usize = 120;
 
 fn world() -> World {
-    World::of(RouterBuilder::new(BY_QUEUE).endpoints(3).resources(CANARY))
+    World::of(RouterBuilder::new(BY_QUEUE).endpoints(3).resources(canary::MANIFEST))
 }
 
 /// What a model server answers, and what the client is to get for it: in one document or in events, the name
@@ -47,16 +30,13 @@ fn answer(served: &str, n: usize) -> (&'static str, String, String) {
 #[tokio::test(start_paused = true)]
 async fn a_canary_gets_its_share_and_clients_see_the_name_they_asked_for() {
     let world = world();
-    let mut n_canary = 0;
+    let mut n_canary = 0.0;
     for n in 0..N_REQUESTS {
         let mut call = world.open();
         call.say(chat_headers());
         let sent = request_bytes(&call.say(request_body(CHAT, true)));
-        let served = ["m-stable-1", "m-canary-2"]
-            .into_iter()
-            .find(|served| sent == CHAT.replace("\"m\"", &format!("\"{served}\"")));
-        let served = served.unwrap_or_else(|| panic!("{sent:?} was sent"));
-        n_canary += usize::from(served == "m-canary-2");
+        let served = canary::served_by(CHAT, &sent);
+        n_canary += f64::from(u8::from(served == canary::CANARY));
         let (content_type, body, expected) = answer(served, n);
         call.say(response_headers(&[(":status", "200"), ("content-type", content_type)], false));
         // Over all requests every name is split everywhere.
@@ -70,10 +50,8 @@ async fn a_canary_gets_its_share_and_clients_see_the_name_they_asked_for() {
         replies.extend(call.say(response_body("", true)));
         assert_eq!(response_bytes(&replies), expected, "request {n}, cut at {cut}");
     }
-    assert!(n_canary.abs_diff(N_REQUESTS / 10) <= FOUR_SIGMA, "{n_canary} of {N_REQUESTS}");
-    let labels = [("model_rewrite_name", "canary"), ("target_model", "m-canary-2")];
-    let counted = world.router.sum("llm_d_epp_model_rewrite_decisions_total", &labels);
-    assert_eq!(counted, n_canary as f64);
+    assert!(canary::is_its_share(n_canary, N_REQUESTS), "{n_canary} of {N_REQUESTS}");
+    assert_eq!(canary::decided(&world.router.page(), canary::CANARY), n_canary);
     world.assert_idle();
 }
 

@@ -15,31 +15,16 @@ use router_engine::{PoolChoice, Resources};
 use router_framework::EndpointSink;
 use router_net::{Body, Server, ServerOptions, body};
 use router_rt::Tasks;
+use router_testkit::canary;
 
 use crate::world::{ModelServer, PROMPT, World, chat, header, listen};
-
-const CANARY: &str = "
-apiVersion: llm-d.ai/v1alpha2
-kind: InferenceModelRewrite
-metadata: {name: canary}
-spec:
-  poolRef: {name: pool}
-  rules:
-  - matches: [{model: {value: m}}]
-    targets:
-    - {modelRewrite: m-stable-1, weight: 90}
-    - {modelRewrite: m-canary-2, weight: 10}
-";
 
 const N_REQUESTS: usize = 10_000;
 /// Clients at a time.
 const N_CLIENTS: usize = 8;
-/// Four standard deviations of as many draws at one in ten. A right router is beyond them for one seed in
-/// 16,000; the tests' seed is fixed.
-const FOUR_SIGMA: usize = 120;
 
 fn rewrite(world: &World) {
-    let files = [("canary.yaml", CANARY.as_bytes())];
+    let files = [("canary.yaml", canary::MANIFEST.as_bytes())];
     let (resources, warnings) = Resources::parse(files, &PoolChoice::default()).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
     resources.hand_to(world.router.datastore());
@@ -53,11 +38,8 @@ async fn echo(tasks: &Tasks, n_canary: &Arc<AtomicUsize>) -> std::net::SocketAdd
         let (n_canary, n) = (Arc::clone(&n_canary), n_seen.fetch_add(1, Ordering::Relaxed));
         async move {
             let sent = request.into_body().collect().await.unwrap().to_bytes();
-            let served = ["m-stable-1", "m-canary-2"]
-                .into_iter()
-                .find(|served| sent == PROMPT.replace("\"m\"", &format!("\"{served}\"")));
-            let served = served.unwrap_or_else(|| panic!("{sent:?} was sent"));
-            n_canary.fetch_add(usize::from(served == "m-canary-2"), Ordering::Relaxed);
+            let served = canary::served_by(PROMPT, &sent);
+            n_canary.fetch_add(usize::from(served == canary::CANARY), Ordering::Relaxed);
             answer(served, n)
         }
     };
@@ -101,11 +83,9 @@ async fn a_canary_gets_its_share_and_clients_see_the_name_they_asked_for() {
         }
     };
     futures_util::future::join_all((0..N_CLIENTS).map(|_| client())).await;
-    let n_canary = n_canary.load(Ordering::Relaxed);
-    assert!(n_canary.abs_diff(N_REQUESTS / 10) <= FOUR_SIGMA, "{n_canary} of {N_REQUESTS}");
-    let labels = [("model_rewrite_name", "canary"), ("target_model", "m-canary-2")];
-    let counted = world.router.sum("llm_d_epp_model_rewrite_decisions_total", &labels);
-    assert_eq!(counted, n_canary as f64);
+    let n_canary = n_canary.load(Ordering::Relaxed) as f64;
+    assert!(canary::is_its_share(n_canary, N_REQUESTS), "{n_canary} of {N_REQUESTS}");
+    assert_eq!(canary::decided(&world.router.page(), canary::CANARY), n_canary);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use router_framework::{
     DataKey, DataProducer, Instance, NoParams, Outputs, PluginDef, Produced, PromptInput, Read,
     RequestCx, Role, Scorer, Write,
 };
+use router_testkit::router::ONE_AT_A_TIME;
 
 use super::*;
 use crate::{
@@ -544,26 +545,10 @@ fn a_choice_is_judged_by_what_was_true_of_all_servers() {
     assert_eq!(choices.into_iter().collect::<Vec<_>>(), [AlikeLeastLoaded, AlikeBusier]);
 }
 
-/// Flow control that lets so many requests run on each server.
-const FLOW_CONTROL: &str = "
-apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-featureGates: [flowControl]
-plugins:
-- type: queue-scorer
-- type: concurrency-detector
-  parameters: {maxConcurrency: 4}
-schedulingProfiles:
-- name: default
-  plugins:
-  - {pluginRef: queue-scorer}
-flowControl:
-  saturationDetector: {pluginRef: concurrency-detector}
-";
-
 impl Scene {
     fn flow_control(mut self, more: &str) -> Self {
-        let text = Some(format!("{FLOW_CONTROL}{more}"));
+        let several = ONE_AT_A_TIME.replace("maxConcurrency: 1", "maxConcurrency: 4");
+        let text = Some(format!("{several}{more}"));
         self.setup.configuration = Configuration { name: "flow control".to_owned(), text };
         self.setup.options.allow_experimental = true;
         self

@@ -82,21 +82,28 @@ impl Sent {
         Self { id: id.to_owned(), at: Instant::now(), answer }
     }
 
+    async fn ended(self) -> anyhow::Result<Answer> {
+        let answer = tokio::time::timeout(LIMIT, self.answer.join()).await;
+        answer.with_context(|| format!("{} is not answered", self.id))??.with_context(|| self.id)
+    }
+
     async fn served(self) -> Outcome {
-        let answer = self.answer.join().await??;
-        ensure!(answer.status == 200, "{}: {} {}", self.id, answer.status, answer.text());
+        let id = self.id.clone();
+        let answer = self.ended().await?;
+        ensure!(answer.status == 200, "{id}: {} {}", answer.status, answer.text());
         Ok(())
     }
 
     /// Answered by the router with this; returns how long it took.
     async fn refused(self, status: u16, reason: &str) -> anyhow::Result<Duration> {
-        let answer = self.answer.join().await??;
+        let (id, at) = (self.id.clone(), self.at);
+        let answer = self.ended().await?;
         let said = answer.header(DROPPED_REASON.as_str());
-        ensure!(answer.status == status, "{}: {} {}", self.id, answer.status, answer.text());
-        ensure!(said == Some(reason), "{}: {said:?} instead of {reason}", self.id);
+        ensure!(answer.status == status, "{id}: {} {}", answer.status, answer.text());
+        ensure!(said == Some(reason), "{id}: {said:?} instead of {reason}");
         let after = answer.header("retry-after").and_then(|after| after.parse::<u32>().ok());
-        ensure!(after.is_some_and(|after| after >= 1), "{}: {:?}", self.id, answer.headers);
-        Ok(answer.begun - self.at)
+        ensure!(after.is_some_and(|after| after >= 1), "{id}: {:?}", answer.headers);
+        Ok(answer.begun - at)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 use router_core::header::{MODEL_REWRITE, MODEL_REWRITE_ALIAS};
+use router_testkit::canary::{self, CANARY, STABLE};
 use serde_json::{Value, json};
 
 use crate::system::{
@@ -63,49 +64,28 @@ async fn check(world: &World, path: &str, body: &Value) -> Outcome {
     Ok(())
 }
 
-/// One in ten requests for `m` is for an adapter.
-const CANARY: &str = "
-apiVersion: llm-d.ai/v1alpha2
-kind: InferenceModelRewrite
-metadata: {name: canary}
-spec:
-  poolRef: {name: pool}
-  rules:
-  - matches: [{model: {value: m}}]
-    targets: [{modelRewrite: m-stable, weight: 90}, {modelRewrite: m-canary, weight: 10}]
-";
-
+/// One in ten requests is for an adapter.
 pub(crate) async fn canary(front: Front) -> Outcome {
-    const N_REQUESTS: u32 = 400;
-    // The standard deviation is 6; a right router is beyond four of them for one seed in 16,000.
-    const LEAST: f64 = 16.0;
-    const MOST: f64 = 64.0;
-    let plan = Plan::new(front, 2).resources(CANARY.to_owned()).flag("--seed=1").sim(json!({
-        "model": "m-stable", "lora-modules": [{ "name": "m-canary", "path": "/m-canary" }],
-    }));
+    const N_REQUESTS: usize = 400;
+    let plan = Plan::new(front, 2).resources(canary::MANIFEST.to_owned()).flag("--seed=1");
+    let adapter = json!({ "name": CANARY, "path": "/canary" });
+    let plan = plan.sim(json!({ "model": STABLE, "lora-modules": [adapter] }));
     plan.run(async |world| {
         for n in 0..N_REQUESTS {
             let body = json!({
-                "model": "m", "max_tokens": 2, "stream": n.is_multiple_of(2),
+                "model": canary::ASKED, "max_tokens": 2, "stream": n.is_multiple_of(2),
                 "messages": [{ "role": "user", "content": "hello" }],
             });
             let answer = world.client().send(Call::json("/v1/chat/completions", &body)).await?;
             let text = answer.text();
             ensure!(answer.status == 200, "{}: {text}", answer.status);
             ensure!(text.contains(r#""model":"m""#), "{text}");
-            ensure!(!text.contains("m-stable") && !text.contains("m-canary"), "{text}");
+            ensure!(!text.contains(STABLE) && !text.contains(CANARY), "{text}");
         }
         let page = world.page("/metrics").await?;
-        let decided = |target: &str| {
-            let labels =
-                format!(r#"model_name="m",model_rewrite_name="canary",target_model="{target}""#);
-            let series = format!("llm_d_epp_model_rewrite_decisions_total{{{labels}}} ");
-            let value = page.lines().find_map(|line| line.strip_prefix(&series));
-            value.and_then(|value| value.parse::<f64>().ok()).unwrap_or_default()
-        };
-        let (n_stable, n_canary) = (decided("m-stable"), decided("m-canary"));
-        ensure!(n_stable + n_canary == f64::from(N_REQUESTS), "{n_stable} and {n_canary}\n{page}");
-        ensure!((LEAST..=MOST).contains(&n_canary), "{n_canary} of {N_REQUESTS}");
+        let [n_stable, n_canary] = [STABLE, CANARY].map(|target| canary::decided(&page, target));
+        ensure!(n_stable + n_canary == N_REQUESTS as f64, "{n_stable} and {n_canary}\n{page}");
+        ensure!(canary::is_its_share(n_canary, N_REQUESTS), "{n_canary} of {N_REQUESTS}");
         Ok(())
     })
     .await
