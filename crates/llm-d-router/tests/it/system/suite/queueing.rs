@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use router_core::header::{DROPPED_REASON, OBJECTIVE};
-use router_rt::Task;
+use router_core::header::OBJECTIVE;
+use router_rt::{Task, Tasks};
 use router_testkit::{process::poll_until, router::sum};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use crate::system::{
     Front, Outcome, Plan, World,
     client::{Answer, Broken, Call},
     document::{self, Entry},
-    suite::sdk,
+    suite::{refusal::dropped, sdk},
     world::{LIMIT, TEST_ID, header},
 };
 
@@ -98,11 +98,7 @@ impl Sent {
     async fn refused(self, status: u16, reason: &str) -> anyhow::Result<Duration> {
         let (id, at) = (self.id.clone(), self.at);
         let answer = self.ended().await?;
-        let said = answer.header(DROPPED_REASON.as_str());
-        ensure!(answer.status == status, "{id}: {} {}", answer.status, answer.text());
-        ensure!(said == Some(reason), "{id}: {said:?} instead of {reason}");
-        let after = answer.header("retry-after").and_then(|after| after.parse::<u32>().ok());
-        ensure!(after.is_some_and(|after| after >= 1), "{id}: {:?}", answer.headers);
+        dropped(&answer, status, reason).context(id)?;
         Ok(answer.begun - at)
     }
 }
@@ -115,13 +111,30 @@ async fn queued(world: &World, id: &str, n_waiting: u64) -> anyhow::Result<Sent>
     Ok(sent)
 }
 
+/// Sends a request whose client leaves when what this returns is cancelled.
+fn until_cancelled(world: &World, id: &str, objective: &str) -> Tasks {
+    let (client, call) = (world.client(), chat(id, objective, ENDLESS));
+    let tasks = world.tasks.child();
+    drop(tasks.spawn_cancellable("request", async move { drop(client.send(call).await) }));
+    tasks
+}
+
 /// A request that runs until the server is hastened.
 async fn running(world: &World) -> anyhow::Result<Sent> {
     let sent = Sent::new(world, "running", "", ENDLESS);
-    let server = world.server(0);
-    let runs = || async { (server.stats().in_progress == 1).then_some(()) };
-    poll_until(LIMIT, runs).await.context("it does not run")?;
+    run(world, 1).await?;
     Ok(sent)
+}
+
+/// Waits until so many requests run at servers.
+async fn run(world: &World, n_running: u64) -> Outcome {
+    let servers = world.sim.servers();
+    let all_run = || async {
+        let n: u64 = servers.iter().map(|server| server.stats().in_progress).sum();
+        (n == n_running).then_some(())
+    };
+    let found = poll_until(LIMIT, all_run).await;
+    found.with_context(|| format!("there are never {n_running} requests that run"))
 }
 
 async fn page(world: &World) -> anyhow::Result<Value> {
@@ -190,9 +203,7 @@ pub(crate) async fn overload(front: Front) -> Outcome {
             }
             Sent::new(world, "shed", "batch", 2).refused(429, "rejected-saturated").await?;
             // A client that leaves while it waits leaves the queue at once.
-            let leaving = world.tasks.child();
-            let (gone, call) = (world.client(), chat("gone", "critical", 2));
-            drop(leaving.spawn_cancellable("leaving", async move { drop(gone.send(call).await) }));
+            let leaving = until_cancelled(world, "gone", "critical");
             waiting(world, 6).await?;
             let shown = page(world).await?;
             let why = |band: usize| {
@@ -343,13 +354,8 @@ pub(crate) async fn openai_sdk(front: Front) -> Outcome {
     plan.more["flowControl"]["priorityBands"][0]["maxRequests"] = json!(MAX_QUEUED);
     plan.more["flowControl"]["expert"]["trickleShare"] = json!(1.0 / TURN as f64);
     plan.run(async |world| {
-        let holding = world.tasks.child();
-        for _ in 0..N_SLOTS {
-            let (client, call) = (world.client(), chat("holds", "", ENDLESS));
-            drop(holding.spawn_cancellable("holds", async move { drop(client.send(call).await) }));
-        }
-        let taken = |page: &Value| page["pool"]["inFlight"]["requests"] == N_SLOTS;
-        shown(world, "taken", taken).await?;
+        let holding: Vec<_> = (0..N_SLOTS).map(|_| until_cancelled(world, "holds", "")).collect();
+        run(world, N_SLOTS).await?;
         let args = [N_CLIENTS, N_BURST, TURN].map(|number| number.to_string());
         let script = sdk::script(world, "openai_sdk_overload.py", "/v1", &args);
         let shed = [("outcome", "RejectedCapacity"), ("priority", "-10")];
@@ -360,7 +366,7 @@ pub(crate) async fn openai_sdk(front: Front) -> Outcome {
                 (sum(&page, REQUESTS, &shed) == (N_BURST - MAX_QUEUED) as f64).then_some(())
             };
             poll_until(LIMIT, refused).await.context("what has no place is not refused")?;
-            holding.cancel();
+            holding.iter().for_each(Tasks::cancel);
             anyhow::Ok(())
         };
         let (said, ()) = tokio::try_join!(script, full)?;
@@ -382,12 +388,8 @@ pub(crate) async fn drain(front: Front) -> Outcome {
     plan(front)
         .flag("--drain-timeout=6s")
         .run(async |world| {
-            let leaving = world.tasks.child();
-            let (client, call) = (world.client(), chat("first", "", ENDLESS));
-            drop(leaving.spawn_cancellable("first", async move { drop(client.send(call).await) }));
-            let server = world.server(0);
-            let runs = || async { (server.stats().in_progress == 1).then_some(()) };
-            poll_until(LIMIT, runs).await.context("the first does not run")?;
+            let leaving = until_cancelled(world, "first", "");
+            run(world, 1).await?;
             let next = Sent::new(world, "next", "", ENDLESS);
             waiting(world, 1).await?;
             let never = queued(world, "never", 2).await?;

@@ -124,10 +124,12 @@ async fn fill(world: &World, waiting_requests: Option<f64>) -> Outcome {
     Ok(())
 }
 
-fn dropped(answer: &Answer, status: u16, reason: &str) -> Outcome {
+/// The answer is the router's own, with this status and reason, and says when to come again.
+pub(crate) fn dropped(answer: &Answer, status: u16, reason: &str) -> Outcome {
     let said = answer.header(DROPPED_REASON.as_str());
     ensure!(answer.status == status, "{} instead of {status}: {}", answer.status, answer.text());
     ensure!(said == Some(reason), "{said:?} instead of {reason}");
-    ensure!(answer.header("retry-after").is_some(), "no retry-after in {:?}", answer.headers);
+    let after = answer.header("retry-after").and_then(|after| after.parse::<u32>().ok());
+    ensure!(after.is_some_and(|seconds| seconds >= 1), "retry-after in {:?}", answer.headers);
     Ok(())
 }
