@@ -218,9 +218,10 @@ fn play_one(
     progress: &run::Progress,
 ) -> anyhow::Result<Summary> {
     let key = grid.key(cell, nth_seed);
-    let setup = grid.setup(cell, traces.lend(key, || grid.trace(key))?);
+    let trace = traces.lend(key, || grid.trace(key))?;
+    let setup = grid.setup(cell, Arc::clone(&trace));
     let outcome = run::play(&setup, grid.seeds[nth_seed], progress).map_err(UsageError::of)?;
-    Ok(Summary::of(&outcome, grid.goals))
+    Ok(Summary::of_trace(&trace, &outcome, grid.goals))
 }
 
 #[cfg(test)]

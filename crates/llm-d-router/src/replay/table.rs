@@ -7,6 +7,8 @@ use super::{
     grid::{Cell, Grid, Played},
 };
 
+mod groups;
+
 /// The whole report.
 pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
     let has_pools = grid.pools.len() > 1;
@@ -55,7 +57,7 @@ pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
         text += ", seed by seed:\n";
         text += &aligned(&rows, n_text_columns);
     }
-    text
+    text + &groups::of(grid, results)
 }
 
 /// Whether there is any request whose times could be shown.

@@ -8,4 +8,5 @@ mod control;
 mod failures;
 mod inputs;
 mod load;
+mod overload;
 mod shapes;

@@ -72,10 +72,16 @@ struct Window {
 
 impl Groups {
     pub fn of(trace: &Trace, outcome: &Outcome) -> Self {
+        Self::since(Stamp::ORIGIN, trace, outcome)
+    }
+
+    /// The same without what was before: a pool that begins idle takes all that comes until it is full.
+    /// Requests that came before count in no group, what servers do for them afterwards is service.
+    pub fn since(begin: Stamp, trace: &Trace, outcome: &Outcome) -> Self {
         let pairs = || trace.requests.iter().zip(&outcome.requests);
         let arrivals = outcome.requests.iter().filter(|one| one.has_arrived()).map(|r| r.arrived);
-        let first = arrivals.clone().min().unwrap_or_default();
-        let window = Window { first, last: arrivals.max().unwrap_or_default() };
+        let first = arrivals.clone().min().unwrap_or_default().max(begin);
+        let window = Window { first, last: arrivals.max().unwrap_or_default().max(first) };
         let mut by_priority: BTreeMap<i32, Vec<Pair<'_>>> = BTreeMap::new();
         let mut by_tenant: BTreeMap<&Arc<str>, Vec<Pair<'_>>> = BTreeMap::new();
         for pair in pairs() {
@@ -102,8 +108,8 @@ impl Groups {
         let served = outcome.requests.iter().filter(|end| is_in_time(end, window));
         let service = served.map(service).sum();
         let busy = outcome.requests.iter().filter_map(|end| {
-            let sent = end.sent?.min(window.last);
-            Some(end.ended.min(window.last).since(sent).as_secs_f64())
+            let sent = end.sent?.clamp(first, window.last);
+            Some(end.ended.clamp(first, window.last).since(sent).as_secs_f64())
         });
         let concurrency = ratio(busy.sum(), seconds);
         Self { priorities, tenants, n_tenants, jain, seconds, service, concurrency }
@@ -117,7 +123,10 @@ impl Groups {
 
 impl Group {
     fn of(name: String, pairs: &[Pair<'_>], window: Window) -> Self {
-        let served = || pairs.iter().map(|(_, end)| *end).filter(|end| end.fate == Fate::Served);
+        let came: Vec<_> =
+            pairs.iter().filter(|(_, end)| end.arrived >= window.first).copied().collect();
+        let served = || came.iter().map(|(_, end)| *end).filter(|end| end.fate == Fate::Served);
+        let ended = || pairs.iter().map(|(_, end)| *end).filter(|end| is_in_time(end, window));
         let times = |of: fn(&RequestOutcome) -> Option<Duration>| {
             Spread::of(&distribution::sorted(served().filter_map(of)))
         };
@@ -133,14 +142,14 @@ impl Group {
         };
         Self {
             name,
-            n_requests: pairs.len(),
+            n_requests: came.len(),
             n_served: served().count(),
             wait: times(|end| Some(end.sent?.since(end.arrived))),
             ttft: times(RequestOutcome::ttft),
             server_ttft: times(|end| Some(end.first_token?.since(end.sent?))),
             longest_pause: longest_pause(pairs, window).as_secs_f64(),
-            service: served().filter(|end| is_in_time(end, window)).map(service).sum(),
-            demand: pairs.iter().map(asked).sum(),
+            service: ended().map(service).sum(),
+            demand: came.iter().map(asked).sum(),
             max_min_share: 0.0,
             cached_ratio,
         }
@@ -154,7 +163,7 @@ impl Group {
 
 /// Whether it was served while requests came.
 fn is_in_time(end: &RequestOutcome, window: Window) -> bool {
-    end.fate == Fate::Served && end.ended <= window.last
+    end.fate == Fate::Served && end.ended >= window.first && end.ended <= window.last
 }
 
 /// Tokens that were computed for a request.
@@ -163,7 +172,10 @@ fn service(end: &RequestOutcome) -> f64 {
 }
 
 fn longest_pause(pairs: &[Pair<'_>], window: Window) -> Duration {
-    let sent = pairs.iter().filter_map(|(_, end)| end.sent).filter(|at| *at < window.last);
+    let sent = pairs
+        .iter()
+        .filter_map(|(_, end)| end.sent)
+        .filter(|at| (window.first..window.last).contains(at));
     let mut sent: Vec<Stamp> = sent.chain([window.first, window.last]).collect();
     sent.sort_unstable();
     let pauses = sent.windows(2).filter_map(|two| Some(two.get(1)?.since(*two.first()?)));
@@ -260,5 +272,12 @@ mod tests {
         assert_eq!(groups.jain, Some(0.5));
         // Five seconds, eight, and none of the last, which comes last of all.
         assert_eq!((groups.seconds, groups.service, groups.concurrency), (10.0, 60.0, 1.1));
+        // Who came first counts no more, but the server was at it for two seconds.
+        let later = Groups::since(at(3), &trace, &outcome);
+        assert_eq!(
+            later.priorities.iter().map(|group| group.n_requests).collect::<Vec<_>>(),
+            [0, 2]
+        );
+        assert_eq!((later.seconds, later.service, later.concurrency), (7.0, 60.0, 9.0 / 7.0));
     }
 }
