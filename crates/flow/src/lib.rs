@@ -11,6 +11,12 @@
 //! policy chooses the flow, within a flow an ordering policy chooses the request. What is let go counts
 //! against the pool's saturation at once, before any signal shows it ([`pool`]).
 //!
+//! A request may be restricted to a *subset* of the endpoints. It then waits for room on these ([`subset`]): a
+//! flow has a queue for each subset that its requests are restricted to, beside the one of all that may go
+//! anywhere, and the fairness policy hears of the best request among the queues whose endpoints have room. A
+//! flow of which no request may go is *held*: the policy passes it over, and it stands afterwards as before. So
+//! nobody waits behind a request that waits for other endpoints.
+//!
 //! The crate does no I/O, knows no runtime, takes no lock and reads no clock: time is a
 //! [`Stamp`](router_core::Stamp) that is handed in. It knows neither endpoints nor requests; what it needs of
 //! them are small values ([`Ask`], [`PoolSignal`]). What a driver needs to find its request again is the

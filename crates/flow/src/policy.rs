@@ -110,7 +110,8 @@ pub trait Fairness: Send {
 #[derive(Clone, Copy, Debug)]
 pub struct LimitCx<'a> {
     pub now: Stamp,
-    /// 0 is idle, 1 and above is full.
+    /// Of the pool, or of the endpoints that some requests are restricted to: it is asked about each. 0 is
+    /// idle, 1 and above is full.
     pub saturation: f64,
     /// Of all bands, those without requests included; falling.
     pub priorities: &'a [i32],
@@ -128,7 +129,8 @@ pub trait UsageLimit: Send {
     /// A band never gets a higher ceiling than a more important one; what is written otherwise is lowered.
     /// Gives the moment from which the answer may be another though nothing else has changed.
     fn ceilings(&mut self, cx: &LimitCx<'_>, ceilings: &mut [f64]) -> Option<Stamp>;
-    /// A request of the band at this position of `priorities` was let go.
+    /// A request of the band at this position of `priorities` was let go, by the ceilings that it was asked
+    /// for last.
     fn dispatched(&mut self, now: Stamp, band: usize) {
         let _ = (now, band);
     }

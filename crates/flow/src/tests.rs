@@ -11,3 +11,4 @@ mod panics;
 mod random;
 mod scene;
 mod scenes;
+mod subsets;

@@ -5,7 +5,8 @@ use std::{pin::pin, sync::atomic::AtomicUsize};
 
 use futures_util::future::select;
 use parking_lot::RwLock;
-use router_flow::{Eviction, StageLoad, Usage};
+use router_core::EndpointIndex;
+use router_flow::{Eviction, StageLoad, SubsetId, Usage};
 use router_telemetry::{BUILD, Registry, RouterMetrics, router::FlowMetrics};
 use shuttle::future::{JoinHandle, block_on, spawn};
 
@@ -31,7 +32,28 @@ impl Gauge for Shown {
             |signal| PoolSignal { as_of: now, ..signal },
         )
     }
+
+    /// All are of the same endpoint.
+    fn read_subsets(
+        &self,
+        now: Stamp,
+        _: (&PoolSignal, u64),
+        subsets: Vec<SubsetInUse>,
+    ) -> Vec<SubsetSignal> {
+        let n_placed = subsets.iter().map(|subset| subset.n_placed).sum();
+        self.1.pass();
+        let signal = PoolSignal::of_pool(StageLoad::counted(n_placed, N_SLOTS), now);
+        let of = |subset: SubsetInUse| SubsetSignal {
+            id: subset.id,
+            signal,
+            endpoints: [ENDPOINT].into(),
+            share: 1.0,
+        };
+        subsets.into_iter().map(of).collect()
+    }
 }
+
+const ENDPOINT: EndpointIndex = EndpointIndex { slot: 0, generation: 0 };
 
 /// Shows what an endpoint counts.
 struct Counted(Arc<AtomicU64>);
@@ -86,7 +108,11 @@ impl Scene {
     }
 
     fn enter(&self, priority: i32) -> Entry {
-        self.controller.enter(Ask { priority, ..Ask::default() }, Arc::clone(&self.series))
+        self.ask(Ask { priority, ..Ask::default() })
+    }
+
+    fn ask(&self, ask: Ask) -> Entry {
+        self.controller.enter(ask, Arc::clone(&self.series))
     }
 
     /// Waits to the end, runs, and ends.
@@ -101,6 +127,15 @@ impl Scene {
         pass.placed(None);
         pass.first_byte();
         self.n_running.fetch_sub(1, Ordering::Relaxed);
+        pass.end(Some(Usage::default()));
+        self.n_served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The same for one that may go to the endpoint alone, by this name.
+    async fn serve_on(self: Arc<Self>, name: &'static str) {
+        let entry = self.ask(Ask { subset: Some(SubsetId::new([name])), ..Ask::default() });
+        let mut pass = entry.await.unwrap();
+        pass.placed(Some(ENDPOINT));
         pass.end(Some(Usage::default()));
         self.n_served.fetch_add(1, Ordering::Relaxed);
     }
@@ -153,6 +188,23 @@ fn who_comes_runs_hangs_up_and_ends_leaves_nothing_and_nobody_behind() {
         block_on(all(handles));
         assert_eq!(scene.n_served.load(Ordering::Relaxed), 4);
         scene.check_nothing_left();
+    });
+}
+
+/// A subset that nobody has looked at is looked at by whoever comes, or by who reads at that moment.
+#[test]
+fn nobody_waits_for_ever_for_a_subset_that_nobody_has_looked_at() {
+    play(n_orders(), || {
+        let scene = Scene::new(Config::default(), None);
+        let mut handles = Vec::new();
+        for name in ["a", "a", "b"] {
+            handles.push(spawn(Arc::clone(&scene).serve_on(name)));
+        }
+        handles.push(spawn(Arc::clone(&scene).hang_up()));
+        block_on(all(handles));
+        assert_eq!(scene.n_served.load(Ordering::Relaxed), 3);
+        scene.check_nothing_left();
+        assert!(scene.controller.state.lock().flow.subsets().is_empty());
     });
 }
 

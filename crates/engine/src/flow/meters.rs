@@ -157,6 +157,7 @@ impl Meters {
         families.pending_reclaim.with([pool]).set(reclaim.pending);
         families.revocations.with(["confirmed", pool]).set(reclaim.confirmed as f64);
         families.revocations.with(["timed_out", pool]).set(reclaim.timed_out as f64);
+        families.subsets_judged_as_pool.with([pool]).set(snapshot.n_unjudged as f64);
     }
 
     fn publish_bands(&self, snapshot: &Snapshot) {

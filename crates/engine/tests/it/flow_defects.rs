@@ -14,18 +14,14 @@ use std::{
 
 use bytes::Bytes;
 use router_engine::{BodyFeed, BodyLease, Decision};
-use router_framework::{EndpointSink, RequestHead, SubsetHint};
+use router_framework::{EndpointSink, RequestHead};
 use router_testkit::router::{ONE_AT_A_TIME, RouterBuilder, head, spec, with_header};
 
 use crate::{
     queueing::{Brittle, World},
     roles::{CHAT, CHAT_PATH},
+    subsets::only,
 };
-
-fn only(entries: &[&str]) -> RequestHead {
-    let entries = entries.iter().map(|entry| (*entry).to_owned()).collect();
-    RequestHead { subset: SubsetHint::Only(entries), ..head(CHAT_PATH) }
-}
 
 #[tokio::test(start_paused = true)]
 async fn a4_31_a_subset_without_endpoints_is_an_answer_and_not_a_wait() {
@@ -39,26 +35,6 @@ async fn a4_31_a_subset_without_endpoints_is_an_answer_and_not_a_wait() {
     drop(running);
     assert_eq!(left.refused().await, (503, "rejected-no-endpoints", 1));
     assert!(next.look());
-}
-
-/// What a second request for the first of two endpoints is told, which serves one already, and whether a
-/// request for the second endpoint goes at once.
-async fn beside_a_full_subset(config: &str) -> (Option<u16>, bool) {
-    let world = World::of(RouterBuilder::new(config).endpoints(2));
-    let (first, second) = (only(&["10.0.0.1"]), only(&["10.0.0.2"]));
-    let _running = world.ask_with(first.clone()).routed().await;
-    let told = world.ask_with(first).told().await;
-    let mut other = world.ask_with(second);
-    let goes = other.look();
-    (told.err().map(|rejection| rejection.code.http_status()), goes)
-}
-
-#[tokio::test(start_paused = true)]
-async fn a4_31_a_full_subset_is_refused_by_the_filter_and_holds_up_nobody() {
-    let entry = "  - {pluginRef: queue-scorer}\n";
-    let filtered = format!("{entry}  - {{pluginRef: concurrency-detector}}\n");
-    let filtered = ONE_AT_A_TIME.replace(entry, &filtered);
-    assert_eq!(beside_a_full_subset(&filtered).await, (Some(429), true));
 }
 
 /// A body that says when nobody has it any more.

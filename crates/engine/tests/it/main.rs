@@ -19,3 +19,4 @@ mod rewriting;
 mod roles;
 mod routing;
 mod scraping;
+mod subsets;

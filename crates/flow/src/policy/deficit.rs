@@ -39,8 +39,10 @@
 //!
 //! **Flows that are held stand still.** A flow that waits only for endpoints that are full is in no round: those
 //! of the others go on. It comes back with what it had left when it was held, no more for the rounds that went
-//! by and no less, and what it owed is paid by them. So between two requests of the proof only those rounds
-//! count in which the flow has a request that may go.
+//! by and no less, and what it owed is paid by them. A round that ended while something of it was left to a
+//! flow passed it over: once it is back it goes before all others, those first that were passed over first.
+//! Otherwise locality could pass it over each time. So between two requests of the proof only those rounds count
+//! in which the flow has a request that may go.
 //!
 //! **Newcomers cannot hold a round open.** A flow that begins to wait joins the round under way only while
 //! no more have joined it than were there when it began; all others join the next one. So a round has
@@ -110,8 +112,9 @@ struct Rounds {
     params: Deficit,
     /// The round under way; accounts of flows that never waited are at 0, before the first.
     round: u64,
-    /// Flows that wait and have something left: longest cached prefix first, then longest without service.
-    open: BTreeSet<(Reverse<u32>, u64, FlowKey)>,
+    /// Flows that wait and have something left: those that were passed over first, then by the longest cached
+    /// prefix, then by the longest time without service.
+    open: BTreeSet<(u64, Reverse<u32>, u64, FlowKey)>,
     /// Flows that wait for a later round, by that round.
     later: BTreeSet<(u64, FlowKey)>,
     /// How many may join the round under way.
@@ -132,8 +135,13 @@ struct Account {
     served: u64,
     /// Cached prefix of its first request.
     cached: u32,
+    /// The first round that passed it over while it was held, since it was served last; else [`NEVER`].
+    passed: u64,
     waits: Waits,
 }
+
+/// A round that never comes.
+const NEVER: u64 = u64::MAX;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Waits {
@@ -146,7 +154,7 @@ enum Waits {
 
 impl Account {
     fn new(share: NonZeroU64) -> Self {
-        Self { share, level: 0, used: 0, served: 0, cached: 0, waits: Waits::Not }
+        Self { share, level: 0, used: 0, served: 0, cached: 0, passed: NEVER, waits: Waits::Not }
     }
 
     fn charge(&mut self, tokens: u64) {
@@ -155,8 +163,17 @@ impl Account {
         self.used = used % self.share;
     }
 
+    /// Its place among those that have something left.
+    fn place(&self, flow: FlowKey) -> (u64, Reverse<u32>, u64, FlowKey) {
+        (self.passed, Reverse(self.cached), self.served, flow)
+    }
+
     /// It is back after the rounds from `since` on went by without it.
     fn resume(&mut self, since: u64, round: u64) {
+        let passed = self.level.max(since);
+        if passed < round {
+            self.passed = self.passed.min(passed);
+        }
         if self.level <= since {
             self.level += round - since;
         } else if self.level < round {
@@ -205,7 +222,7 @@ impl Rounds {
             Waits::Not => {}
             Waits::Held(since) => account.resume(since, self.round),
             Waits::Open => {
-                self.open.remove(&(Reverse(account.cached), account.served, flow));
+                self.open.remove(&account.place(flow));
             }
             Waits::Later => {
                 self.later.remove(&(account.level, flow));
@@ -215,7 +232,7 @@ impl Rounds {
         account.waits = match (waits, account.level <= self.round) {
             (false, _) => Waits::Not,
             (true, true) => {
-                self.open.insert((Reverse(account.cached), account.served, flow));
+                self.open.insert(account.place(flow));
                 Waits::Open
             }
             (true, false) => {
@@ -246,7 +263,7 @@ impl Rounds {
             self.later.pop_first();
             if let Some(account) = self.flows.get_mut(flow.index()) {
                 account.waits = Waits::Open;
-                self.open.insert((Reverse(account.cached), account.served, flow));
+                self.open.insert(account.place(flow));
             }
         }
         self.n_may_join = self.open.len();
@@ -286,14 +303,14 @@ impl Fairness for Rounds {
     }
 
     fn withdraw(&mut self, flow: FlowKey) {
-        self.change(flow, false, |_| {});
+        self.change(flow, false, |account| account.passed = NEVER);
     }
 
     fn next(&mut self) -> Option<FlowKey> {
         if self.open.is_empty() {
             self.begin_round();
         }
-        self.open.first().map(|&(_, _, flow)| flow)
+        self.open.first().map(|&(_, _, _, flow)| flow)
     }
 
     fn dispatched(&mut self, flow: FlowKey, sent: &Head, next: Option<&Head>) {
@@ -301,7 +318,7 @@ impl Fairness for Rounds {
         let turn = self.turn;
         self.change(flow, next.is_some(), |account| {
             account.charge(sent.cost.service());
-            account.served = turn;
+            (account.served, account.passed) = (turn, NEVER);
             account.cached = next.map_or(0, |head| head.cost.cached);
         });
     }

@@ -6,7 +6,7 @@
 //! | 28 | one dispatch per tick of a millisecond | [`a4_28_one_event_lets_go_all_that_fit_and_idle_costs_nothing`] |
 //! | 29 | dispatch is open loop against a stale gauge | [`a4_29_a_stale_gauge_lets_no_more_go_than_fit`] |
 //! | 30 | a few late scrapes stop the pool | [`a4_30_signals_that_stop_coming_do_not_stop_the_queue`]; `router_engine`: `a4_30_stale_signals_of_all_are_no_reason_to_stop` |
-//! | 31 | subsets are ignored while queued | `router_engine`: `a4_31_a_subset_without_endpoints_is_an_answer_and_not_a_wait` |
+//! | 31 | subsets are ignored while queued | [`a4_31_who_waits_for_full_endpoints_holds_up_nobody`](super::subsets); `router_engine`: `a4_31_a_subset_without_endpoints_is_an_answer_and_not_a_wait`, `a4_31_a_request_waits_for_its_endpoints_and_holds_up_nobody` |
 //! | 32 | strict head of line | [`a4_32_a_band_at_its_ceiling_is_not_stopped_for_ever`] |
 //! | 33 | negative priorities are promoted | [`a4_33_a_priority_without_a_band_is_not_promoted`] |
 //! | 34 | SIGTERM defeats the drain window | `router_engine`: `a4_34_what_waits_is_refused_at_the_end_of_a_drain_and_not_before`; `llm_d_router`: `a4_34_a_drain_serves_who_waits_and_tells_the_others_at_its_end` |

@@ -1,6 +1,6 @@
 //! Fairness as one would write it without care for cost: everything is worked out anew from lists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use router_core::Stamp;
 
@@ -39,6 +39,11 @@ pub(super) struct Policy {
     accounts: BTreeMap<String, (u128, u64)>,
     /// Flows that were held while they were served by rounds, and since which round.
     held: BTreeMap<String, u128>,
+    /// The first round that passed over a flow that was held.
+    passed: BTreeMap<String, u128>,
+    /// Flows that are held, and those that the turn has passed over, in that order.
+    resting: BTreeSet<String>,
+    owed: Vec<String>,
     turn: u64,
     service: BTreeMap<String, Vec<(Stamp, f64)>>,
 }
@@ -52,6 +57,9 @@ impl Policy {
             n_may_join: 1,
             accounts: BTreeMap::new(),
             held: BTreeMap::new(),
+            passed: BTreeMap::new(),
+            resting: BTreeSet::new(),
+            owed: Vec::new(),
             turn: 0,
             service: BTreeMap::new(),
         }
@@ -80,13 +88,17 @@ impl Policy {
         self.accounts.entry(flow.to_owned()).or_default().0 = position;
     }
 
-    /// A flow that waits may not go for the time being.
-    pub(super) fn held(&mut self, flow: &str) {
-        self.held.insert(flow.to_owned(), self.round);
+    /// A flow that waits may not go for the time being; `begins` if it has only begun to wait.
+    pub(super) fn held(&mut self, flow: &str, begins: bool) {
+        self.resting.insert(flow.to_owned());
+        if !begins {
+            self.held.insert(flow.to_owned(), self.round);
+        }
     }
 
     /// It may go again; or for the first time, if it has been held from the beginning.
     pub(super) fn resumes(&mut self, flow: &str) {
+        self.resting.remove(flow);
         if !self.catches_up(flow) {
             self.begins(flow);
         }
@@ -95,6 +107,9 @@ impl Policy {
     /// Nothing of the flow waits any more.
     pub(super) fn gone(&mut self, flow: &str) {
         self.catches_up(flow);
+        self.passed.remove(flow);
+        self.resting.remove(flow);
+        self.owed.retain(|owed| owed != flow);
     }
 
     /// The account of a flow that was held is what it would be had the rounds stood still for what it had left,
@@ -102,6 +117,9 @@ impl Policy {
     fn catches_up(&mut self, flow: &str) -> bool {
         let Some(since) = self.held.remove(flow) else { return false };
         let (level, share) = (self.level(flow), self.share(flow));
+        if let Some(round) = (since..self.round).find(|round| level <= *round) {
+            self.passed.entry(flow.to_owned()).or_insert(round);
+        }
         let account = self.accounts.entry(flow.to_owned()).or_default();
         if level <= since {
             account.0 += (self.round - since) * share;
@@ -121,6 +139,10 @@ impl Policy {
             Kind::RoundRobin => {
                 let mut flows: Vec<_> = waiting.iter().map(|first| first.flow.clone()).collect();
                 flows.sort();
+                let owed = self.owed.iter().find(|flow| flows.contains(flow));
+                if let Some(owed) = owed {
+                    return vec![owed.clone()];
+                }
                 let behind = flows.iter().find(|flow| Some(*flow) > self.last.as_ref());
                 behind.or(flows.first()).cloned().into_iter().collect()
             }
@@ -139,7 +161,8 @@ impl Policy {
             self.n_may_join = waiting.iter().filter(|first| is_open(self, first)).count();
         }
         let turn = |first: &FirstOf| self.accounts.get(&first.flow).map_or(0, |account| account.1);
-        let key = |first: &FirstOf| (u32::MAX - first.cost.cached, turn(first));
+        let passed = |first: &FirstOf| self.passed.get(&first.flow).copied().unwrap_or(u128::MAX);
+        let key = |first: &FirstOf| (passed(first), u32::MAX - first.cost.cached, turn(first));
         let open = waiting.iter().filter(|first| is_open(self, first));
         let best = open.clone().map(key).min();
         open.filter(|first| Some(key(first)) == best).map(|first| first.flow.clone()).collect()
@@ -180,7 +203,22 @@ impl Policy {
         self.turn += 1;
         let account = self.accounts.entry(flow.to_owned()).or_default();
         *account = (account.0 + u128::from(cost.service()), self.turn);
-        self.last = Some(flow.to_owned());
+        self.passed.remove(flow);
+        if let Some(at) = self.owed.iter().position(|owed| owed == flow) {
+            self.owed.remove(at);
+            return;
+        }
+        let last = self.last.replace(flow.to_owned());
+        let (Some(last), Kind::RoundRobin) = (last, &self.kind) else { return };
+        // Those behind the last one, up to the flow, in the order of a circle.
+        let behind = self.resting.range(last.clone()..).filter(|other| **other > last);
+        let circle = behind.chain(self.resting.range(..=last.clone()));
+        let is_before = |other: &&String| match last.as_str() < flow {
+            true => last < **other && other.as_str() < flow,
+            false => last < **other || other.as_str() < flow,
+        };
+        let passed = circle.filter(is_before).filter(|other| !self.owed.contains(other)).cloned();
+        self.owed.extend(passed.collect::<Vec<_>>());
     }
 
     pub(super) fn nobody_waits(&mut self) {
@@ -190,7 +228,7 @@ impl Policy {
     pub(super) fn settled(&mut self, now: Stamp, flow: &str, charged: &Cost, used: Option<Usage>) {
         let Some(used) = used else { return };
         if self.catches_up(flow) {
-            self.held(flow);
+            self.held(flow, false);
         }
         let tokens = used.prompt as f64 + 2.0 * used.output as f64;
         self.service.entry(flow.to_owned()).or_default().push((now, tokens));
@@ -203,7 +241,7 @@ impl Policy {
 
     pub(super) fn forget(&mut self, flow: &str) {
         self.accounts.remove(flow);
-        self.held.remove(flow);
+        self.gone(flow);
         self.service.remove(flow);
     }
 }

@@ -63,6 +63,8 @@ pub struct FlowMetrics {
     pub flow_service: Family<Gauge, 3>,
     /// Labels: `priority`, `inference_pool`.
     pub jain_index: Family<Gauge, 2>,
+    /// Label: `inference_pool`.
+    pub subsets_judged_as_pool: Family<Total, 1>,
     /// Flows that `flow_service` shows by name.
     pub names: Arc<FirstNames>,
 }
@@ -145,6 +147,7 @@ impl FlowMetrics {
                 "llm_d_epp_flow_control_jain_index",
                 "Jain's fairness index of the service of a band's flows.",
             )?,
+            subsets_judged_as_pool: subsets_judged_as_pool(registry)?,
             names: Arc::new(FirstNames::new(MAX_NAMES)),
         })
     }
@@ -181,6 +184,14 @@ fn revocations(registry: &Registry) -> Result<Family<Total, 2>, RegisterError> {
         "llm_d_epp_flow_control_revocations_total",
         "Total number of evicted requests that ended, or did not in time.",
         ["outcome", "inference_pool"],
+    ))
+}
+
+fn subsets_judged_as_pool(registry: &Registry) -> Result<Family<Total, 1>, RegisterError> {
+    registry.total(Def::alpha(
+        "llm_d_epp_flow_control_subsets_judged_as_pool_total",
+        "Total number of requests that waited for the pool and not for their subset of endpoints, because it is too large or too many are in use.",
+        POOL,
     ))
 }
 

@@ -128,6 +128,7 @@ fn observe_flow_control(registry: &Registry) {
     flow.revocation_confirmation.with(pool).observe(0.1);
     flow.counting_in_flight.with(["pool", "decode"]).set(0.0);
     flow.in_flight.with(["pool", "placed"]).set(1.0);
+    flow.subsets_judged_as_pool.with(pool).set(1.0);
     flow.flow_service.with(["default-flow", "0", "pool"]).set(1.0);
 }
 

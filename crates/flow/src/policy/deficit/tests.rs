@@ -267,3 +267,45 @@ proptest! {
         check_bound(quantum, &weights, &events)?;
     }
 }
+
+#[test]
+fn a_flow_that_is_held_stands_still_and_keeps_nobody_waiting() {
+    let mut fairness = policy(100, &[]).start();
+    let [held, other] = [0, 1].map(FlowKey);
+    let request = head(0, 100, 0);
+    for (key, id) in [(held, "held"), (other, "other")] {
+        fairness.join(key, &FlowId::from(id));
+        fairness.offer(key, &request);
+    }
+    let serve = |fairness: &mut Box<dyn Fairness>, n: usize| -> Vec<u32> {
+        let mut served = Vec::new();
+        for _ in 0..n {
+            let key = fairness.next().unwrap();
+            fairness.dispatched(key, &request, Some(&request));
+            served.push(key.0);
+        }
+        served
+    };
+    // It took 4 shares less than was expected, and is held before it can make use of that.
+    let big = head(0, 500, 0);
+    assert_eq!(serve(&mut fairness, 2), [0, 1]);
+    fairness.dispatched(held, &big, Some(&request));
+    let used = Usage { prompt: 100, cached: 0, output: 0 };
+    fairness.settled(Stamp::ORIGIN, held, &big.cost, Some(&used));
+    fairness.settled(Stamp::ORIGIN, held, &big.cost, Some(&used));
+    fairness.hold(held);
+    fairness.hold(held);
+    assert_eq!(serve(&mut fairness, 50), [1; 50]);
+    fairness.offer(held, &request);
+    let served = serve(&mut fairness, 12);
+    let (first, rest) = served.split_at(4);
+    assert!(first.iter().filter(|key| **key == 0).count() >= 3, "its credit is lost: {served:?}");
+    let n_held = rest.iter().filter(|key| **key == 0).count();
+    assert!((3..=5).contains(&n_held), "it is given what it missed: {served:?}");
+    // What it owes is paid by the rounds of others, as if it had waited.
+    fairness.dispatched(held, &big, Some(&request));
+    fairness.hold(held);
+    serve(&mut fairness, 20);
+    fairness.offer(held, &request);
+    assert!(serve(&mut fairness, 3).contains(&0));
+}

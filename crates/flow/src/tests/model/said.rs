@@ -27,7 +27,8 @@ impl<'a> Said<'a> {
     }
 
     /// Who was told to make room, for whom.
-    pub(super) fn evictions(&mut self) -> Vec<(Ticket, u64, i32)> {
+    pub(super) fn evictions(&mut self, now: Stamp, model: &mut Model) -> Vec<(Ticket, u64, i32)> {
+        self.skip_gone(now, model);
         let mut evicted = Vec::new();
         while let Some(Effect::Evict { ticket, payload, demand }) = self.effects.as_slice().first()
         {

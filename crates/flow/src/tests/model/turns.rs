@@ -149,9 +149,9 @@ impl Model {
             match (band.told.get(flow), state) {
                 (Some(before), now) if before == now => {}
                 (Some(Told::Held), _) => band.policy.resumes(flow),
-                (Some(Told::Offered), _) => band.policy.held(flow),
+                (Some(Told::Offered), _) => band.policy.held(flow, false),
                 (None, Told::Offered) => band.policy.begins(flow),
-                (None, Told::Held) => {}
+                (None, Told::Held) => band.policy.held(flow, true),
             }
         }
         if told.is_empty() {
@@ -229,7 +229,7 @@ impl Model {
         if !self.outstanding.is_empty() || now < self.cools_until {
             return;
         }
-        let evicted = said.evictions();
+        let evicted = said.evictions(now, self);
         for (at, band) in self.bands.iter().enumerate() {
             let mut ids: Vec<Option<&SubsetId>> = Vec::new();
             for request in self.waiting_in(band.priority) {
