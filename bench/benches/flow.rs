@@ -3,7 +3,7 @@
 //! `flow-dispatch` keeps a number of requests waiting: each round one that runs ends, so that the next is
 //! let go, and its client sends another. Flows are chosen by Zipf's law, but where they are called equal: then
 //! thousands of queues are long at once, and each round finds its own in no cache. `flow-churn` gives every
-//! request a flow of its own. `flow-mass` takes all out of full queues, one by one or by their age.
+//! request a flow of its own. `flow-subsets` restricts every other request to two of the endpoints. `flow-mass` takes all out of full queues, one by one or by their age.
 //! `flow-snapshot` is the look at all queues that the debug page takes while nothing else can. Beside these it
 //! prints the time from enqueuing to dispatch when a slot is free, and the memory of a request that
 //! waits.
@@ -23,10 +23,10 @@ use std::{collections::VecDeque, hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hdrhistogram::Histogram;
-use router_core::Stamp;
+use router_core::{EndpointIndex, Stamp};
 use router_flow::{
     Ask, BandTemplate, Bounds, Config, Cost, Effect, FairnessPolicy, FlowControl, FlowId,
-    PoolSignal, StageLoad, Ticket, Usage,
+    PoolSignal, StageLoad, SubsetId, SubsetSignal, Ticket, Usage,
     policy::{
         deficit::Deficit, global_strict::GlobalStrict, program_aware::ProgramAware,
         round_robin::RoundRobin,
@@ -34,8 +34,11 @@ use router_flow::{
 };
 use router_rt::{Clock, Rng};
 
-/// What a driver hands in with a request: a pointer to what it knows of it.
-type Payload = Arc<()>;
+/// What a driver hands in with a request: a pointer to what it knows of it, here its subset.
+type Payload = Arc<Option<usize>>;
+
+/// Endpoints of a world in which some requests are restricted to two of them.
+const N_ENDPOINTS: usize = 100;
 
 /// Rounds in the same virtual moment; clocks tick between them.
 const ROUND: Duration = Duration::from_micros(3);
@@ -51,7 +54,10 @@ struct World {
     flow: FlowControl<Payload>,
     effects: Vec<Effect<Payload>>,
     followed: Vec<Effect<Payload>>,
-    running: VecDeque<Ticket>,
+    running: VecDeque<(Ticket, u32)>,
+    subsets: Vec<Subset>,
+    /// What runs on each endpoint.
+    n_running: Vec<u32>,
     now: Stamp,
     rng: Rng,
     ids: Vec<FlowId>,
@@ -62,7 +68,16 @@ struct World {
     payload: Payload,
 }
 
+/// A subset, and what is said of it.
+struct Subset {
+    id: SubsetId,
+    endpoints: Arc<[EndpointIndex]>,
+    payload: Payload,
+}
+
 struct Shape {
+    /// Subsets that every other request is restricted to, in turn; 0 for none.
+    n_subsets: usize,
     n_bands: u64,
     n_flows: usize,
     /// Of Zipf's law, by which a request chooses its flow; 0 for all alike.
@@ -98,7 +113,17 @@ impl World {
             zipf.partition_point(|sum| *sum < at).min(shape.n_flows - 1) as u32
         });
         let picks = picks.collect();
+        let subset = |n: usize| {
+            let slots = [n % N_ENDPOINTS, (n + 1) % N_ENDPOINTS].map(|slot| slot as u32);
+            let mut endpoints = slots.map(|slot| EndpointIndex { slot, generation: 0 });
+            endpoints.sort_unstable();
+            let id =
+                SubsetId::new(endpoints.map(|endpoint| format!("10.0.0.{}:80", endpoint.slot)));
+            Subset { id, endpoints: endpoints.into(), payload: Arc::new(Some(n)) }
+        };
         Self {
+            subsets: (0..shape.n_subsets).map(subset).collect(),
+            n_running: vec![0; N_ENDPOINTS],
             flow,
             effects,
             followed: Vec::new(),
@@ -109,7 +134,7 @@ impl World {
             picks,
             n_asked: 0,
             n_bands: shape.n_bands,
-            payload: Arc::new(()),
+            payload: Arc::new(None),
         }
     }
 
@@ -121,6 +146,7 @@ impl World {
             flow: self.ids[flow].clone(),
             bytes: 100 + self.rng.next_u64() % 8_900,
             received: self.now,
+            subset: self.subset().map(|subset| subset.id.clone()),
             cost: Cost {
                 cached: (self.rng.next_u64() % 4_000) as u32,
                 uncached: (self.rng.next_u64() % 4_000) as u32,
@@ -130,8 +156,32 @@ impl World {
         }
     }
 
+    /// Which subset the request is restricted to that was asked last.
+    fn subset(&self) -> Option<&Subset> {
+        if self.n_asked % 2 == 0 || self.subsets.is_empty() {
+            return None;
+        }
+        Some(&self.subsets[self.n_asked / 2 % self.subsets.len()])
+    }
+
+    /// Says of all subsets that they have room for one request on each endpoint.
+    fn say(&mut self) {
+        let pool = StageLoad::counted(0, N_ENDPOINTS as u64);
+        let signal = |subset: &Subset| SubsetSignal {
+            id: subset.id.clone(),
+            signal: PoolSignal::of_pool(StageLoad::counted(0, 2), Stamp::ORIGIN),
+            endpoints: Arc::clone(&subset.endpoints),
+            share: 2.0 / N_ENDPOINTS as f64,
+        };
+        let (pool, subsets) = (PoolSignal::of_pool(pool, Stamp::ORIGIN), self.subsets.iter());
+        self.flow.signals(self.now, pool, subsets.map(signal), &mut self.effects);
+        self.follow();
+    }
+
     fn arrive(&mut self, ask: Ask) -> Ticket {
-        let ticket = self.flow.arrive(self.now, ask, Arc::clone(&self.payload), &mut self.effects);
+        let payload = self.subset().map_or(&self.payload, |subset| &subset.payload);
+        let payload = Arc::clone(payload);
+        let ticket = self.flow.arrive(self.now, ask, payload, &mut self.effects);
         self.follow();
         ticket
     }
@@ -141,9 +191,15 @@ impl World {
         while !self.effects.is_empty() {
             std::mem::swap(&mut self.effects, &mut self.followed);
             for effect in self.followed.drain(..) {
-                if let Effect::Dispatch { ticket, .. } = effect {
-                    self.flow.placed(self.now, ticket, None, &mut self.effects);
-                    self.running.push_back(ticket);
+                if let Effect::Dispatch { ticket, payload, .. } = effect {
+                    let mut slot = 0;
+                    if !self.subsets.is_empty() {
+                        slot = emptiest(&self.n_running, payload.map(|n| &self.subsets[n]));
+                    }
+                    self.n_running[slot as usize] += 1;
+                    let endpoint = EndpointIndex { slot, generation: 0 };
+                    self.flow.placed(self.now, ticket, Some(endpoint), &mut self.effects);
+                    self.running.push_back((ticket, slot));
                 }
             }
         }
@@ -152,7 +208,8 @@ impl World {
     /// One that runs ends, another is let go, and one comes.
     fn round(&mut self) {
         self.now = self.now + ROUND;
-        let ended = self.running.pop_front().unwrap();
+        let (ended, slot) = self.running.pop_front().unwrap();
+        self.n_running[slot as usize] -= 1;
         let used = Usage { prompt: 3_000, cached: 500, output: 150 };
         self.flow.finished(self.now, ended, Some(used), &mut self.effects);
         self.follow();
@@ -168,6 +225,17 @@ impl World {
             tickets.push(self.arrive(ask));
         }
         tickets
+    }
+}
+
+/// The endpoint where least runs, of the subset or of all.
+fn emptiest(n_running: &[u32], subset: Option<&Subset>) -> u32 {
+    match subset {
+        Some(subset) => {
+            let slots = subset.endpoints.iter().map(|endpoint| endpoint.slot);
+            slots.min_by_key(|slot| n_running[*slot as usize]).unwrap()
+        }
+        None => n_running.iter().position(|n| *n == 0).unwrap_or_default() as u32,
     }
 }
 
@@ -197,7 +265,8 @@ fn dispatch(c: &mut Criterion) {
                 _ => (n_flows, ZIPF),
             };
             let fairness = Arc::clone(&fairness);
-            let mut world = World::new(&Shape { n_bands, n_flows, exponent, n_slots, fairness });
+            let mut world =
+                World::new(&Shape { n_subsets: 0, n_bands, n_flows, exponent, n_slots, fairness });
             world.fill(n_clients);
             // The first rounds find flows without any service yet.
             (0..2 * n_flows).for_each(|_| world.round());
@@ -212,7 +281,29 @@ fn dispatch(c: &mut Criterion) {
 
 fn shape(n_flows: usize, n_slots: u64) -> Shape {
     let fairness = Arc::new(Deficit::default());
-    Shape { n_bands: 1, n_flows, exponent: ZIPF, n_slots, fairness }
+    Shape { n_subsets: 0, n_bands: 1, n_flows, exponent: ZIPF, n_slots, fairness }
+}
+
+/// Half of all requests may go to two endpoints only.
+fn subsets(c: &mut Criterion) {
+    let mut group = c.benchmark_group("flow-subsets");
+    group.throughput(Throughput::Elements(1));
+    let policies: [(&str, Arc<dyn FairnessPolicy>); 2] =
+        [("strict", Arc::new(GlobalStrict)), ("deficit", Arc::new(Deficit::default()))];
+    for (name, fairness) in policies {
+        for (n_subsets, n_flows) in [(10, 10), (100, 10), (100, 500), (100, 5_000)] {
+            let n_slots = N_ENDPOINTS as u64;
+            let fairness = Arc::clone(&fairness);
+            let mut world = World::new(&Shape { n_subsets, fairness, ..shape(n_flows, n_slots) });
+            world.fill(5_000);
+            world.say();
+            (0..10_000).for_each(|_| world.round());
+            let what = format!("{name}/{n_subsets}-subsets-{n_flows}-flows");
+            group.bench_function(BenchmarkId::new(what, 5_000), |b| {
+                b.iter_custom(|n| cpu_time(|| (0..n).for_each(|_| world.round())));
+            });
+        }
+    }
 }
 
 /// Every request comes from somebody new.
@@ -300,7 +391,7 @@ fn free_slot(_: &mut Criterion) {
     let mut times = Histogram::<u64>::new(3).unwrap();
     for _ in 0..N_ROUNDS {
         world.now = clock.now();
-        let ended = world.running.pop_front().unwrap();
+        let (ended, _) = world.running.pop_front().unwrap();
         world.flow.finished(world.now, ended, None, &mut world.effects);
         let ask = world.ask();
         let started = clock.now();
@@ -371,6 +462,6 @@ criterion_group! {
     name = benches;
     config = settings();
     // Memory first: what others have freed would be used again without growth.
-    targets = memory, free_slot, dispatch, churn, mass, snapshot
+    targets = memory, free_slot, dispatch, subsets, churn, mass, snapshot
 }
 criterion_main!(benches);

@@ -1,11 +1,14 @@
 //! Priority bands: the flows of each, and who is first in them.
 
+mod bands;
+mod restricted;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use router_core::Stamp;
 
 use crate::{
-    config::{BandTemplate, Config},
+    config::BandTemplate,
     drain::DrainRate,
     guard::{GuardedFairness, PolicyFailure, PolicyKind, guarded},
     outcome::Limit,
@@ -13,6 +16,9 @@ use crate::{
     request::{Cost, Entry, FlowId, Requests, State},
     subset::{SubsetKey, WHOLE},
 };
+
+pub(crate) use self::bands::{Bands, template};
+use self::restricted::{Restricted, first_in};
 
 /// A band's dense number while it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,30 +60,6 @@ type QueueKey = (FlowKey, SubsetKey, Rank, u64);
 
 /// A request in the order of its flow: its place, and where it is found.
 type InLine = (Rank, u64, u32);
-
-/// What is known of the waiting requests that may not go anywhere. Empty costs nothing.
-#[derive(Default)]
-struct Restricted {
-    /// Subsets that somebody waits for, and how many.
-    subsets: BTreeMap<SubsetKey, u64>,
-    n_waiting: u64,
-    /// Subsets (the whole pool may be one) of which the fairness policy was told last that they have no room.
-    held: BTreeSet<SubsetKey>,
-    /// Flows that wait for each subset.
-    queues: BTreeSet<(SubsetKey, FlowKey)>,
-    /// All requests, in the order of their flows.
-    in_line: BTreeSet<(FlowKey, InLine)>,
-    /// Of each flow the first request for each subset that is not held.
-    ready: BTreeSet<(FlowKey, InLine)>,
-}
-
-impl Restricted {
-    /// The flows that wait for the subset.
-    fn flows_for(&self, subset: SubsetKey) -> impl Iterator<Item = FlowKey> {
-        let queues = (subset, FlowKey(0))..(subset.next(), FlowKey(0));
-        self.queues.range(queues).map(|&(_, key)| key)
-    }
-}
 
 /// One fairness id within a band.
 #[derive(Debug)]
@@ -266,27 +248,6 @@ impl Band {
         self.tell(entry.flow, requests);
     }
 
-    fn enqueue_restricted(&mut self, key: FlowKey, subset: SubsetKey, place: InLine) {
-        if let Some(flow) = self.flow_mut(key) {
-            flow.n_restricted += 1;
-        }
-        let is_first = self.first_for(key, subset) == Some(place);
-        let behind = self.queue.range((key, subset, place.0, place.1 + 1)..).next();
-        let behind = behind.filter(|((flow, of, _, _), _)| (*flow, *of) == (key, subset));
-        let behind = behind.map(|((_, _, rank, seq), at)| (*rank, *seq, *at));
-        let restricted = &mut self.restricted;
-        restricted.n_waiting += 1;
-        *restricted.subsets.entry(subset).or_default() += 1;
-        restricted.queues.insert((subset, key));
-        restricted.in_line.insert((key, place));
-        if is_first && !restricted.held.contains(&subset) {
-            if let Some(behind) = behind {
-                restricted.ready.remove(&(key, behind));
-            }
-            restricted.ready.insert((key, place));
-        }
-    }
-
     /// Tells the fairness policy of the flow's first request that may go, if it is another.
     fn tell<T>(&mut self, key: FlowKey, requests: &Requests<T>) {
         let best = self.best_of(key);
@@ -307,10 +268,9 @@ impl Band {
         }
     }
 
-    /// Whether somebody waits for endpoints that have room.
-    pub(crate) fn may_go(&self, has_room: impl Fn(SubsetKey) -> bool) -> bool {
-        (self.waits_freely() && has_room(WHOLE))
-            || self.restricted.subsets.keys().any(|&subset| has_room(subset))
+    /// Whether somebody waits for the subset.
+    pub(crate) fn waits_for(&self, subset: SubsetKey) -> bool {
+        self.restricted.subsets.contains_key(&subset)
     }
 
     /// Whether somebody waits who may go anywhere.
@@ -322,59 +282,6 @@ impl Band {
     pub(crate) fn subsets(&self) -> impl Iterator<Item = SubsetKey> {
         let whole = self.waits_freely().then_some(WHOLE);
         whole.into_iter().chain(self.restricted.subsets.keys().copied())
-    }
-
-    /// Tells the fairness policy who may go, as far as that has changed since it was told last.
-    pub(crate) fn tell_rooms<T>(
-        &mut self,
-        has_room: impl Fn(SubsetKey) -> bool,
-        requests: &Requests<T>,
-    ) {
-        if self.restricted.subsets.is_empty() && self.restricted.held.is_empty() {
-            return;
-        }
-        let held = &self.restricted.held;
-        let is_told = |subset: &SubsetKey| held.contains(subset) != has_room(*subset);
-        let changed: Vec<SubsetKey> = self.subsets().filter(|subset| !is_told(subset)).collect();
-        let mut flows: Vec<FlowKey> =
-            changed.into_iter().flat_map(|subset| self.turn(subset)).collect();
-        // Who came first is told of first, since a policy may take in only so many at a time.
-        flows.sort_unstable_by_key(|&key| (self.best_of(key).map(|(_, seq, _)| seq), key));
-        flows.dedup();
-        flows.into_iter().for_each(|key| self.tell(key, requests));
-    }
-
-    /// A subset that was held is not any more, or the other way round. Gives the flows that wait for it.
-    fn turn(&mut self, subset: SubsetKey) -> Vec<FlowKey> {
-        let is_held = !self.restricted.held.remove(&subset);
-        if is_held {
-            self.restricted.held.insert(subset);
-        }
-        if subset == WHOLE {
-            let waiting = self.longest.iter().map(|&(_, key)| key);
-            let frees =
-                |key: &FlowKey| self.flow(*key).is_some_and(|flow| flow.first_free.is_some());
-            return waiting.filter(frees).collect();
-        }
-        let flows: Vec<FlowKey> = self.restricted.flows_for(subset).collect();
-        for &key in &flows {
-            let Some(first) = self.first_for(key, subset) else { continue };
-            if is_held {
-                self.restricted.ready.remove(&(key, first));
-            } else {
-                self.restricted.ready.insert((key, first));
-            }
-        }
-        flows
-    }
-
-    /// The requests that wait for the subset.
-    pub(crate) fn waiting_for(&self, subset: SubsetKey) -> Vec<u32> {
-        let of_flow = |key| {
-            let queue = self.queue.range((key, subset, Rank::default(), 0)..);
-            queue.take_while(move |((flow, of, _, _), _)| (*flow, *of) == (key, subset))
-        };
-        self.restricted.flows_for(subset).flat_map(of_flow).map(|(_, at)| *at).collect()
     }
 
     /// The request that the fairness policy would let go next.
@@ -514,41 +421,6 @@ impl Band {
             self.drain.set_busy(now, false);
         }
     }
-
-    fn take_out_restricted(&mut self, key: FlowKey, subset: SubsetKey, place: InLine) {
-        self.queue.remove(&(key, subset, place.0, place.1));
-        let first = self.first_for(key, subset);
-        if let Some(flow) = self.flow_mut(key) {
-            flow.n_restricted -= 1;
-        }
-        let restricted = &mut self.restricted;
-        restricted.n_waiting -= 1;
-        restricted.in_line.remove(&(key, place));
-        // Only the first of a queue is in there; the next takes its place.
-        let was_ready = restricted.ready.remove(&(key, place));
-        match first {
-            Some(first) if was_ready => {
-                restricted.ready.insert((key, first));
-            }
-            Some(_) => {}
-            None => {
-                restricted.queues.remove(&(subset, key));
-            }
-        }
-        if let Some(n_waiting) = restricted.subsets.get_mut(&subset) {
-            *n_waiting -= 1;
-            if *n_waiting == 0 {
-                restricted.subsets.remove(&subset);
-                restricted.held.remove(&subset);
-            }
-        }
-    }
-}
-
-/// The first of the flow's requests in there.
-fn first_in(requests: &BTreeSet<(FlowKey, InLine)>, key: FlowKey) -> Option<InLine> {
-    let first = requests.range((key, InLine::default())..).next();
-    first.filter(|(flow, _)| *flow == key).map(|(_, place)| *place)
 }
 
 /// Waiting requests over weight, to the thousandth.
@@ -560,103 +432,4 @@ fn head_of<T>(entry: &Entry<T>) -> Option<Head> {
     let State::Waiting(waiting) = &entry.state else { return None };
     let Entry { seq, enqueued, cost, .. } = *entry;
     Some(Head { rank: waiting.rank, seq, enqueued, cost })
-}
-
-/// All bands, and their order.
-pub(crate) struct Bands {
-    known: Vec<Option<Band>>,
-    /// Keys of the bands, the most important first.
-    order: Vec<BandKey>,
-    /// Priorities in the same order.
-    priorities: Vec<i32>,
-}
-
-impl Bands {
-    pub(crate) fn new(config: &Config, now: Stamp) -> Self {
-        let mut bands = Self { known: Vec::new(), order: Vec::new(), priorities: Vec::new() };
-        for band in &config.bands {
-            bands.add(band.priority, band.template.clone(), true, now);
-        }
-        if bands.find(0).is_none() {
-            bands.add(0, config.template.clone(), true, now);
-        }
-        bands
-    }
-
-    pub(crate) fn get(&self, key: BandKey) -> Option<&Band> {
-        self.known.get(key.0 as usize)?.as_ref()
-    }
-
-    pub(crate) fn get_mut(&mut self, key: BandKey) -> Option<&mut Band> {
-        self.known.get_mut(key.0 as usize)?.as_mut()
-    }
-
-    pub(crate) fn priorities(&self) -> &[i32] {
-        &self.priorities
-    }
-
-    /// The bands, the most important first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, BandKey, &Band)> {
-        let in_order = self.order.iter().enumerate();
-        in_order.filter_map(|(at, &key)| Some((at, key, self.get(key)?)))
-    }
-
-    pub(crate) fn find(&self, priority: i32) -> Option<BandKey> {
-        let at = self.position(priority).ok()?;
-        self.order.get(at).copied()
-    }
-
-    fn position(&self, priority: i32) -> Result<usize, usize> {
-        self.priorities.binary_search_by(|known| priority.cmp(known))
-    }
-
-    pub(crate) fn add(
-        &mut self,
-        priority: i32,
-        template: BandTemplate,
-        is_wanted: bool,
-        now: Stamp,
-    ) -> Option<BandKey> {
-        let at = self.position(priority).err()?;
-        let band = Band::new(priority, template, is_wanted, now);
-        let free = self.known.iter().position(Option::is_none).unwrap_or(self.known.len());
-        match self.known.get_mut(free) {
-            Some(place) => *place = Some(band),
-            None => self.known.push(Some(band)),
-        }
-        let key = BandKey(free as u32);
-        self.order.insert(at, key);
-        self.priorities.insert(at, priority);
-        Some(key)
-    }
-
-    pub(crate) fn remove(&mut self, key: BandKey) {
-        if let Some(at) = self.order.iter().position(|&known| known == key) {
-            self.order.remove(at);
-            self.priorities.remove(at);
-        }
-        if let Some(place) = self.known.get_mut(key.0 as usize) {
-            *place = None;
-        }
-    }
-
-    /// The band for a request of this priority: its own, which is made where that is possible; else the next
-    /// less important one, so that nobody is served before their turn; else the least important of all.
-    pub(crate) fn for_priority(&mut self, config: &Config, priority: i32, now: Stamp) -> BandKey {
-        let at = self.position(priority);
-        let found = match at {
-            Err(_) if self.order.len() < config.bounds.max_bands => {
-                self.add(priority, template(config, priority), false, now)
-            }
-            Ok(at) | Err(at) => self.order.get(at).or_else(|| self.order.last()).copied(),
-        };
-        // The band that was made first is never removed.
-        found.unwrap_or(BandKey(0))
-    }
-}
-
-/// What a band is like that is not configured.
-pub(crate) fn template(config: &Config, priority: i32) -> BandTemplate {
-    let negative = config.negative_template.as_ref().filter(|_| priority < 0);
-    negative.unwrap_or(&config.template).clone()
 }

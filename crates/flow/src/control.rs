@@ -111,7 +111,7 @@ impl<T: Clone> FlowControl<T> {
             Ok(waiting) => {
                 let ticket = Ticket { seq: self.seq, at: self.requests.next_place() };
                 self.enqueue(now, band, &ask, payload, waiting);
-                self.drop_stranded(now, effects);
+                self.drop_if_stranded(now, ticket, effects);
                 ticket
             }
         };

@@ -114,12 +114,24 @@ pub(crate) struct Judged {
     pub(crate) saturation: f64,
     /// One per band, by its position; none before the first signal. They never rise.
     pub(crate) ceilings: Vec<f64>,
+    /// When time alone may change the ceilings.
+    pub(crate) reopens: Option<Stamp>,
 }
 
 impl Judged {
     /// Whether a request of the band at this position may go.
     pub(crate) fn has_room(&self, position: usize) -> bool {
         self.ceilings.get(position).is_some_and(|&ceiling| self.saturation < ceiling)
+    }
+
+    /// Whether nobody of so many bands may go at this saturation, which is known because nobody might at a
+    /// lower one, and time alone changes nothing.
+    pub(crate) fn stays_shut(&self, saturation: f64, n_bands: usize) -> bool {
+        let is_shut = !self.ceilings.is_empty() && !self.has_room(0);
+        is_shut
+            && self.reopens.is_none()
+            && self.ceilings.len() == n_bands
+            && saturation >= self.saturation
     }
 }
 
@@ -165,6 +177,8 @@ pub(crate) struct Subsets {
     free: Vec<u32>,
     by_id: HashMap<SubsetId, SubsetKey>,
     waiting: BTreeSet<SubsetKey>,
+    /// Of these, the ones that had room for somebody when all were judged last.
+    pub(crate) open: Vec<SubsetKey>,
     /// Subsets of which no signal has come yet.
     n_unknown: usize,
     /// Requests that were taken for such as may go anywhere, because too many subsets were in use.
@@ -180,6 +194,7 @@ impl Subsets {
             free: Vec::new(),
             by_id: HashMap::new(),
             waiting: BTreeSet::new(),
+            open: Vec::new(),
             n_unknown: 0,
             n_unjudged: 0,
         }

@@ -75,27 +75,41 @@ impl<T: Clone> FlowControl<T> {
 
     /// Whether somebody of the band waits for endpoints that have room for the band at this position.
     fn may_go(&self, band: &Band, position: usize) -> bool {
-        band.may_go(|subset| self.subsets.has_room(subset, position))
+        let has_room = |subset: &SubsetKey| self.subsets.has_room(*subset, position);
+        (band.waits_freely() && has_room(&WHOLE))
+            || self.subsets.open.iter().any(|subset| band.waits_for(*subset) && has_room(subset))
     }
 
     /// Looks how full the pool and all subsets are that somebody waits for, and asks up to where they may be
     /// filled. Gives when time alone may change the answer.
     pub(super) fn judge(&mut self, now: Stamp) -> Option<Stamp> {
-        let waiting: Vec<SubsetKey> = self.subsets.waiting().collect();
         let mut reopens = None;
-        // The pool comes last, so that a usage limit that remembers what it said does so where it is alone.
-        for subset in waiting.into_iter().chain([WHOLE]) {
-            reopens = [reopens, self.ask_limits(now, subset)].into_iter().flatten().min();
+        if self.subsets.anybody_waits() {
+            let waiting: Vec<SubsetKey> = self.subsets.waiting().collect();
+            self.subsets.open.clear();
+            for subset in waiting {
+                reopens = [reopens, self.ask_limits(now, subset)].into_iter().flatten().min();
+                if self.subsets.has_room(subset, 0) {
+                    self.subsets.open.push(subset);
+                }
+            }
         }
-        reopens
+        // The pool comes last, so that a usage limit that remembers what it said does so where it is alone.
+        [reopens, self.ask_limits(now, WHOLE)].into_iter().flatten().min()
     }
 
     /// Asks the usage limit for the ceilings, at the saturation of the subset. They never rise towards less
     /// important bands.
     fn ask_limits(&mut self, now: Stamp, subset: SubsetKey) -> Option<Stamp> {
+        let priorities = self.bands.priorities();
         let judged = match self.subsets.get_mut(subset) {
             Some(subset) => {
-                subset.judged.saturation = subset.saturation(&self.pool)?;
+                let saturation = subset.saturation(&self.pool)?;
+                let stays_shut = subset.judged.stays_shut(saturation, priorities.len());
+                subset.judged.saturation = saturation;
+                if stays_shut {
+                    return None;
+                }
                 &mut subset.judged
             }
             None => {
@@ -103,18 +117,17 @@ impl<T: Clone> FlowControl<T> {
                 &mut self.subsets.whole
             }
         };
-        let priorities = self.bands.priorities();
-        let Judged { saturation, ceilings } = judged;
+        let Judged { saturation, ceilings, reopens } = judged;
         ceilings.resize(priorities.len(), 1.0);
         let cx = LimitCx { now, saturation: *saturation, priorities };
-        let reopens = self.limits.ceilings(&cx, ceilings);
+        *reopens = self.limits.ceilings(&cx, ceilings).filter(|&at| at > now);
         let mut least = f64::INFINITY;
         for ceiling in ceilings {
             // `min` gives the other one where one is not a number.
             least = least.min(*ceiling);
             *ceiling = least;
         }
-        reopens.filter(|&at| at > now)
+        *reopens
     }
 
     /// The first band goes, or one below it that has earned a turn by waiting. Who waits for endpoints that

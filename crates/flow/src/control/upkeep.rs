@@ -76,12 +76,27 @@ impl<T: Clone> FlowControl<T> {
         }
         let is_empty = |key: &SubsetKey| self.subsets.get(*key).is_some_and(Subset::is_empty);
         let empty: Vec<SubsetKey> = self.subsets.waiting().filter(is_empty).collect();
-        for subset in empty {
-            let of_band = |(_, _, band): (usize, BandKey, &Band)| band.waiting_for(subset);
-            let stranded: Vec<u32> = self.bands.iter().flat_map(of_band).collect();
-            for at in stranded {
-                self.drop_waiting(now, at, Refusal::EvictedNoEndpoints, effects);
-            }
+        empty.into_iter().for_each(|subset| self.drop_all_for(now, subset, effects));
+    }
+
+    fn drop_all_for(&mut self, now: Stamp, subset: SubsetKey, effects: &mut Vec<Effect<T>>) {
+        let of_band = |(_, _, band): (usize, BandKey, &Band)| band.waiting_for(subset);
+        let stranded: Vec<u32> = self.bands.iter().flat_map(of_band).collect();
+        for at in stranded {
+            self.drop_waiting(now, at, Refusal::EvictedNoEndpoints, effects);
+        }
+    }
+
+    /// The same for a request that has just come.
+    pub(super) fn drop_if_stranded(
+        &mut self,
+        now: Stamp,
+        ticket: Ticket,
+        effects: &mut Vec<Effect<T>>,
+    ) {
+        let subset = self.requests.find(ticket).and_then(|entry| self.subsets.get(entry.subset));
+        if self.pool.has_endpoints() && subset.is_some_and(Subset::is_empty) {
+            self.drop_waiting(now, ticket.at, Refusal::EvictedNoEndpoints, effects);
         }
     }
 

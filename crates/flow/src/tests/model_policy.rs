@@ -213,9 +213,9 @@ impl Policy {
         // Those behind the last one, up to the flow, in the order of a circle.
         let behind = self.resting.range(last.clone()..).filter(|other| **other > last);
         let circle = behind.chain(self.resting.range(..=last.clone()));
-        let is_before = |other: &&String| match last.as_str() < flow {
-            true => last < **other && other.as_str() < flow,
-            false => last < **other || other.as_str() < flow,
+        let is_before = |other: &&String| {
+            let (is_behind, is_ahead) = (last < **other, other.as_str() < flow);
+            if last.as_str() < flow { is_behind && is_ahead } else { is_behind || is_ahead }
         };
         let passed = circle.filter(is_before).filter(|other| !self.owed.contains(other)).cloned();
         self.owed.extend(passed.collect::<Vec<_>>());

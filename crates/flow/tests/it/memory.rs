@@ -6,6 +6,9 @@ use router_flow::{Bounds, policy::deficit::Deficit};
 
 use crate::world::World;
 
+/// Subsets that are told apart.
+const MAX_SUBSETS: u64 = 1_000;
+
 /// Of the process, by what Linux says.
 #[allow(clippy::unwrap_used, reason = "a test")]
 fn resident_bytes() -> u64 {
@@ -22,6 +25,30 @@ pub(crate) fn a_request_that_waits_takes_less_than_a_kibibyte() {
     (0..N_WAITING).for_each(|flow| world.arrive(flow));
     let each = resident_bytes().saturating_sub(before) / world.n_waiting();
     assert!(each <= 1_024, "{each} bytes");
+    // So does one that may go to some endpoints only.
+    let before = resident_bytes();
+    const N_RESTRICTED: u64 = 10_000;
+    for n in 0..N_RESTRICTED {
+        world.arrive_to(N_WAITING + n, n % MAX_SUBSETS);
+    }
+    let each = resident_bytes().saturating_sub(before) / N_RESTRICTED;
+    assert!(each <= 1_024, "{each} bytes");
+}
+
+pub(crate) fn subsets_that_are_gone_take_nothing() {
+    let mut world = World::new(Arc::new(Deficit::default()), 16);
+    let mut churn = |subsets: std::ops::Range<u64>| {
+        for subset in subsets {
+            let ticket = world.arrive_to(subset % 100, subset);
+            assert_eq!(world.n_subsets(), 1);
+            world.cancel(ticket);
+        }
+        assert_eq!((world.n_waiting(), world.n_subsets()), (0, 0));
+        resident_bytes()
+    };
+    let full = churn(0..25_000);
+    let later = churn(25_000..60_000);
+    assert!(later < full + (1 << 20), "{} KiB more", (later - full) >> 10);
 }
 
 pub(crate) fn flows_that_are_gone_take_nothing() {

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use router_core::Stamp;
 use router_flow::{
     Ask, BandTemplate, Config, Cost, Effect, FairnessPolicy, FlowControl, FlowId, PoolSignal,
-    StageLoad, Ticket, Usage,
+    StageLoad, SubsetId, Ticket, Usage,
 };
 
 pub(crate) struct World {
@@ -42,6 +42,23 @@ impl World {
 
     pub(crate) fn n_flows(&mut self) -> usize {
         self.flow.snapshot(0).bands.iter().map(|band| band.n_flows).sum()
+    }
+
+    pub(crate) fn n_subsets(&self) -> usize {
+        self.flow.subsets().len()
+    }
+
+    /// One that may go to two endpoints only.
+    pub(crate) fn arrive_to(&mut self, flow: u64, subset: u64) -> Ticket {
+        let flow = FlowId::from(format!("tenant-{flow}").as_str());
+        let names = [subset, subset + 1].map(|n| format!("10.0.{}.{}:8000", n >> 8, n & 255));
+        let ask = Ask { flow, subset: Some(SubsetId::new(names)), ..Ask::default() };
+        self.flow.arrive(self.now, ask, (), &mut self.effects)
+    }
+
+    pub(crate) fn cancel(&mut self, ticket: Ticket) {
+        self.flow.cancel(self.now, ticket, &mut self.effects);
+        self.effects.clear();
     }
 
     pub(crate) fn arrive(&mut self, flow: u64) {
