@@ -158,7 +158,7 @@ impl World {
 
     /// Which subset the request is restricted to that was asked last.
     fn subset(&self) -> Option<&Subset> {
-        if self.n_asked % 2 == 0 || self.subsets.is_empty() {
+        if self.n_asked.is_multiple_of(2) || self.subsets.is_empty() {
             return None;
         }
         Some(&self.subsets[self.n_asked / 2 % self.subsets.len()])
