@@ -241,7 +241,7 @@ impl Shared {
         match sent {
             Some(Ok(response)) => {
                 let idle = Idle::new(self.options.response_idle_timeout);
-                relay(response, exchange, access, idle)
+                relay(response, exchange, access, idle, &self.tasks)
             }
             Some(Err(mut rejection)) => {
                 exchange.say_when(&mut rejection);

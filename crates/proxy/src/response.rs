@@ -1,19 +1,24 @@
 //! The answer on its way to the client.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
+use parking_lot::Mutex;
 use router_core::header::REQUEST_ID;
 use router_engine::{Exchange, ResponseHead, exchange::Chunks, flow::Eviction};
 use router_framework::EndCause;
 use router_net::{BoxError, UpstreamBody};
+use router_rt::Tasks;
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use crate::{
     access::{AccessEntry, Cause},
@@ -27,15 +32,25 @@ pub struct ProxyBody(Kind);
 enum Kind {
     Whole(Full<Bytes>),
     Relay(Box<Relay>),
+    Watched(Watched),
+}
+
+/// A response whose request may have to make room for a more important one. It is told so by a task of its own,
+/// since nobody asks for the next piece of a response while its client does not read.
+struct Watched {
+    relay: Arc<Mutex<Relay>>,
+    /// Ends the task.
+    _watched: oneshot::Sender<Infallible>,
 }
 
 /// A response that goes by. Dropping it before its end closes the connection to the model server and ends
 /// the exchange as one whose client went away.
 struct Relay {
-    upstream: UpstreamBody,
+    /// Gone, and its connection with it, once the response has broken off.
+    upstream: Option<UpstreamBody>,
     exchange: Exchange,
-    /// Ready when the request has to make room for a more important one.
-    eviction: Option<Eviction>,
+    /// Whoever asked for the next piece of a watched response last.
+    waker: Option<Waker>,
     access: AccessEntry,
     silence: Silence,
     /// Pieces that were read and not yet taken.
@@ -84,6 +99,7 @@ pub(crate) fn relay(
     mut exchange: Exchange,
     mut access: AccessEntry,
     idle: Idle,
+    tasks: &Tasks,
 ) -> Response<ProxyBody> {
     let (mut parts, upstream) = response.into_parts();
     remove_hop_by_hop(&mut parts.headers);
@@ -108,10 +124,11 @@ pub(crate) fn relay(
         return Response::from_parts(parts, ProxyBody::whole(Bytes::new()));
     }
     let keeps_length = parts.headers.contains_key(header::CONTENT_LENGTH);
+    let eviction = exchange.eviction();
     let relay = Relay {
-        upstream,
-        eviction: exchange.eviction(),
+        upstream: Some(upstream),
         exchange,
+        waker: None,
         access,
         silence: Silence { idle, is_awaited: false },
         ready: Chunks::new().into_iter(),
@@ -120,7 +137,11 @@ pub(crate) fn relay(
         broken: None,
         keeps_length,
     };
-    Response::from_parts(parts, ProxyBody(Kind::Relay(Box::new(relay))))
+    let kind = match eviction {
+        Some(eviction) => Kind::Watched(Watched::new(relay, eviction, tasks)),
+        None => Kind::Relay(Box::new(relay)),
+    };
+    Response::from_parts(parts, ProxyBody(kind))
 }
 
 // === impl ProxyBody ===
@@ -142,6 +163,7 @@ impl Body for ProxyBody {
         match &mut self.0 {
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Kind::Relay(relay) => relay.poll_frame(cx).map_err(Into::into),
+            Kind::Watched(watched) => watched.poll_frame(cx).map_err(Into::into),
         }
     }
 
@@ -149,6 +171,7 @@ impl Body for ProxyBody {
         match &self.0 {
             Kind::Whole(body) => body.is_end_stream(),
             Kind::Relay(relay) => relay.is_over(),
+            Kind::Watched(watched) => watched.relay.lock().is_over(),
         }
     }
 
@@ -156,7 +179,37 @@ impl Body for ProxyBody {
         match &self.0 {
             Kind::Whole(body) => body.size_hint(),
             Kind::Relay(relay) => relay.size_hint(),
+            Kind::Watched(watched) => watched.relay.lock().size_hint(),
         }
+    }
+}
+
+// === impl Watched ===
+
+impl Watched {
+    fn new(relay: Relay, eviction: Eviction, tasks: &Tasks) -> Self {
+        let relay = Arc::new(Mutex::new(relay));
+        let (on_drop, is_dropped) = oneshot::channel();
+        let watched = Arc::downgrade(&relay);
+        drop(tasks.spawn_cancellable("eviction", async move {
+            tokio::select! {
+                biased;
+                _dropped = is_dropped => {}
+                () = eviction => {
+                    if let Some(relay) = watched.upgrade() {
+                        relay.lock().make_room();
+                    }
+                }
+            }
+        }));
+        Self { relay, _watched: on_drop }
+    }
+
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let mut relay = self.relay.lock();
+        let polled = relay.poll_frame(cx);
+        relay.waker = polled.is_pending().then(|| cx.waker().clone());
+        polled
     }
 }
 
@@ -183,13 +236,11 @@ impl Relay {
                 }
                 State::Failed => return Poll::Ready(None),
             }
-            if self.is_evicted(cx) {
-                self.exchange.evict();
-                self.fail(BrokenOff::Evicted);
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            match Pin::new(&mut self.upstream).poll_frame(cx) {
+            let polled = match &mut self.upstream {
+                Some(upstream) => Pin::new(upstream).poll_frame(cx),
+                None => Poll::Ready(None),
+            };
+            match polled {
                 Poll::Ready(Some(Ok(frame))) => self.take(frame),
                 Poll::Ready(None) => self.end(),
                 Poll::Ready(Some(Err(error))) => {
@@ -207,9 +258,16 @@ impl Relay {
         }
     }
 
-    fn is_evicted(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(eviction) = &mut self.eviction else { return false };
-        Pin::new(eviction).poll(cx).is_ready()
+    /// The request has to make room for a more important one.
+    fn make_room(&mut self) {
+        if self.state != State::Streaming {
+            return;
+        }
+        self.exchange.evict();
+        self.fail(BrokenOff::Evicted);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
     }
 
     fn take(&mut self, frame: Frame<Bytes>) {
@@ -218,7 +276,7 @@ impl Relay {
             Ok(chunk) => {
                 self.ready = self.exchange.on_chunk(chunk).into_iter();
                 // Nobody asks on once the announced length has been sent.
-                if self.upstream.is_end_stream() {
+                if self.upstream.as_ref().is_some_and(Body::is_end_stream) {
                     self.end();
                 }
             }
@@ -244,6 +302,7 @@ impl Relay {
     /// Notes that it broke off; the body fails when it is asked again, once the pieces before are written.
     fn fail(&mut self, cause: BrokenOff) {
         self.state = State::Breaking;
+        self.upstream = None;
         self.exchange.end(EndCause::Error);
         tracing::warn!(endpoint = ?self.exchange.endpoint(), error = %cause, "a response broke off");
         self.access.end(Cause::Error);
@@ -265,7 +324,7 @@ impl Relay {
             return SizeHint::new();
         }
         let waiting: u64 = self.ready.as_slice().iter().map(|chunk| chunk.len() as u64).sum();
-        match self.upstream.size_hint().exact() {
+        match self.upstream.as_ref().and_then(|upstream| upstream.size_hint().exact()) {
             Some(coming) => SizeHint::with_exact(coming + waiting),
             None => SizeHint::new(),
         }

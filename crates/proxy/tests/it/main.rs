@@ -7,6 +7,7 @@ mod access;
 mod bodies;
 mod canary;
 mod cancel;
+mod evicted;
 mod forward;
 mod http2;
 mod local;

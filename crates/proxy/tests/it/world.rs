@@ -64,6 +64,8 @@ pub(crate) struct World {
 
 #[derive(Default)]
 pub(crate) struct WorldOptions {
+    /// The document; empty for the built-in one. The objective `batch` is sheddable.
+    pub(crate) config: String,
     pub(crate) proxy: ProxyOptions,
     pub(crate) server: ServerOptions,
     pub(crate) settings: Settings,
@@ -82,7 +84,8 @@ impl World {
         };
         let ledger = Ledger::default();
         let hook: Arc<dyn PreRequest> = Arc::new(ledger.clone());
-        let router = RouterBuilder::new("")
+        let router = RouterBuilder::new(&options.config)
+            .objective("batch", -1)
             .settings(|settings| *settings = options.settings)
             .specs(servers.iter().enumerate().map(spec).collect())
             .change(move |loaded| {
