@@ -8,10 +8,10 @@
 //! A request [`enter`](FlowController::enter)s and awaits its [`Entry`]; dropping that is hanging up, and takes
 //! it out of its queue at once. Whoever may go holds a [`Pass`] until its end; dropping that ends it.
 //!
-//! The pool's signal is read again when something happens and the last reading is older than
-//! [`READ_AGAIN_AFTER`]; while somebody waits, at the latest after the time between two scrapes. In between,
-//! the accounting of [`router_flow::pool`] goes on with it. It is read outside the lock, with those of all
-//! subsets of endpoints that some request is restricted to.
+//! The pool's signal is read again when something happens, or it is to be shown, and the last reading is older
+//! than [`READ_AGAIN_AFTER`]; while somebody waits, at the latest after the time between two scrapes. In
+//! between, the accounting of [`router_flow::pool`] goes on with it. It is read outside the lock, with those of
+//! all subsets of endpoints that some request is restricted to.
 
 mod entry;
 mod gauge;
@@ -224,6 +224,7 @@ impl FlowController {
     /// Brings the gauges up to date that are worked out when the page is asked for.
     pub fn publish(&self) {
         if !self.is_retired.load(Ordering::Relaxed) {
+            self.look_again();
             self.meters.publish(self.clock.now(), &self.snapshot(self.meters.max_flows()));
         }
     }
@@ -242,6 +243,11 @@ impl FlowController {
     /// A request that is restricted to too many endpoints to be judged by them.
     pub(crate) fn note_unjudged(&self) {
         self.n_unjudged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Before somebody is shown how full the pool is: while nobody waits nobody else looks.
+    fn look_again(&self) {
+        self.read_gauge(READ_AGAIN_AFTER);
     }
 
     /// Whether somebody may wait only because nobody has looked at their subset of endpoints yet.

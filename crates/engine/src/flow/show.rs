@@ -11,6 +11,7 @@ const MAX_FLOWS: usize = 100;
 impl FlowController {
     /// What operators see of it.
     pub fn debug_page(&self) -> Value {
+        self.look_again();
         page(&self.snapshot(MAX_FLOWS))
     }
 }

@@ -310,6 +310,22 @@ async fn the_page_shows_every_wait_and_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_shown_of_an_idle_pool_is_not_what_it_was_when_somebody_came() {
+    let scene = Scene::new(Config::default(), load(0.5));
+    drop(scene.enter(0).await.unwrap());
+    scene.show(load(0.25));
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    scene.controller.publish();
+    assert_eq!(scene.sum("llm_d_epp_flow_control_pool_saturation", "stage=\"decode\""), 0.25);
+    assert_eq!(scene.sum("llm_d_epp_flow_control_signal_age_seconds", "pool"), 0.0);
+    scene.show(load(0.75));
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let page = scene.controller.debug_page();
+    assert_eq!(page["pool"]["signal"]["decode"]["saturation"], 0.75);
+    assert_eq!(page["pool"]["signal"]["ageSeconds"], 0.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_debug_page_stays_small_and_says_what_it_leaves_out() {
     let scene = Scene::new(Config::default(), load(1.0));
     let enter = |n: usize| {
