@@ -160,7 +160,25 @@ impl Checker<'_> {
         if let Some(order) = &flow_control.eviction_order {
             self.expect_or_added(order, Role::EvictionOrder, EVICTION_ORDER);
         }
+        if flow_control.enable_eviction == Some(true) {
+            if flow_control.eviction_filter.is_none() {
+                let key = "evictionFilterPluginRef";
+                self.at_most_one(Role::EvictionFilter, "eviction filter", key);
+            }
+            if flow_control.eviction_order.is_none() {
+                self.at_most_one(Role::EvictionOrder, "eviction order", "evictionOrderPluginRef");
+            }
+        }
         self.expert();
+    }
+
+    /// A declared plugin of this role is used without being named, so there must be no choice.
+    fn at_most_one(&mut self, role: Role, what: &str, key: &str) {
+        let declared = self.document.having(role, self.catalog);
+        let [first, second, ..] = declared.as_slice() else { return };
+        let message = format!("a second {what}, beside {}", quote(&first.name));
+        let help = || Some(format!("say in `flowControl.{key}` which one is used"));
+        self.diagnostics.error(second.span, Path::Base(&second.path), message, help);
     }
 
     /// What the schema cannot say of the expert section.

@@ -228,3 +228,37 @@ fn a_declared_eviction_policy_is_the_one_that_is_used() {
     let filter = document.flow_control.eviction_filter.expect("filled in");
     assert_eq!(filter.name, "mine");
 }
+
+#[test]
+fn of_two_declared_eviction_policies_one_has_to_be_named() {
+    let load = |flow_control: &str| {
+        let policies = ["sheddable-eviction-filter", "priority-then-time-eviction-order-policy"];
+        let declared = policies.map(|policy| {
+            format!("  - {{type: {policy}, name: {policy}-a}}\n  - {{type: {policy}, name: {policy}-b}}\n")
+        });
+        let text = format!(
+            "featureGates: [flowControl]\nplugins:\n  - {{type: queue-scorer}}\n{}\
+             flowControl: {flow_control}\n",
+            declared.concat()
+        );
+        let options = Options { allow_experimental: true };
+        load("x", with_head(&text).as_bytes(), &Types, options).1.to_string()
+    };
+    let said = load("{enableEviction: true}");
+    for (what, key) in [
+        (
+            "a second eviction filter, beside `sheddable-eviction-filter-a`",
+            "evictionFilterPluginRef",
+        ),
+        (
+            "a second eviction order, beside `priority-then-time-eviction-order-policy-a`",
+            "evictionOrderPluginRef",
+        ),
+    ] {
+        assert!(said.contains(what) && said.contains(key), "{said}");
+    }
+    let named = "{enableEviction: true, evictionFilterPluginRef: sheddable-eviction-filter-b, \
+                 evictionOrderPluginRef: priority-then-time-eviction-order-policy-b}";
+    assert_eq!(load(named), "");
+    assert_eq!(load("{enableEviction: false}"), "");
+}
