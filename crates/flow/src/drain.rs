@@ -56,7 +56,8 @@ impl DrainRate {
         self.at = now;
     }
 
-    /// How long `n_waiting` requests take to drain, within bounds.
+    /// How long `n_waiting` requests take to drain, within bounds. A queue that nobody has left yet, and that has
+    /// been there for less than the shortest time, is not one that stands still.
     pub(crate) fn time_for(
         &self,
         now: Stamp,
@@ -64,8 +65,14 @@ impl DrainRate {
         least: Duration,
         most: Duration,
     ) -> Duration {
-        let Some(rate) = self.per_second(now) else { return least };
-        let seconds = (n_waiting as f64 / rate).clamp(least.as_secs_f64(), most.as_secs_f64());
+        let mut at_now = *self;
+        at_now.pass(now);
+        let Self { departures, busy, .. } = at_now;
+        if busy == 0.0 || (departures < 1.0 && busy < least.as_secs_f64()) {
+            return least;
+        }
+        let seconds = n_waiting as f64 * busy / departures;
+        let seconds = seconds.clamp(least.as_secs_f64(), most.as_secs_f64());
         if seconds.is_finite() { Duration::from_secs_f64(seconds) } else { most }
     }
 }
@@ -108,6 +115,23 @@ mod tests {
         let wait = |later: u64| drain.time_for(now + Duration::from_secs(later), 100, LEAST, MOST);
         assert!(wait(5) > wait(0) && wait(20) > wait(5));
         assert_eq!(wait(600), MOST);
+    }
+
+    #[test]
+    fn a_queue_that_has_just_begun_is_not_one_that_stands_still() {
+        let mut drain = DrainRate::default();
+        drain.set_busy(at(0), true);
+        assert_eq!(drain.time_for(at(50), 100, LEAST, MOST), LEAST);
+        assert_eq!(drain.time_for(at(2_000), 100, LEAST, MOST), MOST);
+        // Nor is one that begins again long after somebody left it.
+        drain.departed(at(2_000));
+        drain.set_busy(at(2_000), false);
+        drain.set_busy(at(300_000), true);
+        assert_eq!(drain.time_for(at(300_050), 100, LEAST, MOST), LEAST);
+        // It takes one to leave to know better.
+        drain.departed(at(300_100));
+        let wait = drain.time_for(at(300_100), 100, LEAST, MOST).as_secs_f64();
+        assert!((wait - 10.0).abs() < 0.1, "{wait}");
     }
 
     #[test]

@@ -10,9 +10,10 @@ use crate::{
     subset::{SubsetId, SubsetKey},
 };
 
-/// Longest fairness id that is kept as it came. Of a longer one the beginning and a hash remain, so that
-/// what clients send cannot make an idle flow large.
-pub const MAX_FLOW_ID_BYTES: usize = 128;
+/// Longest fairness id that is kept as it came; metrics show none that is longer, and go by this name when a
+/// flow is forgotten. Of a longer one the beginning and a hash remain, so that what clients send cannot make an
+/// idle flow large.
+pub const MAX_FLOW_ID_BYTES: usize = 256;
 
 /// Bytes of a long id that remain beside its hash.
 const KEPT_ID_BYTES: usize = MAX_FLOW_ID_BYTES - 17;

@@ -38,6 +38,18 @@ impl Page {
 }
 
 #[test]
+fn a4_39_a_long_fairness_id_that_is_gone_is_off_the_page() {
+    let page = Page::new();
+    let long = "t".repeat(200);
+    let place = page.enter(&long);
+    page.meters.left(&place, Outcome::Dispatched, Duration::ZERO);
+    assert_eq!(page.gauges(&long), [0.0, 0.0]);
+    let gone = router_flow::FlowId::from(long.as_str());
+    page.meters.forget(&BTreeSet::from([(gone.as_str().to_owned(), "0".to_owned())]));
+    assert!(page.gauges(&long).is_empty());
+}
+
+#[test]
 fn a4_39_a_series_that_was_pruned_never_makes_a_gauge_negative() {
     let page = Page::new();
     let prune = || page.meters.forget(&BTreeSet::from([("a".to_owned(), "0".to_owned())]));
