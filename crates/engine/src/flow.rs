@@ -223,10 +223,12 @@ impl FlowController {
 
     /// Brings the gauges up to date that are worked out when the page is asked for.
     pub fn publish(&self) {
-        if !self.is_retired.load(Ordering::Relaxed) {
-            self.look_again();
-            self.meters.publish(self.clock.now(), &self.snapshot(self.meters.max_flows()));
+        if self.is_retired.load(Ordering::Relaxed) {
+            self.meters.count(&self.snapshot(0));
+            return;
         }
+        self.look_again();
+        self.meters.publish(self.clock.now(), &self.snapshot(self.meters.max_flows()));
     }
 
     pub fn n_waiting(&self) -> u64 {
@@ -429,9 +431,10 @@ fn n_placed(flow: &FlowControl<Arc<Waiter>>) -> u64 {
 }
 
 impl Drop for FlowController {
-    /// Ends the alarm.
+    /// Ends the alarm, and counts what nobody has asked for since.
     fn drop(&mut self) {
         self.rearm.notify_one();
+        self.meters.count(&self.snapshot(0));
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use router_core::Stamp;
 use router_flow::{Outcome, PolicyFailure, Snapshot};
 use router_telemetry::{
@@ -24,6 +25,15 @@ pub struct Meters {
     families: FlowMetrics,
     pool: Arc<str>,
     router: Arc<RouterMetrics>,
+    counted: Mutex<Counts>,
+}
+
+/// Counts that the queues keep, as far as they are on the page: totals are of all configurations that there were.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    confirmed: u64,
+    timed_out: u64,
+    unjudged: u64,
 }
 
 /// A request's part of the metrics while it waits.
@@ -45,7 +55,7 @@ impl Place {
 impl Meters {
     /// `pool` is the pool's name.
     pub fn new(families: FlowMetrics, pool: &str, router: Arc<RouterMetrics>) -> Self {
-        Self { families, pool: pool.into(), router }
+        Self { families, pool: pool.into(), router, counted: Mutex::default() }
     }
 
     /// For what is shown where it is found out.
@@ -155,9 +165,22 @@ impl Meters {
         let reclaim = &snapshot.reclaim;
         families.reclaim_target.with([pool]).set(reclaim.target);
         families.pending_reclaim.with([pool]).set(reclaim.pending);
-        families.revocations.with(["confirmed", pool]).set(reclaim.confirmed as f64);
-        families.revocations.with(["timed_out", pool]).set(reclaim.timed_out as f64);
-        families.subsets_judged_as_pool.with([pool]).set(snapshot.n_unjudged as f64);
+        self.count(snapshot);
+    }
+
+    /// Adds to the totals what has been counted since the last time.
+    pub(super) fn count(&self, snapshot: &Snapshot) {
+        let mut counted = self.counted.lock();
+        let more = |known: &mut u64, now: u64| {
+            let before = std::mem::replace(known, now.max(*known));
+            now.saturating_sub(before) as f64
+        };
+        let (families, pool) = (&self.families, &*self.pool);
+        let revocations = |outcome| families.revocations.with([outcome, pool]);
+        revocations("confirmed").add(more(&mut counted.confirmed, snapshot.reclaim.confirmed));
+        revocations("timed_out").add(more(&mut counted.timed_out, snapshot.reclaim.timed_out));
+        let unjudged = families.subsets_judged_as_pool.with([pool]);
+        unjudged.add(more(&mut counted.unjudged, snapshot.n_unjudged));
     }
 
     fn publish_bands(&self, snapshot: &Snapshot) {

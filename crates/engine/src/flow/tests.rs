@@ -310,6 +310,41 @@ async fn the_page_shows_every_wait_and_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn totals_go_on_when_another_configuration_takes_over() {
+    let scene = Scene::new(Config::default(), load(0.5));
+    let controller = |n_confirmed| {
+        let router = Arc::new(RouterMetrics::new(&Registry::default(), &BUILD).unwrap());
+        let meters = Meters::new(FlowMetrics::new(&scene.registry).unwrap(), "pool", router);
+        let mut snapshot = scene.controller.snapshot(0);
+        snapshot.reclaim.confirmed = n_confirmed;
+        meters.count(&snapshot);
+        (meters, snapshot)
+    };
+    let confirmed =
+        || scene.sum("llm_d_epp_flow_control_revocations_total", "outcome=\"confirmed\"");
+    let (old, mut said) = controller(3);
+    let _new = controller(1);
+    assert_eq!(confirmed(), 4.0);
+    // The old one has some more to its end.
+    said.reclaim.confirmed = 5;
+    old.count(&said);
+    old.count(&said);
+    assert_eq!(confirmed(), 6.0);
+    scene.controller.retire();
+    scene.controller.note_unjudged();
+    drop(scene.tasks);
+    let page = |scene: &Registry| scene.encode(Format::Text);
+    assert!(
+        !page(&scene.registry).contains("subsets_judged_as_pool_total{inference_pool=\"pool\"} 1")
+    );
+    drop(scene.controller);
+    tokio::task::yield_now().await;
+    assert!(
+        page(&scene.registry).contains("subsets_judged_as_pool_total{inference_pool=\"pool\"} 1")
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_shown_of_an_idle_pool_is_not_what_it_was_when_somebody_came() {
     let scene = Scene::new(Config::default(), load(0.5));
     drop(scene.enter(0).await.unwrap());
