@@ -47,6 +47,7 @@ macro_rules! suite {
             requests_wait_for_the_first_endpoint => crate::system::suite::queueing::from_zero;
             a_pool_that_empties_says_so_to_those_who_wait
                 => crate::system::suite::queueing::to_zero;
+            who_runs_makes_room_for_the_important => crate::system::suite::queueing::evicted;
             a_new_configuration_loses_none_who_wait
                 => crate::system::suite::queueing::reloaded;
             endpoints_come_and_go_under_load => crate::system::suite::changes::endpoints;

@@ -305,6 +305,26 @@ pub(crate) async fn to_zero(front: Front) -> Outcome {
     .await
 }
 
+/// A sheddable request that runs makes room for an important one, and its client is told why.
+pub(crate) async fn evicted(front: Front) -> Outcome {
+    let mut plan = plan(front);
+    plan.more["flowControl"]["enableEviction"] = json!(true);
+    plan.run(async |world| {
+        let batch = Sent::new(world, "batch", "batch", ENDLESS);
+        run(world, 1).await?;
+        Sent::new(world, "critical", "critical", 2).served().await?;
+        batch.refused(429, "evicted").await?;
+        run(world, 0).await?;
+        ensure_outcomes(world, &[("Dispatched", "100", 1), ("Dispatched", "-10", 1)]).await?;
+        let page = world.page("/metrics").await?;
+        let confirmed = [("outcome", "confirmed")];
+        let n = sum(&page, "llm_d_epp_flow_control_revocations_total", &confirmed);
+        ensure!(n == 1.0, "{n} are confirmed\n{page}");
+        Ok(())
+    })
+    .await
+}
+
 /// A new configuration: who waits under the old one is served, and who comes afterwards does not wait for them.
 pub(crate) async fn reloaded(front: Front) -> Outcome {
     plan(front)
