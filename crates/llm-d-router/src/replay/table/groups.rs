@@ -34,7 +34,7 @@ pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
         if !rows.is_empty() {
             let head = head.iter().map(|&title| title.to_owned()).collect();
             let rows: Vec<Vec<String>> = [vec![head], rows].concat();
-            text += &format!("\n{title}, means of the seeds:\n{}", aligned(&rows, 1));
+            text.extend(["\n", title, ", means of the seeds:\n", &aligned(&rows, 1)]);
         }
     }
     text
