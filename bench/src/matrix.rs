@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
-pub use self::judge::{CellResult, Judged, Results, Stale, Verdict};
+pub use self::judge::{CellResult, Judged, Regret, Results, Stale, Verdict};
 use self::plan::Plan;
 use crate::load;
 

@@ -78,8 +78,8 @@ fn first_runs(plan: &Plan, cell: &Cell) -> BTreeSet<Run> {
     let contrast = plan.contrast.as_ref();
     let contrast =
         contrast.filter(|(_, pools)| pools.contains(&cell.pool)).map(|(policy, _)| *policy);
-    for &seed in &plan.judge {
-        for policy in std::iter::once(judge::OURS).chain(contrast) {
+    for policy in std::iter::once(judge::OURS).chain(contrast) {
+        for seed in plan.late_seeds(policy) {
             runs.extend((0..plan.scrapes.len()).map(|scrapes| Run { seed, policy, scrapes }));
         }
     }

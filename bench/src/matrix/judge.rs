@@ -36,6 +36,10 @@ pub struct Results {
     pub minutes: f64,
     pub select: Vec<u64>,
     pub judge: Vec<u64>,
+    /// Late metrics are judged on these as well.
+    pub late: Vec<u64>,
+    /// What the plan says of them.
+    pub notes: Vec<String>,
     pub bounds: Bounds,
     /// Seconds that this call took.
     pub wall: f64,
@@ -73,10 +77,7 @@ pub struct Judged {
     pub best: f64,
     pub ours: f64,
     /// How much worse ours is, seed by seed.
-    pub regret: Estimate,
-    /// Upper end of its 95 % interval.
-    pub upper: f64,
-    pub verdict: Verdict,
+    pub regret: Regret,
 }
 
 /// What late metrics cost a policy, on the seeds that judge.
@@ -88,7 +89,17 @@ pub struct Stale {
     pub own: f64,
     pub late: f64,
     /// Percent by which it is longer, seed by seed.
-    pub cost: Estimate,
+    pub cost: Regret,
+}
+
+/// How much worse something is than something else, by pairs, in points or percent.
+///
+/// Ratios are averaged by their logarithms: of two that are equal but for chance, one is twice as long as often as
+/// half as long, and that is no regret.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Regret {
+    pub mean: f64,
+    /// Upper end of its 95 % interval.
     pub upper: f64,
     pub verdict: Verdict,
 }
@@ -137,11 +148,23 @@ pub(super) fn chosen(plan: &Plan, rows: &Rows) -> [usize; 2] {
 /// What the cell says, once all its runs are there.
 pub(super) fn judge(plan: &Plan, cell: &Cell, rows: &Rows, offered: f64) -> Result<CellResult> {
     let [by_goodput, by_ttft] = chosen(plan, rows);
-    let goodput = judged(plan, rows, by_goodput, plan.bounds.goodput_points, |row| row.goodput, {
-        |best, ours| (best - ours) * 100.0
-    });
-    let ttft_p90 =
-        judged(plan, rows, by_ttft, plan.bounds.ttft_p90_percent, |row| row.ttft_p90, percent_over);
+    let goodput = judged(
+        plan,
+        rows,
+        by_goodput,
+        |row| row.goodput,
+        |pairs| {
+            let points = pairs.iter().map(|(best, ours)| (best - ours) * 100.0);
+            Regret::of_points(&points.collect::<Vec<_>>(), plan.bounds.goodput_points)
+        },
+    );
+    let ttft_p90 = judged(
+        plan,
+        rows,
+        by_ttft,
+        |row| row.ttft_p90,
+        |pairs| Regret::of_times(pairs, plan.bounds.ttft_p90_percent),
+    );
     let first = rows.values().next().context("a cell without runs")?;
     Ok(CellResult {
         name: cell.name.clone(),
@@ -160,22 +183,17 @@ fn judged(
     plan: &Plan,
     rows: &Rows,
     baseline: usize,
-    bound: f64,
     of: fn(&Row) -> f64,
-    worse: fn(f64, f64) -> f64,
+    regret: impl Fn(&[(f64, f64)]) -> Regret,
 ) -> Judged {
     let best = values(rows, baseline, OWN, &plan.judge, of);
     let ours = values(rows, OURS, OWN, &plan.judge, of);
-    let pairs = best.iter().zip(&ours);
-    let regrets: Vec<f64> = pairs.map(|(best, ours)| worse(*best, *ours)).collect();
-    let regret = Estimate::of(regrets.iter().copied());
+    let pairs: Vec<(f64, f64)> = best.iter().copied().zip(ours.iter().copied()).collect();
     Judged {
         baseline: plan.policies[baseline].name.clone(),
         best: Estimate::of(best.into_iter()).mean,
         ours: Estimate::of(ours.into_iter()).mean,
-        regret,
-        upper: regret.upper(),
-        verdict: Verdict::of(&regrets, bound),
+        regret: regret(&pairs),
     }
 }
 
@@ -183,23 +201,20 @@ fn stale(plan: &Plan, rows: &Rows) -> Vec<Stale> {
     let mut all = Vec::new();
     let contrast = plan.contrast.as_ref().map(|(policy, _)| *policy);
     for policy in std::iter::once(OURS).chain(contrast) {
+        let seeds = plan.late_seeds(policy);
         for (scrapes, named) in plan.scrapes.iter().enumerate().filter(|(at, _)| *at != OWN) {
-            let late = values(rows, policy, scrapes, &plan.judge, |row| row.ttft_p99);
+            let late = values(rows, policy, scrapes, &seeds, |row| row.ttft_p99);
             if late.is_empty() {
                 continue;
             }
-            let own = values(rows, policy, OWN, &plan.judge, |row| row.ttft_p99);
-            let pairs = own.iter().zip(&late);
-            let costs: Vec<f64> = pairs.map(|(own, late)| percent_over(*own, *late)).collect();
-            let cost = Estimate::of(costs.iter().copied());
+            let own = values(rows, policy, OWN, &seeds, |row| row.ttft_p99);
+            let pairs: Vec<(f64, f64)> = own.iter().copied().zip(late.iter().copied()).collect();
             all.push(Stale {
                 policy: plan.policies[policy].name.clone(),
                 scrapes: named.name.clone(),
                 own: Estimate::of(own.iter().copied()).mean,
                 late: Estimate::of(late.iter().copied()).mean,
-                cost,
-                upper: cost.upper(),
-                verdict: Verdict::of(&costs, plan.bounds.stale_ttft_p99_percent),
+                cost: Regret::of_times(&pairs, plan.bounds.stale_ttft_p99_percent),
             });
         }
     }
@@ -237,26 +252,38 @@ fn values(
     seeds.iter().filter_map(row).map(of).collect()
 }
 
-/// By how many percent `value` is above `base`.
-fn percent_over(base: f64, value: f64) -> f64 {
-    if base > 0.0 { (value / base - 1.0) * 100.0 } else { 0.0 }
+// === impl Regret ===
+
+impl Regret {
+    fn of_points(points: &[f64], bound: f64) -> Self {
+        Self::of(points, bound, |points| points)
+    }
+
+    /// In percent, of pairs of what should be reached and what was; pairs without a time say nothing.
+    fn of_times(pairs: &[(f64, f64)], bound: f64) -> Self {
+        let has_both = |&&(base, time): &&(f64, f64)| base > 0.0 && time > 0.0;
+        let logs = pairs.iter().filter(has_both).map(|(base, time)| (time / base).ln());
+        Self::of(&logs.collect::<Vec<_>>(), bound, |log| log.exp_m1() * 100.0)
+    }
+
+    /// `shown` grows with the regret, and is 0 where that is.
+    fn of(regrets: &[f64], bound: f64, shown: fn(f64) -> f64) -> Self {
+        let estimate = Estimate::of(regrets.iter().copied());
+        let (mean, upper) = (shown(estimate.mean), shown(estimate.upper()));
+        let verdict = if mean > bound {
+            Verdict::Loses
+        } else if upper <= bound || regrets.iter().all(|regret| *regret <= 0.0) {
+            Verdict::Holds
+        } else {
+            Verdict::Unclear
+        };
+        Self { mean, upper, verdict }
+    }
 }
 
 // === impl Verdict ===
 
 impl Verdict {
-    /// By the regret on each seed.
-    fn of(regrets: &[f64], bound: f64) -> Self {
-        let estimate = Estimate::of(regrets.iter().copied());
-        if estimate.mean > bound {
-            Self::Loses
-        } else if estimate.upper() <= bound || regrets.iter().all(|regret| *regret <= 0.0) {
-            Self::Holds
-        } else {
-            Self::Unclear
-        }
-    }
-
     /// What reports call it.
     pub fn label(self) -> &'static str {
         match self {
@@ -278,11 +305,11 @@ impl CellResult {
             goodput.ours * 100.0,
             goodput.best * 100.0,
             goodput.baseline,
-            goodput.verdict.label(),
+            goodput.regret.verdict.label(),
             ttft_p90.ours,
             ttft_p90.best,
             ttft_p90.baseline,
-            ttft_p90.verdict.label(),
+            ttft_p90.regret.verdict.label(),
         )
     }
 }
@@ -307,6 +334,8 @@ impl Results {
             minutes: plan.duration.as_secs_f64() / 60.0,
             select: plan.select.clone(),
             judge: plan.judge.clone(),
+            late: plan.late.clone(),
+            notes: plan.scrapes.iter().filter_map(|scrapes| scrapes.note.clone()).collect(),
             bounds: plan.bounds,
             wall: wall.as_secs_f64(),
             n_played,
@@ -322,7 +351,9 @@ mod tests {
 
     #[test]
     fn a_verdict_goes_by_the_interval_and_by_each_seed() {
-        let check = |regrets: &[f64], expected| assert_eq!(Verdict::of(regrets, 3.0), expected);
+        let check = |regrets: &[f64], expected| {
+            assert_eq!(Regret::of_points(regrets, 3.0).verdict, expected);
+        };
         check(&[0.1, 0.2, 0.3], Verdict::Holds);
         check(&[3.1, 3.1, 3.1], Verdict::Loses);
         // The mean is 2, the upper end 2 + 4.303 / sqrt(3).
@@ -334,9 +365,15 @@ mod tests {
     }
 
     #[test]
-    fn percents_are_of_the_base() {
-        assert_eq!(percent_over(2.0, 3.0), 50.0);
-        assert_eq!(percent_over(2.0, 1.0), -50.0);
-        assert_eq!(percent_over(0.0, 1.0), 0.0);
+    fn twice_as_long_and_half_as_long_are_no_regret() {
+        let of = |pairs: &[(f64, f64)]| Regret::of_times(pairs, 5.0);
+        let longer = of(&[(2.0, 3.0), (4.0, 6.0)]);
+        assert!((longer.mean - 50.0).abs() < 1e-9 && (longer.upper - 50.0).abs() < 1e-9);
+        assert_eq!(longer.verdict, Verdict::Loses);
+        let chance = of(&[(1.0, 2.0), (2.0, 1.0)]);
+        assert!(chance.mean.abs() < 1e-9 && chance.upper > 100.0, "{chance:?}");
+        assert_eq!(chance.verdict, Verdict::Unclear);
+        let nothing = Regret { mean: 0.0, upper: 0.0, verdict: Verdict::Holds };
+        assert_eq!(of(&[(0.0, 1.0), (1.0, 0.0)]), nothing);
     }
 }

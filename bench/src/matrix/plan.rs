@@ -11,6 +11,7 @@ use router_sim::replay::workload::WORKLOADS;
 use serde::Deserialize;
 
 use super::MatrixArgs;
+use super::judge::OURS;
 
 /// More seconds than a run lasts.
 const MAX_SECONDS: f64 = 1e6;
@@ -22,6 +23,8 @@ pub(super) struct Plan {
     pub(super) duration: Duration,
     pub(super) select: Vec<u64>,
     pub(super) judge: Vec<u64>,
+    /// Late metrics are judged on these as well: the slowest requests differ more from seed to seed.
+    pub(super) late: Vec<u64>,
     pub(super) goals: Goals,
     pub(super) bounds: Bounds,
     /// The one that is judged comes first.
@@ -62,6 +65,7 @@ pub(super) struct Policy {
 pub(super) struct Scrapes {
     pub(super) name: String,
     pub(super) interval: Option<Duration>,
+    pub(super) note: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -127,6 +131,8 @@ struct RawPlan {
 struct RawSeeds {
     select: Vec<u64>,
     judge: Vec<u64>,
+    #[serde(default)]
+    late: Vec<u64>,
 }
 
 #[derive(Deserialize)]
@@ -142,6 +148,8 @@ struct RawScrapes {
     name: String,
     /// Never where nothing is said.
     seconds: Option<f64>,
+    /// What readers should know of it.
+    note: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -217,10 +225,15 @@ impl Plan {
             raw.seeds.select.iter().all(|seed| !raw.seeds.judge.contains(seed)),
             "a seed cannot both select and judge"
         );
+        ensure!(
+            raw.seeds.late.iter().all(|seed| !raw.seeds.judge.contains(seed)),
+            "seeds that judge judge late metrics, too"
+        );
         Ok(Self {
             duration: seconds(part.and_then(|part| part.minutes).unwrap_or(raw.minutes) * 60.0)?,
             select: raw.seeds.select,
             judge: raw.seeds.judge,
+            late: raw.seeds.late,
             goals: Goals { ttft: seconds(raw.goals.ttft_s)?, tpot: seconds(raw.goals.tpot_s)? },
             bounds: raw.bounds,
             policies,
@@ -233,6 +246,12 @@ impl Plan {
             is_whole,
             part: args.part.clone(),
         })
+    }
+
+    /// Seeds on which late metrics of a policy are judged.
+    pub(super) fn late_seeds(&self, policy: usize) -> Vec<u64> {
+        let more = if policy == OURS && self.scrapes.len() > 1 { &self.late[..] } else { &[] };
+        self.judge.iter().chain(more).copied().collect()
     }
 
     /// Why ours loses in this cell, as far as the plan says.
@@ -331,11 +350,12 @@ fn scrapes(raw: &[RawScrapes]) -> Result<Vec<Scrapes>> {
     let own = Scrapes {
         name: "50ms".to_owned(),
         interval: router_sim::replay::pool::Scrape::default().interval,
+        note: None,
     };
     let mut scrapes = vec![own];
-    for RawScrapes { name, seconds: length } in raw {
+    for RawScrapes { name, seconds: length, note } in raw {
         let interval = length.map(seconds).transpose()?;
-        scrapes.push(Scrapes { name: name.clone(), interval });
+        scrapes.push(Scrapes { name: name.clone(), interval, note: note.clone() });
     }
     Ok(scrapes)
 }
@@ -400,7 +420,7 @@ mod tests {
         assert_eq!(plan.duration, Duration::from_mins(15));
         assert_eq!(plan.goals, Goals::default());
         let scrapes: Vec<&str> = plan.scrapes.iter().map(|scrapes| &*scrapes.name).collect();
-        assert_eq!(scrapes, ["50ms", "5s", "60s", "never"]);
+        assert_eq!(scrapes, ["50ms", "51ms", "5s", "60s", "never"]);
         let capacities: Vec<f64> = plan.pools.iter().map(|pool| pool.capacity).collect();
         assert_eq!(capacities, [8.0, 6.0]);
     }
@@ -433,6 +453,7 @@ mod tests {
         };
         check("judge = [3, 4, 5]", "judge = [2, 3]", "a seed cannot both select and judge");
         check("judge = [3, 4, 5]", "judge = []", "must be named");
+        check("late = [6", "late = [5", "judge late metrics, too");
         check("minutes = 15", "minutes = 0", "no length of time");
         check("ours = \"estimated-ttft\"", "ours = \"theirs\"", "no preset called theirs");
         check("policy = \"go-default\"", "policy = \"none\"", "no policy called none");

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::judge::{CellResult, Judged, Means, Results, Stale, Verdict};
+use super::judge::{CellResult, Judged, Means, Regret, Results, Stale, Verdict};
 
 /// The whole report.
 pub(super) fn markdown(results: &Results) -> String {
@@ -54,6 +54,7 @@ fn head(text: &mut String, results: &Results) {
             "The upper end of its 95 % interval must be at most {} points of goodput and {} % of TTFT p90.",
             bounds.goodput_points, bounds.ttft_p90_percent
         ),
+        "Times are compared by the mean of the logarithms of their ratios.".to_owned(),
         "A cell *holds* where it is, or where ours is at least as good on every seed; it *loses* where even the \
          mean is above, and is *unclear* in between."
             .to_owned(),
@@ -73,8 +74,8 @@ fn overview(text: &mut String, results: &Results) {
     *text += "| --- | ---: | ---: | ---: | ---: | ---: | --- |\n";
     let cells = || results.cells.iter();
     let bounds = results.bounds;
-    let goodput = cells().map(|cell| (cell, cell.goodput.verdict, cell.goodput.upper));
-    let ttft = cells().map(|cell| (cell, cell.ttft_p90.verdict, cell.ttft_p90.upper));
+    let goodput = cells().map(|cell| (cell, cell.goodput.regret));
+    let ttft = cells().map(|cell| (cell, cell.ttft_p90.regret));
     count(text, "goodput, points", bounds.goodput_points, goodput.collect());
     count(text, "TTFT p90, %", bounds.ttft_p90_percent, ttft.collect());
     let mut names: Vec<&str> = Vec::new();
@@ -86,17 +87,17 @@ fn overview(text: &mut String, results: &Results) {
     for name in names {
         let is_it = |of: &&Stale| of.policy == results.ours && of.scrapes == name;
         let title = format!("TTFT p99 with scrapes {name}, %");
-        let found = cells().filter_map(|cell| {
-            cell.stale.iter().find(is_it).map(|of| (cell, of.verdict, of.upper))
-        });
+        let found =
+            cells().filter_map(|cell| cell.stale.iter().find(is_it).map(|of| (cell, of.cost)));
         count(text, &title, bounds.stale_ttft_p99_percent, found.collect());
     }
 }
 
-fn count(text: &mut String, title: &str, bound: f64, cells: Vec<(&CellResult, Verdict, f64)>) {
-    let n = |verdict| cells.iter().filter(|(_, is, _)| *is == verdict).count();
-    let worst = cells.iter().max_by(|one, other| one.2.total_cmp(&other.2));
-    let (upper, name) = worst.map_or((0.0, ""), |(cell, _, upper)| (*upper, cell.name.as_str()));
+fn count(text: &mut String, title: &str, bound: f64, cells: Vec<(&CellResult, Regret)>) {
+    let n = |verdict| cells.iter().filter(|(_, regret)| regret.verdict == verdict).count();
+    let worst = cells.iter().max_by(|one, other| one.1.upper.total_cmp(&other.1.upper));
+    let (upper, name) =
+        worst.map_or((0.0, ""), |(cell, regret)| (regret.upper, cell.name.as_str()));
     let (holds, unclear, loses) = (n(Verdict::Holds), n(Verdict::Unclear), n(Verdict::Loses));
     line(
         text,
@@ -114,7 +115,7 @@ fn losses(text: &mut String, results: &Results) {
             ("TTFT p90", "%", 1.0, "s", &cell.ttft_p90, bounds.ttft_p90_percent),
         ];
         for (measure, of_regret, factor, unit, judged, bound) in measures {
-            if judged.verdict == Verdict::Holds {
+            if judged.regret.verdict == Verdict::Holds {
                 continue;
             }
             let reason = cell.reason.as_deref().map_or(String::new(), |why| format!("\n  {why}"));
@@ -123,12 +124,12 @@ fn losses(text: &mut String, results: &Results) {
                 cell.name,
                 cell_verdict(judged),
                 judged.regret.mean,
-                judged.upper,
+                judged.regret.upper,
                 judged.ours * factor,
                 judged.baseline,
                 judged.best * factor,
             );
-            found.push((judged.upper / bound, line));
+            found.push((judged.regret.upper / bound, line));
         }
     }
     *text += "\n## Cells that do not hold\n\n";
@@ -142,7 +143,7 @@ fn losses(text: &mut String, results: &Results) {
 }
 
 fn cell_verdict(judged: &Judged) -> &'static str {
-    match judged.verdict {
+    match judged.regret.verdict {
         Verdict::Loses => "**loses**",
         other => other.label(),
     }
@@ -169,13 +170,13 @@ fn cells(text: &mut String, results: &Results) {
                 goodput.best * 100.0,
                 goodput.ours * 100.0,
                 goodput.regret.mean,
-                goodput.upper,
+                goodput.regret.upper,
                 cell_verdict(goodput),
                 ttft_p90.baseline,
                 ttft_p90.best,
                 ttft_p90.ours,
                 ttft_p90.regret.mean,
-                ttft_p90.upper,
+                ttft_p90.regret.upper,
                 cell_verdict(ttft_p90),
             ),
         );
@@ -189,16 +190,19 @@ fn stale(text: &mut String, results: &Results) {
     *text += "\n## Late metrics\n\n";
     let bound = results.bounds.stale_ttft_p99_percent;
     line(text, format!("TTFT p99 must be at most {bound} % longer than with scrapes every 50 ms."));
+    let seeds: Vec<u64> = results.judge.iter().chain(&results.late).copied().collect();
+    line(text, format!("`{}` was played on seeds {seeds:?}.", results.ours));
+    results.notes.iter().for_each(|note| line(text, note.clone()));
     *text += "\n| cell | policy | scrapes | at 50 ms s | late s | longer by % | upper | |\n";
     *text += "| --- | --- | --- | ---: | ---: | ---: | ---: | --- |\n";
     for cell in &results.cells {
         for of in &cell.stale {
-            let verdict = if of.policy == results.ours { of.verdict.label() } else { "" };
+            let verdict = if of.policy == results.ours { of.cost.verdict.label() } else { "" };
             line(
                 text,
                 format!(
                     "| {} | {} | {} | {:.3} | {:.3} | {:+.1} | {:+.1} | {verdict} |",
-                    cell.name, of.policy, of.scrapes, of.own, of.late, of.cost.mean, of.upper
+                    cell.name, of.policy, of.scrapes, of.own, of.late, of.cost.mean, of.cost.upper
                 ),
             );
         }
