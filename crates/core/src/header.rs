@@ -35,6 +35,10 @@ headers! {
     KV_CACHE_SOURCE = "x-kv-cache-source-host-port";
     ORIGINAL_PATH = "x-original-path";
     FORWARDED_PATH = "x-forwarded-path";
+    /// Whole milliseconds that the request may take, as a client asks Envoy for.
+    ENVOY_TIMEOUT = "x-envoy-upstream-rq-timeout-ms";
+    /// The same, as an Envoy tells those behind it.
+    ENVOY_EXPECTED_TIMEOUT = "x-envoy-expected-rq-timeout-ms";
     PREFER = "prefer";
     TRACEPARENT = "traceparent";
     TRACESTATE = "tracestate";

@@ -78,11 +78,21 @@ pub(crate) fn ask(router: &Router, request: &Request, now: Stamp) -> Ask {
         flow: FlowId::new(&request.fairness_id),
         bytes: request.parsed.n_body_bytes as u64,
         received: request.head.received,
-        ttl: None,
+        ttl: patience(request, now),
         subset: restriction(router, request),
         ttft_slo: slo.and_then(|text| text.trim().parse().ok()).map(Duration::from_millis),
         cost: cost(router, request, None, now),
     }
+}
+
+/// How much longer its client waits for an answer, where its headers say so: nobody needs it after that.
+fn patience(request: &Request, now: Stamp) -> Option<Duration> {
+    let told = [header::ENVOY_TIMEOUT, header::ENVOY_EXPECTED_TIMEOUT];
+    let told = told.iter().filter_map(|name| header::text(&request.head.headers, name, None));
+    // 0 is Envoy's word for no limit.
+    let limits = told.filter_map(|text| text.trim().parse().ok()).filter(|&millis| millis > 0);
+    let limit = limits.map(Duration::from_millis).min()?;
+    Some(limit.saturating_sub(now.since(request.head.received)))
 }
 
 /// The subset of endpoints whose room the request waits for, instead of that of the pool.

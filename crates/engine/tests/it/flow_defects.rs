@@ -18,7 +18,7 @@ use router_framework::{EndpointSink, RequestHead};
 use router_testkit::router::{ONE_AT_A_TIME, RouterBuilder, head, spec, with_header};
 
 use crate::{
-    queueing::{Brittle, World},
+    queueing::{Brittle, Waiting, World},
     roles::{CHAT, CHAT_PATH},
     subsets::only,
 };
@@ -35,6 +35,37 @@ async fn a4_31_a_subset_without_endpoints_is_an_answer_and_not_a_wait() {
     drop(running);
     assert_eq!(left.refused().await, (503, "rejected-no-endpoints", 1));
     assert!(next.look());
+}
+
+/// Asks for a chat whose client waits for so long, by the header of that name.
+fn ask_within(world: &World, name: &'static str, millis: &str) -> Waiting {
+    world.ask_with(with_header(head(CHAT_PATH), name, millis))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a4_37_a_request_waits_no_longer_than_its_client() {
+    let band = "\n  defaultPriorityBand: {orderingPolicyRef: edf-ordering-policy}\n";
+    let document = ONE_AT_A_TIME.replace("\nplugins:", "\nplugins:\n- type: edf-ordering-policy");
+    let world =
+        World::of(RouterBuilder::new(&format!("{}{band}", document.trim_end())).endpoints(1));
+    let running = world.ask("").routed().await;
+    let (told, expected) = ("x-envoy-upstream-rq-timeout-ms", "x-envoy-expected-rq-timeout-ms");
+    let mut silent = world.ask("");
+    let mut patient = ask_within(&world, told, "40000");
+    let mut hurried = ask_within(&world, expected, "30000");
+    let short = ask_within(&world, expected, "1000");
+    // None of these is a time: they wait as long as the configuration says.
+    let odd: Vec<Waiting> =
+        ["0", "-1", "soon", "1e9"].map(|text| ask_within(&world, told, text)).into();
+    assert_eq!(world.n_waiting(), 8);
+    assert_eq!(short.refused().await, (429, "rejected-ttl-expired", 1));
+    drop(odd);
+    drop(running);
+    assert_eq!((hurried.look(), patient.look(), silent.look()), (true, false, false));
+    drop(hurried);
+    assert_eq!((patient.look(), silent.look()), (true, false));
+    drop(patient);
+    assert!(silent.look());
 }
 
 /// A body that says when nobody has it any more.

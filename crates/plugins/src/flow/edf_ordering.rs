@@ -1,8 +1,8 @@
 //! Serves first whose wait ends first.
 //!
-//! A request's wait ends when it has waited for its budget, `defaultRequestTTL`.
+//! A request's wait ends when it has waited for `defaultRequestTTL`, or earlier where its client does not wait as long: `x-envoy-upstream-rq-timeout-ms` and `x-envoy-expected-rq-timeout-ms` say how many milliseconds after it came nobody needs its answer any more.
 //! Requests that may wait for ever go last; of equal ones the one that came first goes first.
-//! While all requests have the same budget this is first come, first served.
+//! Where no request says so this is first come, first served.
 //!
 //! # Example
 //!
