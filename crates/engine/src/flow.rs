@@ -11,11 +11,13 @@
 //! The pool's signal is read again when something happens, or it is to be shown, and the last reading is older
 //! than [`READ_AGAIN_AFTER`]; while somebody waits, at the latest after the time between two scrapes. In
 //! between, the accounting of [`router_flow::pool`] goes on with it. It is read outside the lock, with those of
-//! all subsets of endpoints that some request is restricted to.
+//! all subsets of endpoints that some request is restricted to. That of a subset that is new is read at once,
+//! alone.
 
 mod entry;
 mod gauge;
 mod meters;
+mod refused;
 mod show;
 mod sync;
 
@@ -44,6 +46,7 @@ pub use meters::Meters;
 
 use self::{
     entry::{Verdict, Waiter},
+    refused::RefusedFlows,
     sync::{AtomicU64, Mutex},
 };
 
@@ -62,15 +65,17 @@ pub trait Gauge: Send + Sync {
     /// `n_placed` is how many requests endpoints know of, for when nothing better is known.
     fn read(&self, now: Stamp, n_placed: u64) -> PoolSignal;
 
-    /// The same for the endpoints of each of these subsets, when this was said of the pool. A gauge that does
-    /// not know them takes each for the pool.
+    /// The same for the endpoints of each of these subsets, when this was said of the pool. Where these are
+    /// not all that are in use, the others will be asked about again. A gauge that does not know them takes
+    /// each for the pool.
     fn read_subsets(
         &self,
         now: Stamp,
         pool: (&PoolSignal, u64),
         subsets: Vec<SubsetInUse>,
+        are_all: bool,
     ) -> Vec<SubsetSignal> {
-        let _ = now;
+        let _ = (now, are_all);
         let whole = |subset: SubsetInUse| SubsetSignal {
             id: subset.id,
             signal: *pool.0,
@@ -104,6 +109,7 @@ pub struct FlowController {
     n_unsettled: AtomicU64,
     evicts: bool,
     meters: Meters,
+    refused: Mutex<RefusedFlows>,
     /// Another configuration serves now; what is left here is not shown as the pool's any more.
     is_retired: AtomicBool,
     is_shut_down: AtomicBool,
@@ -130,6 +136,7 @@ impl FlowController {
         Arc::new(Self {
             evicts: config.eviction.is_some(),
             meters,
+            refused: Mutex::new(RefusedFlows::new(&config.bounds)),
             is_retired: AtomicBool::new(false),
             is_shut_down: AtomicBool::new(false),
             emptied: Notify::new(),
@@ -153,6 +160,7 @@ impl FlowController {
         self.read_gauge(READ_AGAIN_AFTER);
         let started = self.clock.now();
         let waiter = Arc::new(Waiter::new(self.meters.enter(series, ask.priority, ask.bytes)));
+        let (priority, flow) = (ask.priority, ask.flow.clone());
         let ticket =
             self.step(|flow, now, effects| flow.arrive(now, ask, Arc::clone(&waiter), effects));
         if self.lacks_signals() {
@@ -162,7 +170,11 @@ impl FlowController {
             Verdict::Go => Outcome::Dispatched.label(),
             Verdict::Refused { refusal, .. } => refusal.label(),
         });
-        self.meters.entered(&waiter.place, outcome, self.clock.now().since(started));
+        let now = self.clock.now();
+        self.meters.entered(&waiter.place, outcome, now.since(started));
+        if let Some(Verdict::Refused { .. }) = waiter.verdict() {
+            self.refused.lock().note(now, priority, flow);
+        }
         Entry::new(Arc::clone(self), ticket, waiter)
     }
 
@@ -223,12 +235,29 @@ impl FlowController {
 
     /// Brings the gauges up to date that are worked out when the page is asked for.
     pub fn publish(&self) {
+        self.forget_refused();
         if self.is_retired.load(Ordering::Relaxed) {
             self.meters.count(&self.snapshot(0));
             return;
         }
         self.look_again();
         self.meters.publish(self.clock.now(), &self.snapshot(self.meters.max_flows()));
+    }
+
+    /// Takes the series of flows off the page that were only ever refused. Of those that the queues know, it
+    /// is told when they are gone.
+    fn forget_refused(&self) {
+        let mut due = self.refused.lock().take_due(self.clock.now());
+        if due.is_empty() {
+            return;
+        }
+        {
+            let state = self.state.lock();
+            due.retain(|(priority, flow)| !state.flow.knows(*priority, flow));
+        }
+        let gone =
+            due.iter().map(|(priority, flow)| (flow.as_str().to_owned(), priority.to_string()));
+        self.meters.forget(&gone.collect());
     }
 
     pub fn n_waiting(&self) -> u64 {
@@ -283,6 +312,9 @@ impl FlowController {
         if in_motion != 0 && gives_up() {
             return false;
         }
+        if is_young {
+            return self.read_unknown(in_motion, n_motions);
+        }
         // Of several that come at once, one reads.
         let mark = now.as_nanos().max(1);
         let exchange =
@@ -298,7 +330,7 @@ impl FlowController {
         let signal = self.gauge.read(now, n_placed);
         let mut of_subsets = Vec::new();
         if !subsets.is_empty() {
-            of_subsets = self.gauge.read_subsets(now, (&signal, n_placed), subsets);
+            of_subsets = self.gauge.read_subsets(now, (&signal, n_placed), subsets, true);
         }
         let n_begun = self.n_motions.load(Ordering::Acquire) - n_motions;
         if n_begun != 0 && gives_up() {
@@ -322,6 +354,30 @@ impl FlowController {
             }
             is_last
         })
+    }
+
+    /// Reads what is missing alone: the signals of all other subsets are young. Of several that come at once,
+    /// the first to end counts.
+    fn read_unknown(&self, in_motion: u64, n_motions: u64) -> bool {
+        let (now, pool, n_placed, subsets) = {
+            let state = self.state.lock();
+            let flow = &state.flow;
+            (self.clock.now(), *flow.pool_signal(), n_placed(flow), flow.unknown_subsets())
+        };
+        if subsets.is_empty() {
+            return true;
+        }
+        let mut signals = self.gauge.read_subsets(now, (&pool, n_placed), subsets, false);
+        let n_begun = self.n_motions.load(Ordering::Acquire) - n_motions;
+        if n_begun != 0 && self.n_unsettled.fetch_add(1, Ordering::Relaxed) < MAX_UNSETTLED {
+            return false;
+        }
+        self.n_unsettled.store(0, Ordering::Relaxed);
+        for subset in &mut signals {
+            subset.signal = subset.signal.with_more(in_motion + n_begun);
+        }
+        self.step(|flow, now, effects| flow.first_signals(now, signals, effects));
+        true
     }
 
     /// When the alarm has to ring.

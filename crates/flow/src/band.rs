@@ -123,6 +123,10 @@ impl Band {
         self.by_id.len()
     }
 
+    pub(crate) fn knows(&self, id: &FlowId) -> bool {
+        self.by_id.contains_key(id)
+    }
+
     pub(crate) fn flow(&self, key: FlowKey) -> Option<&Flow> {
         self.flows.get(key.index())?.as_ref()
     }

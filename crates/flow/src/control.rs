@@ -18,7 +18,7 @@ use crate::{
     policy::{Arrival, Rank, Victim},
     pool::{InFlight, PoolSignal, PoolState},
     reclaim::Reclaim,
-    request::{Ask, Cost, Entry, Phase, Requests, Running, State, Ticket, Usage, Waiting},
+    request::{Ask, Cost, Entry, FlowId, Phase, Requests, Running, State, Ticket, Usage, Waiting},
     subset::{SubsetId, SubsetInUse, SubsetKey, SubsetSignal, Subsets},
     trickle::Earned,
 };
@@ -150,6 +150,23 @@ impl<T: Clone> FlowControl<T> {
         let now = self.begin(now, effects);
         self.pool.set_signal(now, signal);
         subsets.into_iter().for_each(|signal| self.subsets.set_signal(now, signal));
+        self.drop_stranded(now, effects);
+        self.dispatch_all(now, effects);
+    }
+
+    /// The first that is known of these subsets. Where something is known of one already, that is younger.
+    pub fn first_signals(
+        &mut self,
+        now: Stamp,
+        subsets: impl IntoIterator<Item = SubsetSignal>,
+        effects: &mut Vec<Effect<T>>,
+    ) {
+        let now = self.begin(now, effects);
+        for signal in subsets {
+            if self.subsets.is_unknown(&signal.id) {
+                self.subsets.set_signal(now, signal);
+            }
+        }
         self.drop_stranded(now, effects);
         self.dispatch_all(now, effects);
     }
@@ -343,6 +360,22 @@ impl<T: Clone> FlowControl<T> {
     /// Subsets of which a request waits or runs, and so a signal is wanted.
     pub fn subsets(&self) -> Vec<SubsetInUse> {
         self.subsets.in_use().collect()
+    }
+
+    /// Of these, the ones of which no signal has come yet.
+    pub fn unknown_subsets(&self) -> Vec<SubsetInUse> {
+        self.subsets.unknown().collect()
+    }
+
+    /// What was said of the pool last.
+    pub fn pool_signal(&self) -> &PoolSignal {
+        self.pool.signal()
+    }
+
+    /// Whether a flow of the band for this priority is remembered. When it is not any more, the effects say so.
+    pub fn knows(&self, priority: i32, flow: &FlowId) -> bool {
+        let band = self.bands.serving(priority).and_then(|key| self.bands.get(key));
+        band.is_some_and(|band| band.knows(flow))
     }
 
     /// Whether there is a subset in use of which no signal has come yet, so that nobody of it goes.

@@ -166,6 +166,10 @@ impl Subset {
     pub(crate) fn has(&self, endpoint: EndpointIndex) -> bool {
         self.endpoints.binary_search(&endpoint).is_ok()
     }
+
+    fn in_use(&self) -> SubsetInUse {
+        SubsetInUse { id: self.id.clone(), n_placed: self.n_placed }
+    }
 }
 
 /// All subsets in use, and what was said of the whole pool.
@@ -239,8 +243,17 @@ impl Subsets {
     }
 
     pub(crate) fn in_use(&self) -> impl Iterator<Item = SubsetInUse> {
-        let known = self.known.iter().flatten();
-        known.map(|subset| SubsetInUse { id: subset.id.clone(), n_placed: subset.n_placed })
+        self.known.iter().flatten().map(Subset::in_use)
+    }
+
+    /// Those of which no signal has come yet.
+    pub(crate) fn unknown(&self) -> impl Iterator<Item = SubsetInUse> {
+        let in_use = self.known.iter().flatten();
+        in_use.filter(|subset| !subset.is_known).map(Subset::in_use)
+    }
+
+    pub(crate) fn is_unknown(&self, id: &SubsetId) -> bool {
+        self.find(id).is_some_and(|subset| !subset.is_known)
     }
 
     /// A request of the subset waits from now on.

@@ -42,6 +42,9 @@ pub struct PoolGauge {
 /// Endpoints of subsets that are looked at for one reading. Subsets beyond that are as full as the pool.
 const MAX_LOOKED_AT: usize = 20_000;
 
+/// Subsets whose endpoints are remembered, besides all that were in use at the last reading of all.
+const MAX_REMEMBERED: usize = 2_000;
+
 /// Which endpoints the subsets in use have, so that this is worked out once for each pool.
 #[derive(Default)]
 pub struct Members(Mutex<HashMap<SubsetId, Found>>);
@@ -191,14 +194,22 @@ impl super::Gauge for PoolGauge {
         now: Stamp,
         (pool, n_placed): (&PoolSignal, u64),
         subsets: Vec<SubsetInUse>,
+        are_all: bool,
     ) -> Vec<SubsetSignal> {
         let snapshot = self.datastore.snapshot();
+        if snapshot.is_empty() && pool.has_endpoints {
+            // The last one has just left, which the next reading of the pool says: an empty pool is waited for.
+            return Vec::new();
+        }
         let mut members = self.members.0.lock();
         // What is not asked for any more is forgotten.
-        let mut known = std::mem::take(&mut *members);
+        let mut known = if are_all { std::mem::take(&mut *members) } else { HashMap::new() };
         let mut n_looked_at = 0;
         let signals = subsets.into_iter().map(|SubsetInUse { id, n_placed: n_own }| {
-            let found = known.remove(&id).filter(|found| found.version == snapshot.version());
+            let found = known
+                .remove(&id)
+                .or_else(|| members.remove(&id))
+                .filter(|found| found.version == snapshot.version());
             let found = found.unwrap_or_else(|| Found::new(&id, &snapshot));
             let share = found.endpoints.len() as f64 / snapshot.len().max(1) as f64;
             n_looked_at += found.endpoints.len();
@@ -212,7 +223,9 @@ impl super::Gauge for PoolGauge {
                 self.stages(found.endpoints.iter().collect(), now, n_placed).signal(now)
             };
             let endpoints = Arc::clone(&found.indexes);
-            members.insert(id.clone(), found);
+            if are_all || members.len() < MAX_REMEMBERED {
+                members.insert(id.clone(), found);
+            }
             SubsetSignal { id, signal, endpoints, share }
         });
         signals.collect()

@@ -39,6 +39,7 @@ impl Gauge for Shown {
         now: Stamp,
         _: (&PoolSignal, u64),
         subsets: Vec<SubsetInUse>,
+        _: bool,
     ) -> Vec<SubsetSignal> {
         let n_placed = subsets.iter().map(|subset| subset.n_placed).sum();
         self.1.pass();

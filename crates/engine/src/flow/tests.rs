@@ -310,6 +310,48 @@ async fn the_page_shows_every_wait_and_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn flows_that_were_only_refused_are_off_the_page_when_they_have_been_idle() {
+    let flow_idle = Duration::from_secs(1);
+    let bounds = router_flow::Bounds { flow_idle, ..router_flow::Bounds::default() };
+    let config = Config { max_requests: Some(1), bounds, ..Config::default() };
+    let scene = Scene::new(config, load(1.0));
+    let router = RouterMetrics::new(&Registry::default(), &BUILD).unwrap();
+    let ask = |flow: &str| {
+        let ask = Ask { flow: router_flow::FlowId::from(flow), ..Ask::default() };
+        scene.controller.enter(ask, router.request("", "", flow, 0))
+    };
+    let shown = |flow: &str| {
+        scene.controller.publish();
+        let page = scene.registry.encode(Format::Text);
+        let label = format!("fairness_id=\"{flow}\"");
+        let of_flow = page.lines().filter(|line| line.contains(&label));
+        let families = of_flow.filter_map(|line| line.split_once('{'));
+        families.map(|(name, _)| name.to_owned()).collect::<BTreeSet<_>>()
+    };
+    let waits = ask("waits");
+    for n in 0..50 {
+        assert_eq!(reason(ask(&format!("tenant-{n}")).await), (429, "rejected-saturated"));
+    }
+    // The one that waits was refused, too.
+    assert_eq!(reason(ask("waits").await).0, 429);
+    assert!(shown("tenant-7").contains("llm_d_epp_flow_control_queue_size"));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(reason(ask("tenant-7").await).0, 429);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(!shown("tenant-7").is_empty(), "it was refused just now");
+    for n in (0..50).filter(|n| *n != 7) {
+        assert_eq!(shown(&format!("tenant-{n}")), BTreeSet::new());
+    }
+    assert!(!shown("waits").is_empty());
+    assert_eq!(scene.sum("llm_d_epp_flow_control_queue_size", "fairness_id=\"waits\""), 1.0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(shown("tenant-7"), BTreeSet::new());
+    drop(waits);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(shown("waits"), BTreeSet::new());
+}
+
+#[tokio::test(start_paused = true)]
 async fn totals_go_on_when_another_configuration_takes_over() {
     let scene = Scene::new(Config::default(), load(0.5));
     let controller = |n_confirmed| {

@@ -6,6 +6,7 @@ mod bodies;
 mod endings;
 mod errors;
 mod flow_defects;
+mod flow_subsets;
 mod held;
 mod interleavings;
 mod isolation;

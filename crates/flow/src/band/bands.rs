@@ -49,6 +49,12 @@ impl Bands {
         self.order.get(at).copied()
     }
 
+    /// Of the bands that there are, the one for a request of this priority.
+    pub(crate) fn serving(&self, priority: i32) -> Option<BandKey> {
+        let (Ok(at) | Err(at)) = self.position(priority);
+        self.order.get(at).or_else(|| self.order.last()).copied()
+    }
+
     fn position(&self, priority: i32) -> Result<usize, usize> {
         self.priorities.binary_search_by(|known| priority.cmp(known))
     }
@@ -86,12 +92,11 @@ impl Bands {
     /// The band for a request of this priority: its own, which is made where that is possible; else the next
     /// less important one, so that nobody is served before their turn; else the least important of all.
     pub(crate) fn for_priority(&mut self, config: &Config, priority: i32, now: Stamp) -> BandKey {
-        let at = self.position(priority);
-        let found = match at {
-            Err(_) if self.order.len() < config.bounds.max_bands => {
-                self.add(priority, template(config, priority), false, now)
-            }
-            Ok(at) | Err(at) => self.order.get(at).or_else(|| self.order.last()).copied(),
+        let is_new = self.position(priority).is_err();
+        let found = if is_new && self.order.len() < config.bounds.max_bands {
+            self.add(priority, template(config, priority), false, now)
+        } else {
+            self.serving(priority)
         };
         // The band that was made first is never removed.
         found.unwrap_or(BandKey(0))

@@ -160,6 +160,35 @@ fn a_subset_without_endpoints_is_told_so_once_the_pool_has_some() {
 }
 
 #[test]
+fn the_first_signal_of_a_subset_never_takes_the_place_of_another() {
+    let mut scene = Scene::new(no_trickle());
+    scene.shows([1, 0, 0, 0]);
+    scene.ask(only("a", &[0]));
+    scene.ask(only("a", &[1]));
+    let id = |subsets: Vec<crate::SubsetInUse>| {
+        subsets.into_iter().map(|subset| subset.id).collect::<Vec<_>>()
+    };
+    assert_eq!(id(scene.flow.unknown_subsets()), [subset(&[0]), subset(&[1])]);
+    let says = |scene: &mut Scene, slot: u32, n_running: u64| {
+        let signal = SubsetSignal {
+            id: subset(&[slot]),
+            signal: PoolSignal::of_pool(StageLoad::counted(n_running, 1), scene.now),
+            endpoints: [endpoint(slot)].into(),
+            share: 0.25,
+        };
+        scene.flow.first_signals(scene.now, vec![signal], &mut scene.effects);
+        scene.went()
+    };
+    assert_eq!(says(&mut scene, 0, 1), []);
+    assert_eq!(id(scene.flow.unknown_subsets()), [subset(&[1])]);
+    assert_eq!(says(&mut scene, 0, 0), [], "it came too late");
+    assert_eq!(says(&mut scene, 1, 0), [2]);
+    assert!(!scene.flow.lacks_signals());
+    scene.shows([0; 4]);
+    assert_eq!(scene.went(), [1]);
+}
+
+#[test]
 fn more_subsets_than_are_told_apart_wait_for_the_pool() {
     let bounds = Bounds { max_subsets: 1, ..Bounds::default() };
     let mut scene = Scene::new(Config { bounds, ..no_trickle() });
