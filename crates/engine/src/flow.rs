@@ -14,6 +14,7 @@
 //! all subsets of endpoints that some request is restricted to. That of a subset that is new is read at once,
 //! alone.
 
+mod earlier;
 mod entry;
 mod gauge;
 mod meters;
@@ -39,6 +40,7 @@ use router_rt::Clock;
 use router_telemetry::router::RequestSeries;
 use tokio::sync::{Notify, watch};
 
+pub use earlier::Earlier;
 pub use entry::{Entry, Eviction, Motion, Pass};
 pub(crate) use gauge::MAX_IN_FLIGHT_UNKNOWN;
 pub use gauge::{Members, PoolGauge, ShownSignals};
@@ -84,6 +86,13 @@ pub trait Gauge: Send + Sync {
         };
         subsets.into_iter().map(whole).collect()
     }
+
+    /// From here on it counts what these have in flight as well. Gives whether it has to be read again whenever
+    /// that changes.
+    fn follows(&self, earlier: Vec<Weak<FlowController>>) -> bool {
+        let _ = earlier;
+        false
+    }
 }
 
 /// All queues of a router. Shared by all who send requests through it.
@@ -98,6 +107,11 @@ pub struct FlowController {
     n_waiting: AtomicU64,
     /// 1 while there is a subset of which nothing is known yet.
     lacks_signals: AtomicU64,
+    /// How often what earlier configurations have in flight has changed, and how often by the last reading.
+    n_earlier_changes: AtomicU64,
+    n_earlier_seen: AtomicU64,
+    /// Those of later configurations, which count what is in flight here.
+    later: parking_lot::Mutex<Vec<Weak<Self>>>,
     /// Requests whose restriction was too long to be judged by.
     n_unjudged: AtomicU64,
     /// The alarm has to ring earlier than it would.
@@ -147,6 +161,9 @@ impl FlowController {
             read_at: AtomicU64::new(0),
             n_waiting: AtomicU64::new(0),
             lacks_signals: AtomicU64::new(0),
+            n_earlier_changes: AtomicU64::new(0),
+            n_earlier_seen: AtomicU64::new(0),
+            later: parking_lot::Mutex::default(),
             n_unjudged: AtomicU64::new(0),
             rearm: Arc::default(),
             in_motion: AtomicU64::new(0),
@@ -286,11 +303,19 @@ impl FlowController {
         self.lacks_signals.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether nobody has looked yet at what earlier configurations have in flight now. What comes and goes there
+    /// is in no accounting here.
+    fn is_behind_earlier(&self) -> bool {
+        let n_changes = self.n_earlier_changes.load(Ordering::Relaxed);
+        n_changes != self.n_earlier_seen.load(Ordering::Relaxed)
+    }
+
     /// Reads the gauge, unless it was read within `min_age` and nothing is missing.
     fn read_gauge(&self, min_age: Duration) {
         // Whoever came while another read counts on this reader to look at their subset, too.
         for _ in 0..MAX_READINGS {
-            if !self.read_gauge_once(min_age) || !self.lacks_signals() {
+            let is_read = self.read_gauge_once(min_age);
+            if !is_read || !(self.lacks_signals() || self.is_behind_earlier()) {
                 return;
             }
         }
@@ -300,7 +325,9 @@ impl FlowController {
     fn read_gauge_once(&self, min_age: Duration) -> bool {
         let now = self.clock.now();
         let read_at = self.read_at.load(Ordering::Relaxed);
-        let is_young = read_at != 0 && now.since(Stamp::from_nanos(read_at)) < min_age;
+        let is_young = read_at != 0
+            && now.since(Stamp::from_nanos(read_at)) < min_age
+            && !self.is_behind_earlier();
         if is_young && !self.lacks_signals() {
             return false;
         }
@@ -322,6 +349,8 @@ impl FlowController {
         if exchange.is_err() {
             return false;
         }
+        // Before what they have in flight is looked at: what changes after that makes another reading.
+        let n_earlier_changes = self.n_earlier_changes.load(Ordering::Acquire);
         // Both at once: what ends after this moment must not be missing from the count already.
         let (now, n_placed, subsets) = {
             let state = self.state.lock();
@@ -350,6 +379,7 @@ impl FlowController {
             // A later reading that overtook this one must not be undone.
             let is_last = self.read_at.load(Ordering::Relaxed) == mark;
             if is_last {
+                self.n_earlier_seen.store(n_earlier_changes, Ordering::Relaxed);
                 flow.signals(now, signal, of_subsets, effects);
             }
             is_last
@@ -399,10 +429,10 @@ impl FlowController {
         event: impl FnOnce(&mut FlowControl<Arc<Waiter>>, Stamp, &mut Effects) -> R,
     ) -> R {
         let mut effects = Vec::new();
-        let (result, is_earlier, is_emptied, now) = {
+        let (result, is_earlier, is_emptied, is_changed, now) = {
             let mut state = self.state.lock();
             let now = self.clock.now();
-            let n_waiting = state.flow.n_waiting();
+            let (n_waiting, in_stages) = (state.flow.n_waiting(), state.flow.in_stages());
             let result = event(&mut state.flow, now, &mut effects);
             let is_emptied = n_waiting > 0 && state.flow.n_waiting() == 0;
             self.n_waiting.store(state.flow.n_waiting(), Ordering::Relaxed);
@@ -412,7 +442,8 @@ impl FlowController {
             if is_earlier {
                 state.armed = due;
             }
-            (result, is_earlier, is_emptied, now)
+            let is_changed = in_stages != state.flow.in_stages();
+            (result, is_earlier, is_emptied, is_changed, now)
         };
         self.meters.cycle(self.clock.now().since(now));
         if is_earlier {
@@ -422,6 +453,9 @@ impl FlowController {
             self.emptied.notify_waiters();
         }
         self.act(now, effects);
+        if is_changed {
+            self.tell_later();
+        }
         result
     }
 

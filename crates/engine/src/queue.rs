@@ -12,7 +12,7 @@ use router_telemetry::metrics::ScrapeHook;
 
 use crate::{
     datastore::Datastore,
-    flow::{FlowController, Members, Meters, PoolGauge, ShownSignals},
+    flow::{Earlier, FlowController, Members, Meters, PoolGauge, ShownSignals},
     health::HealthBook,
     router::{Router, RouterEnv},
     subset::Restriction,
@@ -56,6 +56,7 @@ impl Queues {
             freshness,
             shown,
             members: Members::default(),
+            earlier: Earlier::default(),
         };
         let gauge = Box::new(gauge);
         let flow = FlowController::new(config, gauge, env.clock, settings.refresh_interval, meters);

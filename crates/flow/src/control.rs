@@ -16,7 +16,7 @@ use crate::{
     idle::IdleFlows,
     outcome::{Effect, Limit, Refusal},
     policy::{Arrival, Rank, Victim},
-    pool::{InFlight, PoolSignal, PoolState},
+    pool::{InFlight, InStages, PoolSignal, PoolState},
     reclaim::Reclaim,
     request::{Ask, Cost, Entry, FlowId, Phase, Requests, Running, State, Ticket, Usage, Waiting},
     subset::{SubsetId, SubsetInUse, SubsetKey, SubsetSignal, Subsets},
@@ -345,6 +345,16 @@ impl<T: Clone> FlowControl<T> {
     /// Requests that were let go and have not ended.
     pub fn in_flight(&self) -> InFlight {
         self.pool.in_flight()
+    }
+
+    /// The same by stages.
+    pub fn in_stages(&self) -> InStages {
+        self.pool.in_stages()
+    }
+
+    /// Requests of a subset that endpoints know of.
+    pub fn n_placed_of(&self, subset: &SubsetId) -> u64 {
+        self.subsets.find(subset).map_or(0, |subset| subset.n_placed)
     }
 
     /// How full the pool is: the last signal, with what came and went since.

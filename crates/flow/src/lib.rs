@@ -65,7 +65,7 @@ pub use policy::{
     Arrival, EvictionFilter, EvictionOrder, Fairness, FairnessPolicy, FlowKey, Head, LimitCx,
     OrderingPolicy, Rank, UsageLimit, UsageLimitPolicy, Victim,
 };
-pub use pool::{InFlight, PoolSignal, StageLoad};
+pub use pool::{InFlight, InStages, PoolSignal, Size, StageLoad};
 pub use reclaim::ReclaimCounts;
 pub use request::{Ask, Cost, FlowId, MAX_FLOW_ID_BYTES, Ticket, Usage};
 pub use snapshot::{BandView, FlowView, HeadView, Hold, Snapshot, SubsetHold};

@@ -32,6 +32,43 @@ impl StageLoad {
         let per_request = 1.0 / max_requests.max(1) as f64;
         Self { saturation: n_placed as f64 * per_request, per_request, per_token: 0.0 }
     }
+
+    /// The same with so much more.
+    #[must_use]
+    pub fn with(mut self, more: Size) -> Self {
+        let unit = |unit: f64| if unit.is_finite() { unit.max(0.0) } else { 0.0 };
+        self.saturation += more.requests * unit(self.per_request);
+        self.saturation += more.tokens * unit(self.per_token);
+        self
+    }
+}
+
+/// Requests and tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Size {
+    pub requests: f64,
+    pub tokens: f64,
+}
+
+impl Size {
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { requests: self.requests + other.requests, tokens: self.tokens + other.tokens }
+    }
+
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        Self { requests: self.requests * factor, tokens: self.tokens * factor }
+    }
+}
+
+/// What is in flight, by the stages that it is in or is on its way to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct InStages {
+    /// Requests whose prompt is not computed yet.
+    pub prefill: Size,
+    /// All of them.
+    pub decode: Size,
 }
 
 /// What is known of the pool at a moment.
@@ -156,13 +193,6 @@ impl Ledger {
     }
 }
 
-/// Requests and tokens that probably come to a stage.
-#[derive(Clone, Copy, Default)]
-struct Size {
-    requests: f64,
-    tokens: f64,
-}
-
 /// Requests that were let go and that no endpoint knows of yet.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct OnTheWay {
@@ -232,10 +262,7 @@ impl Load {
                     size.requests += share * others.requests;
                     size.tokens += share * others.tokens;
                 }
-                let unit = |unit: f64| if unit.is_finite() { unit.max(0.0) } else { 0.0 };
-                let more =
-                    (size.requests * unit(load.per_request), size.tokens * unit(load.per_token));
-                (base + more.0 + more.1).max(0.0)
+                StageLoad { saturation: base, ..load }.with(size).saturation.max(0.0)
             })
         };
         let prefill = of(&self.signal.prefill, &self.prefill, |way| way.prefill);
@@ -269,6 +296,8 @@ pub(crate) struct PoolState {
     pub(crate) flipped: Stamp,
     on_the_way: OnTheWay,
     in_flight: Delta,
+    /// Of what is in flight, what has its prompt to be computed.
+    in_prefill: Delta,
 }
 
 impl PoolState {
@@ -278,6 +307,7 @@ impl PoolState {
             flipped: Stamp::ORIGIN,
             on_the_way: OnTheWay::default(),
             in_flight: Delta::default(),
+            in_prefill: Delta::default(),
         }
     }
 
@@ -303,6 +333,10 @@ impl PoolState {
         }
     }
 
+    pub(crate) fn in_stages(&self) -> InStages {
+        InStages { prefill: self.in_prefill.size(), decode: self.in_flight.size() }
+    }
+
     pub(crate) fn set_signal(&mut self, now: Stamp, signal: PoolSignal) {
         if signal.has_endpoints != self.has_endpoints() {
             self.flipped = now;
@@ -317,6 +351,7 @@ impl PoolState {
 
     pub(crate) fn dispatched(&mut self, cost: &Cost) {
         self.in_flight.add(decode_delta(cost));
+        self.in_prefill.add(prefill_delta(cost));
         self.on_the_way.add(cost);
     }
 
@@ -327,12 +362,14 @@ impl PoolState {
 
     /// The prompt of a placed request is computed.
     pub(crate) fn prefilled(&mut self, now: Stamp, cost: &Cost) {
+        self.in_prefill.add(prefill_delta(cost).minus());
         self.load.prefilled(now, cost);
     }
 
     /// A request ended that was never placed.
     pub(crate) fn unplaced_ended(&mut self, cost: &Cost) {
         self.in_flight.add(decode_delta(cost).minus());
+        self.in_prefill.add(prefill_delta(cost).minus());
         self.on_the_way.remove(cost);
     }
 
@@ -398,6 +435,7 @@ mod tests {
         check(&pool, 0.7);
         pool.unplaced_ended(&COST);
         check(&pool, 0.5);
+        assert_eq!(pool.in_stages(), InStages::default());
     }
 
     #[test]
@@ -409,7 +447,10 @@ mod tests {
         pool.dispatched(&COST);
         pool.placed(at(1), &COST);
         check(&pool, 0.9 + 0.1 + 0.02);
+        assert_eq!(pool.in_stages().prefill, Size { requests: 1.0, tokens: 20.0 });
         pool.prefilled(at(2), &COST);
+        assert_eq!(pool.in_stages().prefill, Size::default());
+        assert_eq!(pool.in_stages().decode, Size { requests: 1.0, tokens: 100.0 });
         check(&pool, 0.9);
         pool.set_signal(at(3), PoolSignal { prefill: None, ..signal });
         check(&pool, 0.7);

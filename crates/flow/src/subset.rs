@@ -144,7 +144,7 @@ pub(crate) struct Subset {
     endpoints: Arc<[EndpointIndex]>,
     pub(crate) share: f64,
     on_the_way: OnTheWay,
-    n_placed: u64,
+    pub(crate) n_placed: u64,
     n_requests: u64,
     n_waiting: u64,
     pub(crate) judged: Judged,

@@ -56,6 +56,12 @@ pub trait SaturationDetector: Send + Sync {
         let per_request = 1.0 / (FILL_AN_ENDPOINT * view.endpoints.len().max(1) as f64);
         Increments { per_request, per_token: 0.0, as_of: view.oldest_scrape(view.freshness) }
     }
+
+    /// Whether it sees only requests of its own configuration, so that what a replaced one still has in flight
+    /// is to be added. What endpoints say of themselves has both.
+    fn sees_only_own(&self) -> bool {
+        false
+    }
 }
 
 impl PoolView<'_> {

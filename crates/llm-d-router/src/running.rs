@@ -267,6 +267,11 @@ impl Running {
             known.retain(|flow| flow.strong_count() > 0);
             known.push(Arc::downgrade(flow));
         }
+        if let Some(flow) = router.flow() {
+            let replaced =
+                self.replaced.lock().iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+            flow.follows(&replaced);
+        }
         self.router.store(router);
         let old_work = self.work.lock().replace(work);
         if let Some(flow) = replaced {

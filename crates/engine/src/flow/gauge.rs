@@ -1,10 +1,14 @@
 //! How full the pool is, by its detector and by stage (`spec/request-path.md` §5.4).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use router_core::{Endpoint, EndpointIndex, PoolSnapshot, Stamp};
-use router_flow::{PoolSignal, StageLoad, SubsetId, SubsetInUse, SubsetSignal};
+use router_flow::{InStages, PoolSignal, Size, StageLoad, SubsetId, SubsetInUse, SubsetSignal};
 use router_framework::{Freshness, Increments, PoolView, SaturationDetector, loader::Named};
 use router_telemetry::{
     RouterMetrics,
@@ -12,6 +16,7 @@ use router_telemetry::{
     router::FlowMetrics,
 };
 
+use super::{FlowController, earlier::Earlier};
 use crate::{datastore::Datastore, health::HealthBook, isolate::isolated, subset};
 
 /// Label that says which stages an endpoint serves.
@@ -37,6 +42,7 @@ pub struct PoolGauge {
     pub freshness: Freshness,
     pub shown: ShownSignals,
     pub members: Members,
+    pub earlier: Earlier,
 }
 
 /// Endpoints of subsets that are looked at for one reading. Subsets beyond that are as full as the pool.
@@ -116,28 +122,42 @@ impl Readings {
     }
 }
 
+/// What was sent to some endpoints.
+struct Sent {
+    n_placed: u64,
+    /// By earlier configurations.
+    earlier: InStages,
+}
+
 impl PoolGauge {
     /// The load of some endpoints; `None` when there are none.
-    fn load(&self, endpoints: &[&Arc<Endpoint>], now: Stamp, n_placed: u64) -> Option<Reading> {
+    fn load(
+        &self,
+        endpoints: &[&Arc<Endpoint>],
+        now: Stamp,
+        (n_placed, earlier): (u64, Size),
+    ) -> Option<Reading> {
         if endpoints.is_empty() {
             return None;
         }
         let view = PoolView { endpoints, now, freshness: self.freshness };
         let Named { ident, role } = &self.detector;
         let read = isolated(&self.metrics, ident, "SaturationDetector", || {
-            (role.saturation(&view), role.increments(&view))
+            let earlier = if role.sees_only_own() { earlier } else { Size::default() };
+            (role.saturation(&view), role.increments(&view), earlier)
         });
-        let known = read.filter(|(saturation, _)| saturation.n_stale < endpoints.len());
+        let known = read.filter(|(saturation, ..)| saturation.n_stale < endpoints.len());
         Some(match known {
-            Some((saturation, Increments { per_request, per_token, as_of })) => {
+            Some((saturation, Increments { per_request, per_token, as_of }, earlier)) => {
                 let load = StageLoad { saturation: saturation.value, per_request, per_token };
+                let load = load.with(earlier);
                 // What is counted here needs no time to get here.
                 let as_of = if as_of < now { as_of - ON_THE_WAY } else { now };
                 Reading { load, as_of, n_stale: saturation.n_stale, is_counted: false }
             }
             None => {
                 let max_requests = MAX_IN_FLIGHT_UNKNOWN * endpoints.len() as u64;
-                let load = StageLoad::counted(n_placed, max_requests);
+                let load = StageLoad::counted(n_placed, max_requests).with(earlier);
                 Reading { load, as_of: now, n_stale: endpoints.len(), is_counted: true }
             }
         })
@@ -146,16 +166,16 @@ impl PoolGauge {
 
 impl PoolGauge {
     /// Asks about endpoints, of which there are some.
-    fn stages(&self, mut endpoints: Vec<&Arc<Endpoint>>, now: Stamp, n_placed: u64) -> Readings {
+    fn stages(&self, mut endpoints: Vec<&Arc<Endpoint>>, now: Stamp, sent: &Sent) -> Readings {
         self.health.keep_well(&mut endpoints, now);
-        let stage = |serves: fn(&Endpoint) -> bool| {
+        let stage = |serves: fn(&Endpoint) -> bool, earlier: Size| {
             let those: Vec<_> = endpoints.iter().copied().filter(|e| serves(e)).collect();
-            self.load(&those, now, n_placed)
+            self.load(&those, now, (sent.n_placed, earlier))
         };
-        let prefill = stage(serves_prefill);
-        let mut decode = stage(serves_decode);
+        let prefill = stage(serves_prefill, sent.earlier.prefill);
+        let mut decode = stage(serves_decode, sent.earlier.decode);
         if prefill.is_none() && decode.is_none() {
-            decode = self.load(&endpoints, now, n_placed);
+            decode = self.load(&endpoints, now, (sent.n_placed, sent.earlier.decode));
         }
         Readings { prefill, decode }
     }
@@ -184,7 +204,8 @@ impl super::Gauge for PoolGauge {
         if snapshot.is_empty() {
             return PoolSignal::empty(now);
         }
-        let readings = self.stages(snapshot.endpoints().iter().collect(), now, n_placed);
+        let sent = Sent { n_placed, earlier: self.earlier.in_pool() };
+        let readings = self.stages(snapshot.endpoints().iter().collect(), now, &sent);
         self.show(&readings);
         readings.signal(now)
     }
@@ -201,6 +222,7 @@ impl super::Gauge for PoolGauge {
             // The last one has just left, which the next reading of the pool says: an empty pool is waited for.
             return Vec::new();
         }
+        let earlier = self.earlier.alive();
         let mut members = self.members.0.lock();
         // What is not asked for any more is forgotten.
         let mut known = if are_all { std::mem::take(&mut *members) } else { HashMap::new() };
@@ -220,7 +242,8 @@ impl super::Gauge for PoolGauge {
             } else {
                 // Of what runs in the pool, what is not known to run here is taken to run everywhere alike.
                 let n_placed = n_own.max((n_placed as f64 * share) as u64);
-                self.stages(found.endpoints.iter().collect(), now, n_placed).signal(now)
+                let sent = Sent { n_placed, earlier: earlier.in_subset(&id, share) };
+                self.stages(found.endpoints.iter().collect(), now, &sent).signal(now)
             };
             let endpoints = Arc::clone(&found.indexes);
             if are_all || members.len() < MAX_REMEMBERED {
@@ -229,6 +252,11 @@ impl super::Gauge for PoolGauge {
             SubsetSignal { id, signal, endpoints, share }
         });
         signals.collect()
+    }
+
+    fn follows(&self, earlier: Vec<Weak<FlowController>>) -> bool {
+        self.earlier.set(earlier);
+        self.detector.role.sees_only_own()
     }
 }
 
@@ -298,7 +326,9 @@ mod tests {
             }
         }
         let members = Members::default();
-        let gauge = PoolGauge { datastore, health, detector, metrics, freshness, shown, members };
+        let earlier = Earlier::default();
+        let gauge =
+            PoolGauge { datastore, health, detector, metrics, freshness, shown, members, earlier };
         let signal = gauge.read(now, 50);
         let value = |load: Option<StageLoad>| load.map(|load| load.saturation);
         (signal.has_endpoints, value(signal.prefill), value(signal.decode))

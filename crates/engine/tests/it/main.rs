@@ -16,6 +16,7 @@ mod moving;
 mod parallel;
 mod queueing;
 mod records;
+mod reloads;
 mod rewriting;
 mod roles;
 mod routing;

@@ -174,6 +174,10 @@ impl SaturationDetector for ConcurrencyDetector {
             as_of: view.now,
         }
     }
+
+    fn sees_only_own(&self) -> bool {
+        true
+    }
 }
 
 impl Filter for ConcurrencyDetector {

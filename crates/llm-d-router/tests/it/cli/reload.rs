@@ -126,9 +126,14 @@ async fn a_drain_answers_who_waits_under_a_replaced_configuration() -> Outcome {
     folder.write("config.yaml", config("kv-cache-utilization-scorer"))?;
     router.logged("configuration reloaded").await?;
     n_waiting(&router, 0).await?;
+    // What runs under the old configuration takes up the endpoint.
+    let late = ask();
+    n_waiting(&router, 1).await?;
     router.process.terminate();
-    let (status, _, text) = waiting.join().await??;
-    ensure!(status == 503 && text.contains("shutting down"), "{status} {text}");
+    for waiting in [waiting, late] {
+        let (status, _, text) = waiting.join().await??;
+        ensure!(status == 503 && text.contains("shutting down"), "{status} {text}");
+    }
     tasks.cancel();
     Ok(())
 }
