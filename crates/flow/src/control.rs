@@ -338,7 +338,8 @@ impl<T: Clone> FlowControl<T> {
     }
 
     /// Bytes of the bodies of requests that wait.
-    pub fn waiting_bytes(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn waiting_bytes(&self) -> u64 {
         self.bytes
     }
 
@@ -358,12 +359,14 @@ impl<T: Clone> FlowControl<T> {
     }
 
     /// How full the pool is: the last signal, with what came and went since.
-    pub fn saturation(&self) -> f64 {
+    #[cfg(test)]
+    pub(crate) fn saturation(&self) -> f64 {
         self.pool.saturation()
     }
 
     /// The same for a subset; `None` where it is not in use, or no signal of it has come.
-    pub fn saturation_of(&self, subset: &SubsetId) -> Option<f64> {
+    #[cfg(test)]
+    pub(crate) fn saturation_of(&self, subset: &SubsetId) -> Option<f64> {
         self.subsets.find(subset)?.saturation(&self.pool)
     }
 
