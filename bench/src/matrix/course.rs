@@ -1,4 +1,5 @@
-//! The runs of each cell in their order: what selects, what is judged, and then the baselines that were chosen.
+//! The runs in their order: in each cell what selects, what is judged, and the baselines that were chosen; then, of
+//! all cells, what does not hold once more on further seeds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,48 +12,104 @@ use super::MatrixArgs;
 use super::judge::{self, CellResult, Results, Rows};
 use super::plan::{Cell, Plan};
 use super::play::{Player, Run};
+use super::regret::Verdict;
 
 /// Cells at once, so that the last runs of one leave no core idle.
 const CELLS_AT_ONCE: usize = 2;
 /// One for each measure.
 const MOST_CHOSEN: usize = 2;
 
+/// A cell and what was played of it.
+struct Played {
+    cell: Arc<Cell>,
+    rows: Rows,
+    /// See [`CellResult::offered`].
+    offered: f64,
+}
+
 /// Plays all cells and judges them.
 pub(super) async fn play(plan: Plan, args: &MatrixArgs) -> Result<Results> {
     let player = Arc::new(Player::new(plan, args).await?);
-    let cells: Vec<Arc<Cell>> = player.plan.cells.iter().cloned().map(Arc::new).collect();
-    for cell in &cells {
-        player.progress.plan(first_runs(&player.plan, cell).len() + n_more(&player.plan));
-    }
-    let n_cells = cells.len();
-    let running = stream::iter(cells.into_iter().enumerate()).map(|(at, cell)| {
-        let player = Arc::clone(&player);
-        async move {
-            let result = play_cell(&player, &cell).await?;
-            player.progress.say(&format!("[{}/{n_cells}] {}", at + 1, result.line()));
-            Ok::<_, anyhow::Error>((at, result))
-        }
-    });
-    let mut results: Vec<(usize, CellResult)> =
-        running.buffer_unordered(CELLS_AT_ONCE).try_collect().await?;
-    results.sort_by_key(|(at, _)| *at);
-    let cells = results.into_iter().map(|(_, result)| result).collect();
+    let cells = second_stage(&player, first_stage(&player).await?).await?;
     Ok(Results::of(&player.plan, cells, player.progress.elapsed(), player.progress.counts()))
 }
 
-async fn play_cell(player: &Arc<Player>, cell: &Arc<Cell>) -> Result<CellResult> {
+/// Plays the first seeds of all cells.
+async fn first_stage(player: &Arc<Player>) -> Result<Vec<Played>> {
+    let cells: Vec<Arc<Cell>> = player.plan.cells.iter().cloned().map(Arc::new).collect();
+    for cell in &cells {
+        let n_chosen = MOST_CHOSEN * player.plan.judge.len();
+        player.progress.plan(first_runs(&player.plan, cell).len() + n_chosen);
+    }
+    let n_cells = cells.len();
+    let playing = cells.into_iter().enumerate().map(|(at, cell)| async move {
+        let played = play_cell(player, cell).await?;
+        let line = played.judge(&player.plan)?.line(player.plan.ours());
+        player.progress.say(&format!("[{}/{n_cells}] {line}", at + 1));
+        Ok(played)
+    });
+    in_order(playing).await
+}
+
+/// Plays the further seeds of what does not hold, and judges all cells.
+async fn second_stage(player: &Arc<Player>, cells: Vec<Played>) -> Result<Vec<CellResult>> {
+    let plan = &player.plan;
+    let mut planned = Vec::new();
+    let (mut n_runs, mut n_cells, mut n_open, mut n_verdicts) = (0, 0, 0, 0);
+    for played in cells {
+        let regrets = played.judge(plan)?.regrets(plan.ours());
+        n_verdicts += regrets.len();
+        n_open += regrets.iter().filter(|(of, _)| of.verdict != Verdict::Holds).count();
+        let runs = judge::more_runs(plan, &played.rows);
+        n_runs += runs.len();
+        n_cells += usize::from(!runs.is_empty());
+        planned.push((played, runs));
+    }
+    if n_runs > 0 {
+        player.progress.begin("the second stage");
+        player.progress.plan(n_runs);
+        player.progress.say(&format!(
+            "{n_open} of {n_verdicts} verdicts do not hold on the first seeds; {n_cells} cells play on more"
+        ));
+    }
+    let playing = planned.into_iter().map(|(mut played, runs)| async move {
+        let is_again = !runs.is_empty();
+        play_runs(player, &played.cell, &runs, &mut played.rows).await?;
+        let result = played.judge(plan)?;
+        if is_again {
+            player.progress.say(&result.line(plan.ours()));
+        }
+        Ok(result)
+    });
+    in_order(playing).await
+}
+
+/// Some cells at once; their results in the order of cells.
+async fn in_order<T>(
+    cells: impl Iterator<Item = impl Future<Output = Result<T>>>,
+) -> Result<Vec<T>> {
+    let numbered = cells.enumerate().map(|(at, cell)| async move { anyhow::Ok((at, cell.await?)) });
+    let running = stream::iter(numbered).buffer_unordered(CELLS_AT_ONCE);
+    let mut results: Vec<(usize, T)> = running.try_collect().await?;
+    results.sort_by_key(|(at, _)| *at);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
+}
+
+/// The first seeds of a cell.
+async fn play_cell(player: &Arc<Player>, cell: Arc<Cell>) -> Result<Played> {
     let plan = &player.plan;
     let mut rows = Rows::new();
-    let first = first_runs(plan, cell);
-    play_runs(player, cell, &first, &mut rows).await?;
+    let first = first_runs(plan, &cell);
+    play_runs(player, &cell, &first, &mut rows).await?;
     let chosen: BTreeSet<usize> = judge::chosen(plan, &rows).into();
     let runs = chosen
         .iter()
         .flat_map(|&policy| plan.judge.iter().map(move |&seed| Run { seed, policy, scrapes: 0 }));
     let runs: BTreeSet<Run> = runs.filter(|run| !first.contains(run)).collect();
-    player.progress.unplan(n_more(plan).saturating_sub(runs.len()));
-    play_runs(player, cell, &runs, &mut rows).await?;
-    judge::judge(plan, cell, &rows, player.offered(cell)?)
+    player.progress.unplan((MOST_CHOSEN * plan.judge.len()).saturating_sub(runs.len()));
+    play_runs(player, &cell, &runs, &mut rows).await?;
+    let offered = player.offered(&cell)?;
+    Ok(Played { cell, rows, offered })
 }
 
 async fn play_runs(
@@ -86,7 +143,10 @@ fn first_runs(plan: &Plan, cell: &Cell) -> BTreeSet<Run> {
     runs
 }
 
-/// The most runs that the chosen baselines need.
-fn n_more(plan: &Plan) -> usize {
-    MOST_CHOSEN * plan.judge.len()
+// === impl Played ===
+
+impl Played {
+    fn judge(&self, plan: &Plan) -> Result<CellResult> {
+        judge::judge(plan, &self.cell, &self.rows, self.offered)
+    }
 }

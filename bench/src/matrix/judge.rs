@@ -1,14 +1,16 @@
 //! What the runs of a cell say: the best baselines, and how much worse the judged policy is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use router_sim::replay::summary::Estimate;
 use serde::Serialize;
 
+use super::pairing::{Paired, Pairing, Side};
 use super::plan::{Bounds, Cell, Plan};
 use super::play::Run;
+use super::regret::{Regret, Scale, Verdict};
 use super::store::Row;
 use crate::suite::{Machine, commit, date};
 
@@ -38,6 +40,9 @@ pub struct Results {
     pub judge: Vec<u64>,
     /// Late metrics are judged on these as well.
     pub late: Vec<u64>,
+    /// And on these as well, what does not hold on the former: regret, and late metrics.
+    pub judge_more: Vec<u64>,
+    pub late_more: Vec<u64>,
     /// What the plan says of them.
     pub notes: Vec<String>,
     pub bounds: Bounds,
@@ -78,6 +83,8 @@ pub struct Judged {
     pub ours: f64,
     /// How much worse ours is, seed by seed.
     pub regret: Regret,
+    /// On the first seeds alone, where it did not hold on those and was judged on more.
+    pub first: Option<Regret>,
 }
 
 /// What late metrics cost a policy, on the seeds that judge.
@@ -90,18 +97,8 @@ pub struct Stale {
     pub late: f64,
     /// Percent by which it is longer, seed by seed.
     pub cost: Regret,
-}
-
-/// How much worse something is than something else, by pairs, in points or percent.
-///
-/// Ratios are averaged by their logarithms: of two that are equal but for chance, one is twice as long as often as
-/// half as long, and that is no regret.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Regret {
-    pub mean: f64,
-    /// Upper end of its 95 % interval.
-    pub upper: f64,
-    pub verdict: Verdict,
+    /// On the first seeds alone, where it did not hold on those and was judged on more.
+    pub first: Option<Regret>,
 }
 
 /// A policy on the seeds that select.
@@ -116,19 +113,6 @@ pub struct Means {
     pub cached_ratio: f64,
     pub imbalance: f64,
     pub unserved: f64,
-}
-
-/// Where a regret lies with respect to its bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// The whole interval is within it, or there is no regret on any seed: a baseline that is far worse on one seed
-    /// and a little on the others makes the interval wide, and that is no fault of ours.
-    Holds,
-    /// The mean is, the upper end is not.
-    Unclear,
-    /// The mean is not.
-    Loses,
 }
 
 /// The best baselines for goodput and for TTFT p90, on the seeds that select.
@@ -147,24 +131,7 @@ pub(super) fn chosen(plan: &Plan, rows: &Rows) -> [usize; 2] {
 
 /// What the cell says, once all its runs are there.
 pub(super) fn judge(plan: &Plan, cell: &Cell, rows: &Rows, offered: f64) -> Result<CellResult> {
-    let [by_goodput, by_ttft] = chosen(plan, rows);
-    let goodput = judged(
-        plan,
-        rows,
-        by_goodput,
-        |row| row.goodput,
-        |pairs| {
-            let points = pairs.iter().map(|(best, ours)| (best - ours) * 100.0);
-            Regret::of_points(&points.collect::<Vec<_>>(), plan.bounds.goodput_points)
-        },
-    );
-    let ttft_p90 = judged(
-        plan,
-        rows,
-        by_ttft,
-        |row| row.ttft_p90,
-        |pairs| Regret::of_times(pairs, plan.bounds.ttft_p90_percent),
-    );
+    let [goodput, ttft_p90] = regrets(plan, rows).map(|pairing| judged(plan, rows, &pairing));
     let first = rows.values().next().context("a cell without runs")?;
     Ok(CellResult {
         name: cell.name.clone(),
@@ -173,52 +140,78 @@ pub(super) fn judge(plan: &Plan, cell: &Cell, rows: &Rows, offered: f64) -> Resu
         offered,
         goodput,
         ttft_p90,
-        stale: stale(plan, rows),
+        stale: late(plan).iter().filter_map(|pairing| stale(plan, rows, pairing)).collect(),
         policies: (0..plan.policies.len()).map(|policy| means(plan, rows, policy)).collect(),
         reason: plan.reason(cell).map(str::to_owned),
     })
 }
 
-fn judged(
-    plan: &Plan,
-    rows: &Rows,
-    baseline: usize,
-    of: fn(&Row) -> f64,
-    regret: impl Fn(&[(f64, f64)]) -> Regret,
-) -> Judged {
-    let best = values(rows, baseline, OWN, &plan.judge, of);
-    let ours = values(rows, OURS, OWN, &plan.judge, of);
-    let pairs: Vec<(f64, f64)> = best.iter().copied().zip(ours.iter().copied()).collect();
-    Judged {
-        baseline: plan.policies[baseline].name.clone(),
-        best: Estimate::of(best.into_iter()).mean,
-        ours: Estimate::of(ours.into_iter()).mean,
-        regret: regret(&pairs),
-    }
+/// The runs of the second stage, once those of the first are there.
+pub(super) fn more_runs(plan: &Plan, rows: &Rows) -> BTreeSet<Run> {
+    let pairings = regrets(plan, rows).into_iter().chain(late(plan));
+    pairings.flat_map(|pairing| pairing.more_runs(rows)).collect()
 }
 
-fn stale(plan: &Plan, rows: &Rows) -> Vec<Stale> {
+/// Ours against the best baselines: by goodput and by TTFT p90.
+fn regrets(plan: &Plan, rows: &Rows) -> [Pairing; 2] {
+    let [by_goodput, by_ttft] = chosen(plan, rows);
+    let against = |policy, of: fn(&Row) -> f64, scale, bound| Pairing {
+        base: Side { policy, scrapes: OWN },
+        ours: Side { policy: OURS, scrapes: OWN },
+        of,
+        scale,
+        bound,
+        first: plan.judge.clone(),
+        more: plan.judge_more.clone(),
+    };
+    [
+        against(by_goodput, |row| row.goodput, Scale::Points, plan.bounds.goodput_points),
+        against(by_ttft, |row| row.ttft_p90, Scale::Times, plan.bounds.ttft_p90_percent),
+    ]
+}
+
+/// Policies with late metrics against themselves with the pool's own scrapes.
+fn late(plan: &Plan) -> Vec<Pairing> {
     let mut all = Vec::new();
     let contrast = plan.contrast.as_ref().map(|(policy, _)| *policy);
     for policy in std::iter::once(OURS).chain(contrast) {
-        let seeds = plan.late_seeds(policy);
-        for (scrapes, named) in plan.scrapes.iter().enumerate().filter(|(at, _)| *at != OWN) {
-            let late = values(rows, policy, scrapes, &seeds, |row| row.ttft_p99);
-            if late.is_empty() {
-                continue;
-            }
-            let own = values(rows, policy, OWN, &seeds, |row| row.ttft_p99);
-            let pairs: Vec<(f64, f64)> = own.iter().copied().zip(late.iter().copied()).collect();
-            all.push(Stale {
-                policy: plan.policies[policy].name.clone(),
-                scrapes: named.name.clone(),
-                own: Estimate::of(own.iter().copied()).mean,
-                late: Estimate::of(late.iter().copied()).mean,
-                cost: Regret::of_times(&pairs, plan.bounds.stale_ttft_p99_percent),
+        for scrapes in (0..plan.scrapes.len()).filter(|scrapes| *scrapes != OWN) {
+            all.push(Pairing {
+                base: Side { policy, scrapes: OWN },
+                ours: Side { policy, scrapes },
+                of: |row| row.ttft_p99,
+                scale: Scale::Times,
+                bound: plan.bounds.stale_ttft_p99_percent,
+                first: plan.late_seeds(policy),
+                // Nothing is asked of the contrast.
+                more: if policy == OURS { plan.late_more.clone() } else { Vec::new() },
             });
         }
     }
     all
+}
+
+fn judged(plan: &Plan, rows: &Rows, pairing: &Pairing) -> Judged {
+    let Paired { base, ours, regret, first } = pairing.outcome(rows);
+    let baseline = plan.policies[pairing.base.policy].name.clone();
+    Judged { baseline, best: base, ours, regret, first }
+}
+
+/// Nothing where a policy did not play with these scrapes.
+fn stale(plan: &Plan, rows: &Rows, pairing: &Pairing) -> Option<Stale> {
+    let Side { policy, scrapes } = pairing.ours;
+    if !pairing.first.iter().any(|&seed| rows.contains_key(&pairing.ours.run(seed))) {
+        return None;
+    }
+    let Paired { base, ours, regret, first } = pairing.outcome(rows);
+    Some(Stale {
+        policy: plan.policies[policy].name.clone(),
+        scrapes: plan.scrapes[scrapes].name.clone(),
+        own: base,
+        late: ours,
+        cost: regret,
+        first,
+    })
 }
 
 fn means(plan: &Plan, rows: &Rows, policy: usize) -> Means {
@@ -252,55 +245,13 @@ fn values(
     seeds.iter().filter_map(row).map(of).collect()
 }
 
-// === impl Regret ===
-
-impl Regret {
-    fn of_points(points: &[f64], bound: f64) -> Self {
-        Self::of(points, bound, |points| points)
-    }
-
-    /// In percent, of pairs of what should be reached and what was; pairs without a time say nothing.
-    fn of_times(pairs: &[(f64, f64)], bound: f64) -> Self {
-        let has_both = |&&(base, time): &&(f64, f64)| base > 0.0 && time > 0.0;
-        let logs = pairs.iter().filter(has_both).map(|(base, time)| (time / base).ln());
-        Self::of(&logs.collect::<Vec<_>>(), bound, |log| log.exp_m1() * 100.0)
-    }
-
-    /// `shown` grows with the regret, and is 0 where that is.
-    fn of(regrets: &[f64], bound: f64, shown: fn(f64) -> f64) -> Self {
-        let estimate = Estimate::of(regrets.iter().copied());
-        let (mean, upper) = (shown(estimate.mean), shown(estimate.upper()));
-        let verdict = if mean > bound {
-            Verdict::Loses
-        } else if upper <= bound || regrets.iter().all(|regret| *regret <= 0.0) {
-            Verdict::Holds
-        } else {
-            Verdict::Unclear
-        };
-        Self { mean, upper, verdict }
-    }
-}
-
-// === impl Verdict ===
-
-impl Verdict {
-    /// What reports call it.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Holds => "holds",
-            Self::Unclear => "unclear",
-            Self::Loses => "loses",
-        }
-    }
-}
-
 // === impl CellResult ===
 
 impl CellResult {
     /// In one line.
-    pub(super) fn line(&self) -> String {
+    pub(super) fn line(&self, ours: &str) -> String {
         let Self { name, goodput, ttft_p90, .. } = self;
-        format!(
+        let mut line = format!(
             "{name}: goodput {:.1} %, best {:.1} % ({}), {}; TTFT p90 {:.3} s, best {:.3} s ({}), {}",
             goodput.ours * 100.0,
             goodput.best * 100.0,
@@ -310,7 +261,20 @@ impl CellResult {
             ttft_p90.best,
             ttft_p90.baseline,
             ttft_p90.regret.verdict.label(),
-        )
+        );
+        for of in self.stale.iter().filter(|of| of.policy == ours) {
+            if of.cost.verdict != Verdict::Holds {
+                line.extend(["; scrapes ", of.scrapes.as_str(), " ", of.cost.verdict.label()]);
+            }
+        }
+        line
+    }
+
+    /// The regrets that bounds are for: of goodput, of TTFT p90 and of late metrics, with those on the first seeds.
+    pub(super) fn regrets(&self, ours: &str) -> Vec<(Regret, Option<Regret>)> {
+        let of_cell = [&self.goodput, &self.ttft_p90].map(|judged| (judged.regret, judged.first));
+        let late = self.stale.iter().filter(|of| of.policy == ours);
+        of_cell.into_iter().chain(late.map(|of| (of.cost, of.first))).collect()
     }
 }
 
@@ -330,11 +294,13 @@ impl Results {
             machine: Machine::here(),
             is_whole: plan.is_whole,
             part: plan.part.clone(),
-            ours: plan.policies[OURS].name.clone(),
+            ours: plan.ours().to_owned(),
             minutes: plan.duration.as_secs_f64() / 60.0,
             select: plan.select.clone(),
             judge: plan.judge.clone(),
             late: plan.late.clone(),
+            judge_more: plan.judge_more.clone(),
+            late_more: plan.late_more.clone(),
             notes: plan.scrapes.iter().filter_map(|scrapes| scrapes.note.clone()).collect(),
             bounds: plan.bounds,
             wall: wall.as_secs_f64(),
@@ -347,33 +313,84 @@ impl Results {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use clap::Parser;
 
-    #[test]
-    fn a_verdict_goes_by_the_interval_and_by_each_seed() {
-        let check = |regrets: &[f64], expected| {
-            assert_eq!(Regret::of_points(regrets, 3.0).verdict, expected);
+    use super::*;
+    use crate::matrix::{MatrixArgs, PLAN};
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: MatrixArgs,
+    }
+
+    /// Of the plan's, whose own scrapes come first and whose second late ones are those every 5 s.
+    const EVERY_5S: usize = 2;
+
+    /// Ours and, of the baselines, the quickest and the one with the most goodput.
+    fn row(run: Run, [quickest, best]: [usize; 2]) -> Row {
+        let swing: f64 = if run.seed.is_multiple_of(2) { 1.35 } else { 1.0 / 1.35 };
+        let (goodput, ttft) = match (run.policy, run.scrapes) {
+            (OURS, EVERY_5S) => (0.9, 1.0),
+            // Up and down on every other seed against what the others have.
+            (OURS, _) => (0.9, swing),
+            (policy, _) if policy == quickest => (0.5, 1.0),
+            (policy, _) if policy == best => (0.91, 2.0),
+            _ => (0.5, 2.0),
         };
-        check(&[0.1, 0.2, 0.3], Verdict::Holds);
-        check(&[3.1, 3.1, 3.1], Verdict::Loses);
-        // The mean is 2, the upper end 2 + 4.303 / sqrt(3).
-        check(&[1.0, 2.0, 3.0], Verdict::Unclear);
-        // Wide, but never worse.
-        check(&[-16.0, -0.1, 0.0], Verdict::Holds);
-        check(&[-16.0, -0.1, 0.1], Verdict::Unclear);
-        check(&[2.0], Verdict::Holds);
+        Row { goodput, ttft_p90: ttft, ttft_p99: ttft, n_requests: 7, ..Row::default() }
     }
 
     #[test]
-    fn twice_as_long_and_half_as_long_are_no_regret() {
-        let of = |pairs: &[(f64, f64)]| Regret::of_times(pairs, 5.0);
-        let longer = of(&[(2.0, 3.0), (4.0, 6.0)]);
-        assert!((longer.mean - 50.0).abs() < 1e-9 && (longer.upper - 50.0).abs() < 1e-9);
-        assert_eq!(longer.verdict, Verdict::Loses);
-        let chance = of(&[(1.0, 2.0), (2.0, 1.0)]);
-        assert!(chance.mean.abs() < 1e-9 && chance.upper > 100.0, "{chance:?}");
-        assert_eq!(chance.verdict, Verdict::Unclear);
-        let nothing = Regret { mean: 0.0, upper: 0.0, verdict: Verdict::Holds };
-        assert_eq!(of(&[(0.0, 1.0), (1.0, 0.0)]), nothing);
+    fn only_the_two_sides_of_what_does_not_hold_play_again() {
+        let args = Cli::parse_from(["test"]).args;
+        let plan = Plan::parse(PLAN, &args).unwrap();
+        let of = [3, 5];
+        let mut rows = Rows::new();
+        for policy in 0..plan.policies.len() {
+            let seeds = plan.select.iter().copied().chain(plan.late_seeds(policy));
+            for run in seeds.flat_map(|seed| {
+                (0..plan.scrapes.len()).map(move |scrapes| Run { seed, policy, scrapes })
+            }) {
+                rows.insert(run, row(run, of));
+            }
+        }
+        assert_eq!(chosen(&plan, &rows), [of[1], of[0]]);
+
+        // Goodput is a point behind on every seed and holds. TTFT p90 and scrapes every 5 s are not clear.
+        let mut expected = BTreeSet::new();
+        for seed in 6..=18 {
+            expected.insert(Run { seed, policy: of[0], scrapes: OWN });
+        }
+        for seed in 11..=34 {
+            expected.extend([OWN, EVERY_5S].map(|scrapes| Run { seed, policy: OURS, scrapes }));
+        }
+        let more = more_runs(&plan, &rows);
+        assert_eq!(more, expected);
+
+        rows.extend(more.iter().map(|&run| (run, row(run, of))));
+        let cell = judge(&plan, &plan.cells[0], &rows, 0.5).unwrap();
+        let rests_on = |regret: &Regret, first: Option<Regret>| {
+            (regret.n_seeds, first.map(|first| first.n_seeds), regret.verdict)
+        };
+        let of_goodput = rests_on(&cell.goodput.regret, cell.goodput.first);
+        assert_eq!(of_goodput, (3, None, Verdict::Holds));
+        let of_ttft = rests_on(&cell.ttft_p90.regret, cell.ttft_p90.first);
+        assert_eq!(of_ttft, (16, Some(3), Verdict::Unclear));
+        for late in &cell.stale {
+            let found = rests_on(&late.cost, late.first);
+            match (late.policy == plan.ours(), late.scrapes.as_str()) {
+                (true, "5s") => assert_eq!(found, (32, Some(8), Verdict::Unclear)),
+                (true, _) => assert_eq!(found, (8, None, Verdict::Holds)),
+                // The contrast shows what late metrics do, and nothing is asked of it.
+                (false, _) => assert_eq!(found, (3, None, Verdict::Holds)),
+            }
+        }
+        assert_eq!(cell.stale.len(), 2 * (plan.scrapes.len() - 1));
+        let regrets = cell.regrets(plan.ours());
+        assert_eq!(regrets.len(), 2 + plan.scrapes.len() - 1);
+        assert_eq!(regrets.iter().filter(|(_, first)| first.is_some()).count(), 2);
+        let line = cell.line(plan.ours());
+        assert!(line.contains("unclear") && line.ends_with("; scrapes 5s unclear"), "{line}");
     }
 }

@@ -25,6 +25,9 @@ pub(super) struct Plan {
     pub(super) judge: Vec<u64>,
     /// Late metrics are judged on these as well: the slowest requests differ more from seed to seed.
     pub(super) late: Vec<u64>,
+    /// What does not hold on the seeds before is judged on these as well.
+    pub(super) judge_more: Vec<u64>,
+    pub(super) late_more: Vec<u64>,
     pub(super) goals: Goals,
     pub(super) bounds: Bounds,
     /// The one that is judged comes first.
@@ -133,6 +136,9 @@ struct RawSeeds {
     judge: Vec<u64>,
     #[serde(default)]
     late: Vec<u64>,
+    /// How many there are in the end where it takes more to hold; as many as there are where nothing is said.
+    judge_in_all: Option<usize>,
+    late_in_all: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -190,6 +196,8 @@ struct RawPart {
     name: String,
     cells: Vec<String>,
     minutes: Option<f64>,
+    /// In place of the plan's.
+    judge_in_all: Option<usize>,
     /// All where nothing is said.
     baselines: Option<Vec<String>>,
 }
@@ -229,11 +237,17 @@ impl Plan {
             raw.seeds.late.iter().all(|seed| !raw.seeds.judge.contains(seed)),
             "seeds that judge judge late metrics, too"
         );
+        let judge_in_all = part.and_then(|part| part.judge_in_all).or(raw.seeds.judge_in_all);
+        let judge_more = more_seeds(&raw.seeds.select, &raw.seeds.judge, judge_in_all)?;
+        let late = [&raw.seeds.judge[..], &raw.seeds.late].concat();
+        let late_more = more_seeds(&raw.seeds.select, &late, raw.seeds.late_in_all)?;
         Ok(Self {
             duration: seconds(part.and_then(|part| part.minutes).unwrap_or(raw.minutes) * 60.0)?,
             select: raw.seeds.select,
             judge: raw.seeds.judge,
             late: raw.seeds.late,
+            judge_more,
+            late_more,
             goals: Goals { ttft: seconds(raw.goals.ttft_s)?, tpot: seconds(raw.goals.tpot_s)? },
             bounds: raw.bounds,
             policies,
@@ -246,6 +260,11 @@ impl Plan {
             is_whole,
             part: args.part.clone(),
         })
+    }
+
+    /// Name of the policy that is judged.
+    pub(super) fn ours(&self) -> &str {
+        &self.policies[OURS].name
     }
 
     /// Seeds on which late metrics of a policy are judged.
@@ -263,6 +282,16 @@ impl Plan {
 
 fn one() -> f64 {
     1.0
+}
+
+/// The numbers after the last of `first` that do not select, until there are `n_in_all`.
+fn more_seeds(select: &[u64], first: &[u64], n_in_all: Option<usize>) -> Result<Vec<u64>> {
+    let n_in_all = n_in_all.unwrap_or(first.len());
+    let n_more = n_in_all.checked_sub(first.len());
+    let n_more =
+        n_more.with_context(|| format!("{n_in_all} seeds in all, and {first:?} at first"))?;
+    let last = first.iter().copied().max().unwrap_or_default();
+    Ok((last.saturating_add(1)..).filter(|seed| !select.contains(seed)).take(n_more).collect())
 }
 
 fn is_chosen(name: &str, patterns: &[String]) -> bool {
@@ -423,6 +452,19 @@ mod tests {
         assert_eq!(scrapes, ["50ms", "51ms", "5s", "60s", "never"]);
         let capacities: Vec<f64> = plan.pools.iter().map(|pool| pool.capacity).collect();
         assert_eq!(capacities, [8.0, 6.0]);
+        // Regret is judged on 16 seeds in the end, late metrics on 32.
+        assert_eq!(plan.judge_more, (6..=18).collect::<Vec<_>>());
+        assert_eq!(plan.late_more, (11..=34).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn more_seeds_follow_those_at_first_and_do_not_select() {
+        let check = |n_in_all, expected: &[u64]| {
+            assert_eq!(more_seeds(&[1, 7], &[3, 5], n_in_all).unwrap(), expected);
+        };
+        check(None, &[]);
+        check(Some(2), &[]);
+        check(Some(5), &[6, 8, 9]);
     }
 
     #[test]
@@ -440,6 +482,7 @@ mod tests {
         check("--part smoke --cells rag", 1);
         let of_part = plan("--part smoke").unwrap();
         assert_eq!((of_part.policies.len(), of_part.scrapes.len()), (4, 1));
+        assert_eq!(of_part.judge_more, [6, 7]);
         assert!(plan("--part nothing").is_err());
     }
 
@@ -454,6 +497,8 @@ mod tests {
         check("judge = [3, 4, 5]", "judge = [2, 3]", "a seed cannot both select and judge");
         check("judge = [3, 4, 5]", "judge = []", "must be named");
         check("late = [6", "late = [5", "judge late metrics, too");
+        check("judge_in_all = 16", "judge_in_all = 2", "2 seeds in all, and [3, 4, 5] at first");
+        check("late_in_all = 32", "late_in_all = 7", "7 seeds in all");
         check("minutes = 15", "minutes = 0", "no length of time");
         check("ours = \"estimated-ttft\"", "ours = \"theirs\"", "no preset called theirs");
         check("policy = \"go-default\"", "policy = \"none\"", "no policy called none");

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::judge::{CellResult, Judged, Means, Regret, Results, Stale, Verdict};
+use super::judge::{CellResult, Judged, Means, Results, Stale};
+use super::regret::{Regret, Verdict};
 
 /// The whole report.
 pub(super) fn markdown(results: &Results) -> String {
@@ -46,9 +47,10 @@ fn head(text: &mut String, results: &Results) {
         ),
         if results.is_whole { String::new() } else { "This is a part of the matrix.".to_owned() },
         format!(
-            "A cell's best baseline is chosen for each measure on seeds {:?}; regret is measured on seeds {:?}, \
-             seed by seed.",
-            results.select, results.judge
+            "A cell's best baseline is chosen for each measure on seeds {}; regret is measured on seeds {}, seed by \
+             seed.",
+            shown(&results.select),
+            shown(&results.judge)
         ),
         format!(
             "The upper end of its 95 % interval must be at most {} points of goodput and {} % of TTFT p90.",
@@ -58,6 +60,7 @@ fn head(text: &mut String, results: &Results) {
         "A cell *holds* where it is, or where ours is at least as good on every seed; it *loses* where even the \
          mean is above, and is *unclear* in between."
             .to_owned(),
+        stages(results),
         "*Offered* is the work of a cell as a share of what its servers can do at best, with a perfect cache."
             .to_owned(),
     ];
@@ -67,15 +70,49 @@ fn head(text: &mut String, results: &Results) {
     }
 }
 
+/// How what does not hold on the first seeds comes to its verdict.
+fn stages(results: &Results) -> String {
+    let Results { judge, late, judge_more, late_more, .. } = results;
+    let has_late = results.cells.iter().any(|cell| !cell.stale.is_empty());
+    let late = [&judge[..], late].concat();
+    let late = if has_late && !late_more.is_empty() {
+        format!(" (of late metrics: {})", in_all(&late, late_more))
+    } else {
+        String::new()
+    };
+    if judge_more.is_empty() && late.is_empty() {
+        return String::new();
+    }
+    format!(
+        "What does not hold on those seeds plays again on further ones, both sides on each, and the verdict is that of \
+         all together: {}{late}. What holds at first does not play again; *seeds* says on how many a verdict rests.",
+        in_all(judge, judge_more)
+    )
+}
+
+fn in_all(first: &[u64], more: &[u64]) -> String {
+    let all = [first, more].concat();
+    format!("{} seeds, {}", all.len(), shown(&all))
+}
+
+/// Seeds for people: the first and the last of three or more that follow each other.
+fn shown(seeds: &[u64]) -> String {
+    let follow = |run: &[u64]| run.windows(2).all(|two| two[1] == two[0].saturating_add(1));
+    match seeds {
+        [first, _, .., last] if follow(seeds) => format!("{first} to {last}"),
+        _ => seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
 /// Worst cases and how many cells hold, by measure.
 fn overview(text: &mut String, results: &Results) {
     *text += "\n## In short\n\n";
-    *text += "| measure | bound | hold | unclear | lose | worst upper end | in |\n";
-    *text += "| --- | ---: | ---: | ---: | ---: | ---: | --- |\n";
+    *text += "| measure | bound | hold | unclear | lose | on more seeds | worst upper end | in |\n";
+    *text += "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n";
     let cells = || results.cells.iter();
     let bounds = results.bounds;
-    let goodput = cells().map(|cell| (cell, cell.goodput.regret));
-    let ttft = cells().map(|cell| (cell, cell.ttft_p90.regret));
+    let goodput = cells().map(|cell| (cell, cell.goodput.regret, cell.goodput.first));
+    let ttft = cells().map(|cell| (cell, cell.ttft_p90.regret, cell.ttft_p90.first));
     count(text, "goodput, points", bounds.goodput_points, goodput.collect());
     count(text, "TTFT p90, %", bounds.ttft_p90_percent, ttft.collect());
     let mut names: Vec<&str> = Vec::new();
@@ -87,21 +124,27 @@ fn overview(text: &mut String, results: &Results) {
     for name in names {
         let is_it = |of: &&Stale| of.policy == results.ours && of.scrapes == name;
         let title = format!("TTFT p99 with scrapes {name}, %");
-        let found =
-            cells().filter_map(|cell| cell.stale.iter().find(is_it).map(|of| (cell, of.cost)));
+        let of_cell = |cell: &'_ CellResult| cell.stale.iter().find(is_it).cloned();
+        let found = cells().filter_map(|cell| of_cell(cell).map(|of| (cell, of.cost, of.first)));
         count(text, &title, bounds.stale_ttft_p99_percent, found.collect());
     }
 }
 
-fn count(text: &mut String, title: &str, bound: f64, cells: Vec<(&CellResult, Regret)>) {
-    let n = |verdict| cells.iter().filter(|(_, regret)| regret.verdict == verdict).count();
+/// A cell with its regret, and the one on the first seeds where that was not the end of it.
+type Counted<'a> = (&'a CellResult, Regret, Option<Regret>);
+
+fn count(text: &mut String, title: &str, bound: f64, cells: Vec<Counted<'_>>) {
+    let n = |verdict| cells.iter().filter(|(_, regret, _)| regret.verdict == verdict).count();
+    let n_again = cells.iter().filter(|(_, _, first)| first.is_some()).count();
     let worst = cells.iter().max_by(|one, other| one.1.upper.total_cmp(&other.1.upper));
     let (upper, name) =
-        worst.map_or((0.0, ""), |(cell, regret)| (regret.upper, cell.name.as_str()));
+        worst.map_or((0.0, ""), |(cell, regret, _)| (regret.upper, cell.name.as_str()));
     let (holds, unclear, loses) = (n(Verdict::Holds), n(Verdict::Unclear), n(Verdict::Loses));
     line(
         text,
-        format!("| {title} | {bound} | {holds} | {unclear} | {loses} | {upper:+.1} | {name} |"),
+        format!(
+            "| {title} | {bound} | {holds} | {unclear} | {loses} | {n_again} | {upper:+.1} | {name} |"
+        ),
     );
 }
 
@@ -120,11 +163,12 @@ fn losses(text: &mut String, results: &Results) {
             }
             let reason = cell.reason.as_deref().map_or(String::new(), |why| format!("\n  {why}"));
             let line = format!(
-                "- {} {} in {measure}: {:+.1} {of_regret}, up to {:+.1}; {:.3} {unit}, {} has {:.3} {unit}.{reason}",
+                "- {} {} in {measure}: {:+.1} {of_regret}, up to {:+.1}, on {} seeds; {:.3} {unit}, {} has {:.3} {unit}.{reason}",
                 cell.name,
                 cell_verdict(judged),
                 judged.regret.mean,
                 judged.regret.upper,
+                judged.regret.n_seeds,
                 judged.ours * factor,
                 judged.baseline,
                 judged.best * factor,
@@ -151,17 +195,17 @@ fn cell_verdict(judged: &Judged) -> &'static str {
 
 fn cells(text: &mut String, results: &Results) {
     *text += "\n## Cells\n\n";
-    *text += "| cell | load | offered % | requests | goodput: best | % | ours % | regret | upper | | \
-              TTFT p90: best | s | ours s | regret % | upper | |\n";
-    *text += "| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | --- \
-              | --- | ---: | ---: | ---: | ---: | --- |\n";
+    *text += "| cell | load | offered % | requests | goodput: best | % | ours % | regret | upper | seeds | | \
+              TTFT p90: best | s | ours s | regret % | upper | seeds | |\n";
+    *text += "| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | --- \
+              | --- | ---: | ---: | ---: | ---: | ---: | --- |\n";
     for cell in &results.cells {
         let CellResult { goodput, ttft_p90, .. } = cell;
         line(
             text,
             format!(
-                "| {} | {:.2} | {:.0} | {} | {} | {:.1} | {:.1} | {:+.2} | {:+.2} | {} | {} | {:.3} | {:.3} | {:+.1} | \
-                 {:+.1} | {} |",
+                "| {} | {:.2} | {:.0} | {} | {} | {:.1} | {:.1} | {:+.2} | {:+.2} | {} | {} | {} | {:.3} | {:.3} | \
+                 {:+.1} | {:+.1} | {} | {} |",
                 cell.name,
                 cell.load,
                 cell.offered * 100.0,
@@ -171,12 +215,14 @@ fn cells(text: &mut String, results: &Results) {
                 goodput.ours * 100.0,
                 goodput.regret.mean,
                 goodput.regret.upper,
+                goodput.regret.n_seeds,
                 cell_verdict(goodput),
                 ttft_p90.baseline,
                 ttft_p90.best,
                 ttft_p90.ours,
                 ttft_p90.regret.mean,
                 ttft_p90.regret.upper,
+                ttft_p90.regret.n_seeds,
                 cell_verdict(ttft_p90),
             ),
         );
@@ -190,19 +236,31 @@ fn stale(text: &mut String, results: &Results) {
     *text += "\n## Late metrics\n\n";
     let bound = results.bounds.stale_ttft_p99_percent;
     line(text, format!("TTFT p99 must be at most {bound} % longer than with scrapes every 50 ms."));
-    let seeds: Vec<u64> = results.judge.iter().chain(&results.late).copied().collect();
-    line(text, format!("`{}` was played on seeds {seeds:?}.", results.ours));
+    let first = [&results.judge[..], &results.late].concat();
+    let again = match &results.late_more[..] {
+        [] => String::new(),
+        more => format!(", and where it does not hold on those on {}", in_all(&first, more)),
+    };
+    line(text, format!("`{}` was played on seeds {}{again}.", results.ours, shown(&first)));
     results.notes.iter().for_each(|note| line(text, note.clone()));
-    *text += "\n| cell | policy | scrapes | at 50 ms s | late s | longer by % | upper | |\n";
-    *text += "| --- | --- | --- | ---: | ---: | ---: | ---: | --- |\n";
+    *text +=
+        "\n| cell | policy | scrapes | at 50 ms s | late s | longer by % | upper | seeds | |\n";
+    *text += "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |\n";
     for cell in &results.cells {
         for of in &cell.stale {
             let verdict = if of.policy == results.ours { of.cost.verdict.label() } else { "" };
             line(
                 text,
                 format!(
-                    "| {} | {} | {} | {:.3} | {:.3} | {:+.1} | {:+.1} | {verdict} |",
-                    cell.name, of.policy, of.scrapes, of.own, of.late, of.cost.mean, of.cost.upper
+                    "| {} | {} | {} | {:.3} | {:.3} | {:+.1} | {:+.1} | {} | {verdict} |",
+                    cell.name,
+                    of.policy,
+                    of.scrapes,
+                    of.own,
+                    of.late,
+                    of.cost.mean,
+                    of.cost.upper,
+                    of.cost.n_seeds,
                 ),
             );
         }

@@ -10,7 +10,7 @@ use router_sim::replay::summary::Summary;
 use serde::{Deserialize, Serialize};
 
 /// One finished run. Times are in seconds.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Row {
     /// What was played, for people.
     pub(super) run: String,

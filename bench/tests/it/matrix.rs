@@ -79,6 +79,57 @@ async fn the_default_is_near_the_best_and_kept_runs_are_not_played_again() {
 }
 
 #[tokio::test]
+async fn what_does_not_hold_plays_on_more_seeds_and_is_kept_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, plan) = (folder.path().join("runs.jsonl"), folder.path().join("plan.toml"));
+    let text = include_str!("../../matrix.toml");
+    // So TTFT p90 cannot hold, and goodput does.
+    let bound = "ttft_p90_percent = 10.0";
+    assert!(text.contains(bound) && text.contains("goodput_points = 3.0"));
+    let text = text.replace(bound, "ttft_p90_percent = -99.0");
+    fs::write(&plan, text.replace("goodput_points = 3.0", "goodput_points = 100.0")).unwrap();
+    let flags = format!("--cells mooncake/near/homogeneous --plan {}", plan.display());
+    let results = matrix::results(&args(&state, &flags)).await.unwrap();
+    let cell = &results.cells[0];
+    let goodput = &cell.goodput;
+    assert!(goodput.first.is_none() && goodput.regret.n_seeds == 3, "{goodput:?}");
+    let ttft = &cell.ttft_p90;
+    assert_eq!((ttft.first.unwrap().n_seeds, ttft.regret.n_seeds), (3, 5));
+    assert_eq!(ttft.regret.verdict, matrix::Verdict::Loses);
+
+    // Only the two sides play them.
+    let played = rows(&state);
+    assert_eq!(played.len(), results.n_played);
+    let is_more = |row: &&Value| {
+        let run = row["run"].as_str().unwrap();
+        run.ends_with("seed=6") || run.ends_with("seed=7")
+    };
+    let more: Vec<Value> = played.iter().filter(is_more).cloned().collect();
+    assert_eq!(more.len(), 4, "{more:?}");
+    assert_eq!(n_of_policy(&more, &results.ours), 2);
+    assert_eq!(n_of_policy(&more, &ttft.baseline), 2);
+
+    // One that was interrupted in the second stage goes on there.
+    let text = fs::read_to_string(&state).unwrap();
+    fs::write(&state, &text[..text.len() - 10]).unwrap();
+    let report = folder.path().join("report.md");
+    let again = format!("{flags} --report {}", report.display());
+    matrix::run(&args(&state, &again)).await.unwrap();
+    let written = fs::read_to_string(report.with_extension("json")).unwrap();
+    let written: Value = serde_json::from_str(&written).unwrap();
+    assert_eq!(written["n_played"], 1);
+    assert_eq!(written["n_known"], json!(results.n_played - 1));
+    // Through text as well: a number may be read back with another last bit.
+    let cells = serde_json::to_string(&results.cells).unwrap();
+    assert_eq!(written["cells"], serde_json::from_str::<Value>(&cells).unwrap());
+    let text = fs::read_to_string(&report).unwrap();
+    for part in ["is that of all together: 5 seeds, 3 to 7.", "| 3 | holds |", "| 5 | **loses** |"]
+    {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_played_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("runs.jsonl");
