@@ -15,22 +15,25 @@ const MAX_OPERATIONS: usize = 512;
 /// When the index is inconsistent.
 pub fn fuzz_index(data: &[u8]) {
     let index = PrefixIndex::new(IndexConfig { default_capacity: 24, seed: 1 });
-    let mut undoable = None;
+    let mut under_way = Vec::new();
     for operation in data.chunks(4).take(MAX_OPERATIONS) {
-        let &[kind, place, content, length] = operation else { return };
+        let &[kind, place, content, length] = operation else { break };
         let endpoint =
             EndpointIndex { slot: u32::from(place % 4), generation: u32::from(place >> 6) };
         let hashes = prompt(place & 0x20 != 0, content, length % 40);
         match kind % 16 {
-            0..=8 => {
-                let inserted = index.insert(endpoint, &hashes);
-                if kind & 0x40 != 0 {
-                    undoable = Some((endpoint, hashes, inserted));
-                }
+            0..=5 => {
+                let inserted = index.insert(endpoint, &hashes, usize::from(kind >> 4));
+                under_way.push((hashes, inserted));
             }
-            9..=11 => {
-                if let Some((endpoint, hashes, inserted)) = undoable.take() {
-                    index.undo(endpoint, &hashes, inserted);
+            6..=11 if under_way.is_empty() => {}
+            at @ 6..=11 => {
+                let (hashes, inserted) =
+                    under_way.swap_remove(usize::from(content) % under_way.len());
+                if at < 9 {
+                    index.release(&hashes, inserted);
+                } else {
+                    index.undo(&hashes, inserted);
                 }
             }
             12 => index.set_capacity(endpoint, usize::from(length)),
@@ -45,6 +48,13 @@ pub fn fuzz_index(data: &[u8]) {
         let checked = index.check();
         assert!(checked.is_ok(), "{checked:?} after {operation:?}");
     }
+    for (hashes, inserted) in under_way {
+        index.release(&hashes, inserted);
+    }
+    for slot in 0..4 {
+        (0..4).for_each(|generation| index.remove_endpoint(EndpointIndex { slot, generation }));
+    }
+    assert!(index.is_empty() && index.check().is_ok(), "{:?}", index.dump(4));
 }
 
 /// A prompt of up to 39 blocks: a shared beginning, then one of a few continuations.

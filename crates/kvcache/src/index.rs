@@ -10,6 +10,10 @@
 //! Differs: among blocks of one prompt the last is evicted first, as model servers do; the reference evicts
 //! the first one first, which leaves suffixes that can never match. For the same reason an insert that
 //! exceeds the capacity keeps its leading blocks.
+//! Blocks that a request under way uses are never evicted, and count as used when it ends, as in model servers:
+//! they keep the blocks of running requests, and hand out again first what was freed longest ago. What its
+//! answer will fill takes room as long as it is under way. The reference counts a prompt as used when it is
+//! sent, which expects prompts in the cache that long answers, or a full batch, have pushed out.
 
 use std::fmt;
 
@@ -51,7 +55,9 @@ pub struct PrefixIndex {
     trie: RwLock<Trie>,
 }
 
-/// What one insert did; needed to [undo](PrefixIndex::undo) it, which can be done once.
+/// What one insert did. The blocks stay in use until it is [released](PrefixIndex::release) or
+/// [undone](PrefixIndex::undo).
+#[must_use = "its blocks cannot be evicted before it is released or undone"]
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Inserted {
     blocks: Option<InsertedBlocks>,
@@ -106,8 +112,8 @@ impl Inserted {
         self.blocks.map_or(0, |blocks| blocks.first_new)
     }
 
-    /// Leading blocks that the endpoint has now: fewer than given only where its capacity is smaller, none
-    /// when the endpoint has gone.
+    /// Leading blocks that the endpoint has now: fewer than given only where its capacity is smaller or four times
+    /// of it are in use, none when the endpoint has gone.
     pub fn n_blocks(&self) -> usize {
         self.blocks.map_or(0, |blocks| blocks.n_blocks)
     }
@@ -120,26 +126,29 @@ impl PrefixIndex {
         Self { trie: RwLock::new(Trie::new(config.default_capacity, config.seed)) }
     }
 
-    /// Records that `endpoint` computes the blocks of a prompt, all of them from the first on, and counts
-    /// them as used. An endpoint is known from its first insert on; the first insert of a newer generation
-    /// makes all blocks of the older one invisible.
-    pub fn insert(&self, endpoint: EndpointIndex, hashes: &[BlockHash]) -> Inserted {
+    /// Records that a request is sent to `endpoint`, which computes the blocks of its prompt, all of them from the
+    /// first on, and `n_more` for its answer. An endpoint is known from its first insert on; the first insert
+    /// of a newer generation makes all blocks of the older one invisible.
+    pub fn insert(&self, endpoint: EndpointIndex, hashes: &[BlockHash], n_more: usize) -> Inserted {
         let mut trie = self.trie.write();
         trie.reap(STEPS_PER_INSERT);
         let holder = trie.holders.register(endpoint);
-        Inserted { blocks: holder.and_then(|holder| trie.insert(holder, hashes)) }
+        Inserted { blocks: holder.and_then(|holder| trie.insert(holder, hashes, n_more)) }
+    }
+
+    /// The request has ended: its blocks may be evicted, as those used last. `hashes` are those of the insert.
+    pub fn release(&self, hashes: &[BlockHash], inserted: Inserted) {
+        if let Some(blocks) = inserted.blocks {
+            self.trie.write().end(hashes, blocks, false);
+        }
     }
 
     /// Takes back an insert whose request failed; `hashes` are those of the insert. Blocks that another
-    /// insert has used since stay. Returns the number of blocks removed.
-    pub fn undo(&self, endpoint: EndpointIndex, hashes: &[BlockHash], inserted: Inserted) -> usize {
-        let Some(blocks) = inserted.blocks else { return 0 };
-        if blocks.first_new == blocks.n_blocks {
-            return 0;
+    /// insert has used since stay.
+    pub fn undo(&self, hashes: &[BlockHash], inserted: Inserted) {
+        if let Some(blocks) = inserted.blocks {
+            self.trie.write().end(hashes, blocks, true);
         }
-        let mut trie = self.trie.write();
-        let holder = trie.holders.find(endpoint);
-        holder.map_or(0, |holder| trie.undo(holder, hashes, blocks))
     }
 
     /// Calls `visit` once for every endpoint that holds a prefix of the prompt, with the number of blocks.
@@ -155,7 +164,7 @@ impl PrefixIndex {
     }
 
     /// Sets how many blocks are remembered for `endpoint`, at any time. The least recently used blocks
-    /// beyond it go. The unit is a block of this index, which may be larger than the model server's.
+    /// beyond it go, of those that no request uses. The unit is a block of this index, which may be larger than the model server's.
     pub fn set_capacity(&self, endpoint: EndpointIndex, n_blocks: usize) {
         let holder = {
             let mut trie = self.trie.write();
@@ -168,8 +177,8 @@ impl PrefixIndex {
         while !self.trie.write().evict_some(holder, STEPS_PER_LOCK) {}
     }
 
-    /// Forgets an endpoint. It is invisible at once; its memory is free when the call returns. Late inserts
-    /// for it, and for older generations of its slot, have no effect.
+    /// Forgets an endpoint. It is invisible at once; its memory is free when the call returns, or soon after the
+    /// last of its requests has ended. Late inserts for it, and for older generations of its slot, have no effect.
     pub fn remove_endpoint(&self, endpoint: EndpointIndex) {
         self.trie.write().holders.remove(endpoint);
         while !self.trie.write().reap(STEPS_PER_LOCK) {}

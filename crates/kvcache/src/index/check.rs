@@ -96,11 +96,24 @@ impl Trie {
             n_holds += 1;
         }
         agree!(holder.oldest, newer, "oldest hold of {id:?}");
-        agree!(holder.n_blocks, n_blocks, "blocks of {id:?}");
-        if holder.live && n_blocks > holder.capacity {
-            return Err(format!("{id:?} holds {n_blocks} blocks, more than {}", holder.capacity));
+        if holder.live && n_holds > 0 && holder.n_over() > 0 {
+            return Err(format!("{id:?} holds {n_blocks} blocks that should be evicted"));
         }
-        Ok(n_holds)
+        let (n_used_holds, n_in_use) = self.in_use(id);
+        agree!(holder.n_in_use, n_in_use, "blocks of {id:?} in use");
+        agree!(holder.n_blocks, n_blocks + n_in_use, "blocks of {id:?}");
+        Ok(n_holds + n_used_holds)
+    }
+
+    /// Holds, and blocks, of a holder that requests use.
+    fn in_use(&self, id: HolderId) -> (usize, usize) {
+        let used = self.nodes.iter().filter(|(_, node)| {
+            let view = node.hold().filter(|view| view.holder == id);
+            view.is_some_and(|view| view.links.n_users().is_some())
+        });
+        used.fold((0, 0), |(n_holds, n_blocks), (hold, _)| {
+            (n_holds + 1, n_blocks + self.n_held(hold) as usize)
+        })
     }
 
     fn check_shared(&self, id: Id<Node>, node: &Node) -> Result<(), String> {

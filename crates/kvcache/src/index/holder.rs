@@ -14,21 +14,28 @@ pub(super) const MAX_ENDPOINTS: usize = 1 << 16;
 /// Upper limit of an endpoint's capacity, in blocks.
 pub(super) const MAX_CAPACITY: usize = 1 << 24;
 
-/// Added to a holder's clock where outstanding undos must not apply any more; more than any capacity.
-const FAR: u64 = 1 << 32;
+/// Requests under way use at most so many times the capacity: what they would use beyond that is not remembered.
+/// A model server has no room for more than one of these, and has requests wait that it has no room for.
+const MAX_IN_USE: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Holder {
     pub(super) endpoint: EndpointIndex,
     /// False once the endpoint has gone; its blocks are then invisible and wait for removal.
     pub(super) live: bool,
+    /// On the list of the dead.
+    is_listed: bool,
     pub(super) capacity: usize,
     pub(super) n_blocks: usize,
+    /// Of these, blocks that requests under way use.
+    pub(super) n_in_use: usize,
+    /// Blocks that requests under way will fill beside those.
+    pub(super) n_reserved: usize,
+    /// Inserts that have been neither released nor undone.
+    pub(super) n_outstanding: usize,
     /// Ends of the list of its holds.
     pub(super) newest: Id<Node>,
     pub(super) oldest: Id<Node>,
-    /// Blocks used so far, counted at every use.
-    pub(super) clock: u64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -53,18 +60,33 @@ fn is_newer(a: u32, b: u32) -> bool {
 
 impl Holder {
     fn new(endpoint: EndpointIndex, capacity: usize) -> Self {
-        let (newest, oldest) = (Id::NONE, Id::NONE);
-        Self { endpoint, live: true, capacity, n_blocks: 0, newest, oldest, clock: 0 }
+        Self {
+            endpoint,
+            live: true,
+            is_listed: false,
+            capacity,
+            n_blocks: 0,
+            n_in_use: 0,
+            n_reserved: 0,
+            n_outstanding: 0,
+            newest: Id::NONE,
+            oldest: Id::NONE,
+        }
     }
 
-    /// Sets the capacity. Undos tell from it whether their blocks may have been evicted, so a change puts
-    /// an end to those of earlier inserts.
     pub(super) fn set_capacity(&mut self, n_blocks: usize) {
-        let n_blocks = n_blocks.min(MAX_CAPACITY);
-        if n_blocks != self.capacity {
-            self.clock += FAR;
-        }
-        self.capacity = n_blocks;
+        self.capacity = n_blocks.min(MAX_CAPACITY);
+    }
+
+    /// Blocks that one more request may use.
+    pub(super) fn room(&self) -> usize {
+        let left = (MAX_IN_USE * self.capacity).saturating_sub(self.n_in_use + self.n_reserved);
+        left.min(self.capacity)
+    }
+
+    /// Blocks beyond the capacity.
+    pub(super) fn n_over(&self) -> usize {
+        (self.n_blocks + self.n_reserved).saturating_sub(self.capacity)
     }
 }
 
@@ -126,14 +148,20 @@ impl Holders {
         self.retire(found);
     }
 
-    /// A holder that is gone and may still have blocks.
+    /// A holder that is gone and may still have blocks that nobody uses.
     pub(super) fn next_dead(&self) -> Option<HolderId> {
         self.dead.last().copied()
     }
 
-    /// Gives the number of the holder that [`next_dead`](Self::next_dead) names back for use.
+    /// Gives the number of the holder that [`next_dead`](Self::next_dead) names back for use, or lets it wait for
+    /// requests that still refer to it.
     pub(super) fn release_dead(&mut self) {
-        self.free.extend(self.dead.pop());
+        let Some(id) = self.dead.pop() else { return };
+        let Some(holder) = self.get_mut(id) else { return };
+        holder.is_listed = false;
+        if holder.n_outstanding == 0 {
+            self.free.push(id);
+        }
     }
 
     pub(super) fn live(&self) -> impl Iterator<Item = (HolderId, &Holder)> {
@@ -148,12 +176,26 @@ impl Holders {
         self.all.capacity() * size_of::<Holder>() + self.slots.capacity() * size_of::<SlotState>()
     }
 
+    /// Ends one of the holder's outstanding inserts; true when it was the last.
+    pub(super) fn end_insert(&mut self, id: HolderId, n_reserved: usize) -> bool {
+        let Some(holder) = self.get_mut(id) else { return false };
+        holder.n_reserved = holder.n_reserved.saturating_sub(n_reserved);
+        holder.n_outstanding = holder.n_outstanding.saturating_sub(1);
+        let (is_last, live) = (holder.n_outstanding == 0, holder.live);
+        if is_last && !live {
+            self.retire(Some(id));
+        }
+        is_last
+    }
+
     fn retire(&mut self, id: Option<HolderId>) {
         if let Some(id) = id
             && let Some(holder) = self.get_mut(id)
         {
             holder.live = false;
-            self.dead.push(id);
+            if !std::mem::replace(&mut holder.is_listed, true) {
+                self.dead.push(id);
+            }
         }
     }
 

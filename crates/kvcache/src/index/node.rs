@@ -39,7 +39,8 @@ pub(super) struct Segment {
     pub(super) next: Id<Node>,
 }
 
-/// Place in the holder's list from most to least recently used.
+/// Place in the holder's list from most to least recently used, or the number of requests under way that use
+/// the hold: then it is in no list, since it cannot be evicted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Links {
     pub(super) newer: Id<Node>,
@@ -75,9 +76,14 @@ impl Segment {
     }
 }
 
-impl Default for Links {
-    fn default() -> Self {
-        Self { newer: Id::NONE, older: Id::NONE }
+impl Links {
+    pub(super) const fn in_use(n_users: u32) -> Self {
+        Self { newer: Id::MARK, older: Id::from_raw(n_users) }
+    }
+
+    /// Requests that use the hold; `None` when it is in the list.
+    pub(super) fn n_users(self) -> Option<u32> {
+        (self.newer == Id::MARK).then(|| self.older.raw())
     }
 }
 

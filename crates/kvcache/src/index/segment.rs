@@ -11,7 +11,7 @@ use super::{
 use crate::BlockHash;
 
 impl Trie {
-    /// Makes a segment of blocks that nobody holds.
+    /// Makes a segment of blocks that nobody holds. The hold is in no list.
     pub(super) fn create(
         &mut self,
         holder: HolderId,
@@ -19,20 +19,19 @@ impl Trie {
         rest: &[BlockHash],
     ) -> Id<Node> {
         let segment = Segment::new(first, self.put_tail(rest));
-        let node = Node::Owned { segment, holder, fresh: true, links: Links::default() };
+        let node = Node::Owned { segment, holder, fresh: true, links: Links::in_use(0) };
         let id = self.nodes.insert(node);
         self.table.insert(&mut self.nodes, id);
-        self.push_newest(holder, id);
         let n_blocks = 1 + rest.len();
         self.n_blocks += n_blocks;
         self.count(holder, n_blocks as i64);
         id
     }
 
-    /// Makes `holder`, who holds nothing of the segment, hold its first `n_blocks`.
+    /// Makes `holder`, who holds nothing of the segment, hold its first `n_blocks`. The hold is in no list.
     pub(super) fn join(&mut self, segment: Id<Node>, holder: HolderId, n_blocks: u32) -> Id<Node> {
         self.make_shared(segment);
-        let links = Links::default();
+        let links = Links::in_use(0);
         let hold = self.nodes.insert(Node::Hold { segment, holder, fresh: true, links });
         self.edit_sharers(segment, |sharers| {
             let at = sharers.partition_point(|sharer| sharer.holder < holder);
@@ -41,7 +40,6 @@ impl Trie {
             }
             sharers.insert(at, Sharer { holder, n_blocks, hold });
         });
-        self.push_newest(holder, hold);
         self.count(holder, i64::from(n_blocks));
         hold
     }
@@ -101,7 +99,7 @@ impl Trie {
         self.truncate_tail(upper, n_upper);
         match self.nodes.get(upper).copied() {
             Some(Node::Owned { holder, fresh, .. }) => {
-                let node = Node::Owned { segment, holder, fresh, links: Links::default() };
+                let node = Node::Owned { segment, holder, fresh, links: Links::in_use(0) };
                 let id = self.nodes.insert(node);
                 self.push_behind(holder, upper, id);
                 self.table.insert(&mut self.nodes, id);
@@ -125,7 +123,7 @@ impl Trie {
             let upper_hold = sharer.hold;
             let fresh =
                 self.nodes.get(upper_hold).and_then(Node::hold).is_some_and(|hold| hold.fresh);
-            let (holder, links) = (sharer.holder, Links::default());
+            let (holder, links) = (sharer.holder, Links::in_use(0));
             sharer.hold = self.nodes.insert(Node::Hold { segment: lower, holder, fresh, links });
             self.push_behind(holder, upper_hold, sharer.hold);
         }

@@ -17,6 +17,16 @@ pub(super) struct Slab<T> {
 
 impl<T> Id<T> {
     pub(super) const NONE: Self = Self(u32::MAX, PhantomData);
+    /// No place either: a mark for whoever keeps something else beside it.
+    pub(super) const MARK: Self = Self(u32::MAX - 1, PhantomData);
+
+    pub(super) const fn from_raw(raw: u32) -> Self {
+        Self(raw, PhantomData)
+    }
+
+    pub(super) const fn raw(self) -> u32 {
+        self.0
+    }
 
     pub(super) fn is_none(self) -> bool {
         self == Self::NONE

@@ -144,7 +144,7 @@ mod tests {
 
     fn owned(hash: u64) -> Node {
         let segment = Segment::new(BlockHash(hash), Id::NONE);
-        Node::Owned { segment, holder: HolderId(0), fresh: false, links: Links::default() }
+        Node::Owned { segment, holder: HolderId(0), fresh: false, links: Links::in_use(0) }
     }
 
     #[test]

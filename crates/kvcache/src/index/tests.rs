@@ -1,4 +1,4 @@
-use std::{sync::Arc, thread};
+use std::{collections::VecDeque, sync::Arc, thread};
 
 use proptest::prelude::*;
 
@@ -20,6 +20,14 @@ fn prompt(ids: impl IntoIterator<Item = u64>) -> Vec<BlockHash> {
     PromptBlocks::from_block_ids(&ids, 64, ids.len() * 64).hashes
 }
 
+/// A request that is sent and ends; how many of its blocks were there before, and how many were after.
+fn put(index: &PrefixIndex, endpoint: EndpointIndex, hashes: &[BlockHash]) -> (usize, usize) {
+    let inserted = index.insert(endpoint, hashes, 0);
+    let found = (inserted.first_new(), inserted.n_blocks());
+    index.release(hashes, inserted);
+    found
+}
+
 fn matches(index: &PrefixIndex, hashes: &[BlockHash]) -> Vec<(EndpointIndex, u32)> {
     let mut found = Vec::new();
     index.match_prefix(hashes, |endpoint, n_blocks| found.push((endpoint, n_blocks)));
@@ -37,9 +45,9 @@ fn check(index: &PrefixIndex, hashes: &[BlockHash], expected: &[(u32, u32)]) {
 #[test]
 fn counts_the_leading_blocks_that_each_endpoint_has() {
     let index = index(100);
-    index.insert(endpoint(0), &prompt([1, 2, 3, 4]));
-    index.insert(endpoint(1), &prompt([1, 2, 9]));
-    index.insert(endpoint(2), &prompt([7, 2, 3, 4]));
+    put(&index, endpoint(0), &prompt([1, 2, 3, 4]));
+    put(&index, endpoint(1), &prompt([1, 2, 9]));
+    put(&index, endpoint(2), &prompt([7, 2, 3, 4]));
     check(&index, &prompt([1, 2, 3, 4, 5]), &[(0, 4), (1, 2)]);
     check(&index, &prompt([1, 2, 9, 4]), &[(0, 2), (1, 3)]);
     check(&index, &prompt([7]), &[(2, 1)]);
@@ -54,20 +62,20 @@ fn trailing_partial_block_counts_like_any_other() {
     hasher.push(&[b'x'; 600]);
     let blocks = hasher.finish();
     let index = index(100);
-    index.insert(endpoint(0), &blocks.hashes);
+    put(&index, endpoint(0), &blocks.hashes);
     check(&index, &blocks.hashes, &[(0, 3)]);
 }
 
 #[test]
 fn the_last_blocks_of_the_oldest_prompt_are_evicted_first() {
     let index = index(6);
-    index.insert(endpoint(0), &prompt([1, 2, 3]));
-    index.insert(endpoint(0), &prompt([4, 5]));
-    index.insert(endpoint(0), &prompt([6, 7, 8]));
+    put(&index, endpoint(0), &prompt([1, 2, 3]));
+    put(&index, endpoint(0), &prompt([4, 5]));
+    put(&index, endpoint(0), &prompt([6, 7, 8]));
     check(&index, &prompt([1, 2, 3]), &[(0, 1)]);
     check(&index, &prompt([4, 5]), &[(0, 2)]);
-    index.insert(endpoint(0), &prompt([1]));
-    index.insert(endpoint(0), &prompt([9]));
+    put(&index, endpoint(0), &prompt([1]));
+    put(&index, endpoint(0), &prompt([9]));
     check(&index, &prompt([1, 2]), &[(0, 1)]);
     check(&index, &prompt([4, 5]), &[(0, 1)]);
 }
@@ -75,11 +83,10 @@ fn the_last_blocks_of_the_oldest_prompt_are_evicted_first() {
 #[test]
 fn a_longer_prompt_reports_what_is_new() {
     let index = index(100);
-    assert_eq!(index.insert(endpoint(0), &prompt([1, 2])).first_new(), 0);
-    let longer = index.insert(endpoint(0), &prompt([1, 2, 3, 4]));
-    assert_eq!((longer.first_new(), longer.n_blocks()), (2, 4));
-    assert_eq!(index.insert(endpoint(0), &prompt([1, 2, 3])).first_new(), 3);
-    assert_eq!(index.insert(endpoint(0), &[]).n_blocks(), 0);
+    assert_eq!(put(&index, endpoint(0), &prompt([1, 2])), (0, 2));
+    assert_eq!(put(&index, endpoint(0), &prompt([1, 2, 3, 4])), (2, 4));
+    assert_eq!(put(&index, endpoint(0), &prompt([1, 2, 3])), (3, 3));
+    assert_eq!(put(&index, endpoint(0), &[]), (0, 0));
 }
 
 #[test]
@@ -87,8 +94,7 @@ fn a24_insert_beyond_the_capacity_leaves_nothing_behind() {
     let index = index(8);
     for start in 0..50 {
         let long = prompt(start * 100..start * 100 + 99);
-        let inserted = index.insert(endpoint(0), &long);
-        assert_eq!((inserted.first_new(), inserted.n_blocks()), (0, 8));
+        assert_eq!(put(&index, endpoint(0), &long), (0, 8));
         check(&index, &long, &[(0, 8)]);
         let dump = index.dump(1);
         assert_eq!((dump.n_pairs, dump.n_blocks, dump.n_segments), (8, 8, 1));
@@ -102,50 +108,116 @@ fn a24_insert_beyond_the_capacity_leaves_nothing_behind() {
 fn a25_capacity_follows_what_is_learnt_of_the_endpoint() {
     let index = index(10);
     let old = prompt(0..10);
-    index.insert(endpoint(0), &old);
+    put(&index, endpoint(0), &old);
     index.set_capacity(endpoint(0), 4);
     check(&index, &old, &[(0, 4)]);
     index.set_capacity(endpoint(0), 1_000);
-    index.insert(endpoint(0), &prompt(0..900));
+    put(&index, endpoint(0), &prompt(0..900));
     check(&index, &prompt(0..900), &[(0, 900)]);
     index.set_capacity(endpoint(0), 0);
     check(&index, &old, &[]);
-    assert_eq!(index.insert(endpoint(0), &old).n_blocks(), 0);
+    assert_eq!(put(&index, endpoint(0), &old), (0, 0));
 
     index.set_capacity(endpoint(1), 2);
-    index.insert(endpoint(1), &old);
+    put(&index, endpoint(1), &old);
     check(&index, &old, &[(1, 2)]);
 }
 
 #[test]
 fn a27_failed_request_takes_back_what_it_added() {
     let index = index(100);
-    index.insert(endpoint(0), &prompt([1, 2]));
+    put(&index, endpoint(0), &prompt([1, 2]));
     let failed = prompt([1, 2, 3, 4, 5]);
-    let inserted = index.insert(endpoint(0), &failed);
-    assert_eq!(index.undo(endpoint(0), &failed, inserted), 3);
+    let inserted = index.insert(endpoint(0), &failed, 0);
+    index.undo(&failed, inserted);
     check(&index, &failed, &[(0, 2)]);
 
-    let first = index.insert(endpoint(0), &failed);
-    let second = index.insert(endpoint(0), &prompt([1, 2, 3, 4, 9]));
-    assert_eq!(index.undo(endpoint(0), &failed, first), 1, "3 and 4 are in use by the second");
+    let first = index.insert(endpoint(0), &failed, 0);
+    let branch = prompt([1, 2, 3, 4, 9]);
+    let second = index.insert(endpoint(0), &branch, 0);
+    index.undo(&failed, first);
     check(&index, &failed, &[(0, 4)]);
-    assert_eq!(index.undo(endpoint(0), &prompt([1, 2, 3, 4, 9]), second), 1);
+    index.undo(&branch, second);
+    check(&index, &branch, &[(0, 4)]);
 
-    let repeated = index.insert(endpoint(0), &prompt([1, 2]));
-    assert_eq!(index.undo(endpoint(0), &prompt([1, 2]), repeated), 0, "it added nothing");
+    let repeated = index.insert(endpoint(0), &prompt([1, 2]), 0);
+    index.undo(&prompt([1, 2]), repeated);
     check(&index, &failed, &[(0, 4)]);
 }
 
 #[test]
-fn a27_undo_leaves_others_alone_once_eviction_may_have_struck() {
+fn a27_undo_leaves_alone_what_another_request_computed_in_the_meantime() {
     let index = index(10);
     let failed = prompt(0..6);
-    let inserted = index.insert(endpoint(0), &failed);
-    index.insert(endpoint(0), &prompt(100..110));
-    index.insert(endpoint(0), &prompt(0..8));
-    assert_eq!(index.undo(endpoint(0), &failed, inserted), 0);
+    let inserted = index.insert(endpoint(0), &failed, 0);
+    put(&index, endpoint(0), &failed[..4]);
+    index.undo(&failed, inserted);
+    check(&index, &failed, &[(0, 4)]);
+}
+
+#[test]
+fn what_a_request_uses_is_not_evicted_and_counts_as_used_at_its_end() {
+    let index = index(6);
+    let (long, short, next) = (prompt([1, 2, 3]), prompt([4, 5]), prompt([6, 7]));
+    let running = index.insert(endpoint(0), &long, 0);
+    put(&index, endpoint(0), &short);
+    put(&index, endpoint(0), &next);
+    check(&index, &long, &[(0, 3)]);
+    check(&index, &short, &[(0, 1)]);
+    index.release(&long, running);
+    put(&index, endpoint(0), &prompt([8, 9]));
+    check(&index, &long, &[(0, 3)]);
+    check(&index, &next, &[(0, 1)]);
+    put(&index, endpoint(0), &prompt([10, 11]));
+    check(&index, &next, &[]);
+    check(&index, &long, &[(0, 2)]);
+}
+
+#[test]
+fn an_answer_takes_room_while_it_is_written() {
+    let index = index(10);
+    put(&index, endpoint(0), &prompt(0..8));
+    let asked = prompt(50..52);
+    let inserted = index.insert(endpoint(0), &asked, 5);
+    check(&index, &prompt(0..8), &[(0, 3)]);
+    index.release(&asked, inserted);
+    put(&index, endpoint(0), &prompt(0..8));
     check(&index, &prompt(0..8), &[(0, 8)]);
+    check(&index, &asked, &[(0, 2)]);
+}
+
+#[test]
+fn requests_under_way_use_a_few_times_the_capacity_at_most() {
+    let index = index(10);
+    put(&index, endpoint(0), &prompt(0..10));
+    let prompts: Vec<_> = (1..9).map(|n| prompt(n * 100..n * 100 + 7)).collect();
+    let insert = |hashes: &Vec<_>| index.insert(endpoint(0), hashes, 0);
+    let inserted: Vec<_> = prompts.iter().map(insert).collect();
+    let n_blocks: Vec<_> = inserted.iter().map(Inserted::n_blocks).collect();
+    assert_eq!(n_blocks, [7, 7, 7, 7, 7, 5, 0, 0]);
+    check(&index, &prompt(0..10), &[]);
+    for (hashes, inserted) in prompts.iter().zip(inserted) {
+        index.release(hashes, inserted);
+    }
+    index.check().unwrap();
+    assert_eq!(index.len(), 10);
+    assert_eq!(insert(&prompts[0]).n_blocks(), 7);
+}
+
+#[test]
+fn an_endpoint_that_goes_is_forgotten_with_its_last_request() {
+    let index = index(10);
+    let hashes = prompt(0..4);
+    let inserted = index.insert(endpoint(0), &hashes, 3);
+    put(&index, endpoint(0), &prompt(20..24));
+    index.remove_endpoint(endpoint(0));
+    check(&index, &hashes, &[]);
+    let next = EndpointIndex { slot: 0, generation: 1 };
+    put(&index, next, &hashes[..2]);
+    index.release(&hashes, inserted);
+    put(&index, next, &hashes[..3]);
+    check(&index, &hashes, &[(0, 3)]);
+    assert_eq!(index.len(), 3);
 }
 
 #[test]
@@ -153,21 +225,21 @@ fn a28_a_reused_slot_inherits_nothing() {
     let index = index(100);
     let (old, new) = (endpoint(3), EndpointIndex { slot: 3, generation: 1 });
     let hashes = prompt(0..20);
-    let inserted = index.insert(old, &hashes);
-    index.insert(endpoint(1), &hashes);
+    let inserted = index.insert(old, &hashes, 0);
+    put(&index, endpoint(1), &hashes);
 
     // The pool may hand out the slot again before the index has heard of the deletion.
     let mut counts = MatchCounts::new(8);
     index.add_matches(&hashes, &mut counts);
     assert_eq!((counts.get(old), counts.get(new)), (20, 0));
-    index.insert(new, &hashes[..2]);
+    put(&index, new, &hashes[..2]);
     assert_eq!(matches(&index, &hashes), [(endpoint(1), 20), (new, 2)]);
 
     index.remove_endpoint(old);
     index.check().unwrap();
     assert_eq!(matches(&index, &hashes), [(endpoint(1), 20), (new, 2)]);
-    assert_eq!(index.insert(old, &hashes).n_blocks(), 0, "a pick that came too late");
-    assert_eq!(index.undo(old, &hashes, inserted), 0);
+    assert_eq!(put(&index, old, &hashes), (0, 0), "a pick that came too late");
+    index.undo(&hashes, inserted);
     index.remove_endpoint(new);
     check(&index, &hashes, &[(1, 20)]);
     assert_eq!(index.len(), 20);
@@ -177,10 +249,10 @@ fn a28_a_reused_slot_inherits_nothing() {
 fn slots_out_of_range_are_ignored() {
     let index = index(100);
     let far = EndpointIndex { slot: u32::MAX, generation: 0 };
-    assert_eq!(index.insert(far, &prompt(0..4)).n_blocks(), 0);
+    assert_eq!(put(&index, far, &prompt(0..4)), (0, 0));
     index.set_capacity(far, 5);
     index.remove_endpoint(far);
-    index.insert(endpoint(9), &prompt(0..4));
+    put(&index, endpoint(9), &prompt(0..4));
     let mut counts = MatchCounts::new(9);
     index.add_matches(&prompt(0..4), &mut counts);
     assert_eq!((counts.get(endpoint(9)), counts.get(far)), (0, 0));
@@ -189,8 +261,8 @@ fn slots_out_of_range_are_ignored() {
 #[test]
 fn matches_of_several_prompts_add_up() {
     let index = index(100);
-    index.insert(endpoint(0), &prompt(0..4));
-    index.insert(endpoint(0), &prompt(50..53));
+    put(&index, endpoint(0), &prompt(0..4));
+    put(&index, endpoint(0), &prompt(50..53));
     let mut counts = MatchCounts::new(1);
     index.add_matches(&prompt(0..9), &mut counts);
     index.add_matches(&prompt(50..59), &mut counts);
@@ -204,7 +276,7 @@ fn many_holders_of_a_hot_prefix_share_one_segment() {
     let index = index(4_000);
     let hot = prompt(0..2_048);
     for slot in 0..1_000 {
-        index.insert(endpoint(slot), &hot);
+        put(&index, endpoint(slot), &hot);
     }
     let mut counts = MatchCounts::new(1_000);
     index.add_matches(&hot, &mut counts);
@@ -224,7 +296,7 @@ fn memory_stays_within_32_bytes_per_block_and_endpoint() {
         let n_prompts = 200_000 / blocks_per_prompt;
         for n in 0..n_prompts {
             let first = n * blocks_per_prompt;
-            index.insert(endpoint(n as u32 % 64), &prompt(first..first + blocks_per_prompt));
+            put(&index, endpoint(n as u32 % 64), &prompt(first..first + blocks_per_prompt));
         }
         assert_eq!(index.len() as u64, n_prompts * blocks_per_prompt);
         let per_pair = index.n_bytes() as f64 / index.len() as f64;
@@ -237,7 +309,7 @@ fn memory_is_used_again() {
     let index = index(1_000);
     let mut peak = 0;
     for n in 0..20_000u64 {
-        index.insert(endpoint(n as u32 % 4), &prompt(n * 7..n * 7 + n % 30));
+        put(&index, endpoint(n as u32 % 4), &prompt(n * 7..n * 7 + n % 30));
         if n == 2_000 {
             peak = index.n_bytes();
         }
@@ -255,7 +327,7 @@ fn equal_histories_give_equal_states_whatever_the_seed() {
             let (group, branch) = (n * n % 7, n * 31 % 11);
             let hashes = prompt((0..20 + group).map(|at| if at < 9 { group } else { branch + at }));
             index.match_prefix(&hashes, |endpoint, n_blocks| visits.push((endpoint, n_blocks)));
-            index.insert(endpoint((n * 17 % 13) as u32), &hashes);
+            put(&index, endpoint((n * 17 % 13) as u32), &hashes);
         }
         (visits, index.dump(20))
     };
@@ -269,12 +341,13 @@ fn threads_in_parallel_leave_the_index_whole() {
     const ROUNDS: u64 = 3_000;
     let index = Arc::new(index(400));
     let system = prompt(0..64);
-    index.insert(endpoint(0), &system);
+    put(&index, endpoint(0), &system);
     let work = |worker: u64| {
         let index = Arc::clone(&index);
         let system = system.clone();
         move || {
             let mut counts = MatchCounts::new(8);
+            let mut under_way = VecDeque::new();
             for n in 0..ROUNDS {
                 let mix = (n * 7 + worker).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
                 let hashes = prompt((0..64).chain((0..mix % 50).map(|at| at + mix % 5 * 1_000)));
@@ -283,15 +356,26 @@ fn threads_in_parallel_leave_the_index_whole() {
                 counts.reset(8);
                 index.add_matches(&hashes, &mut counts);
                 assert!(counts.get(target) as usize <= hashes.len());
-                let inserted = index.insert(target, &hashes);
+                let inserted = index.insert(target, &hashes, n as usize % 3);
                 match mix % 9 {
-                    0 => drop(index.undo(target, &hashes, inserted)),
+                    0 => index.undo(&hashes, inserted),
+                    1..=5 => index.release(&hashes, inserted),
+                    _ => under_way.push_back((hashes, inserted)),
+                }
+                match mix % 11 {
                     1 => index.set_capacity(target, 100 + (mix % 400) as usize),
                     2 if n % 50 == 0 => index.remove_endpoint(target),
-                    _ => {}
+                    _ if under_way.len() < 20 => {}
+                    _ => under_way
+                        .pop_front()
+                        .into_iter()
+                        .for_each(|(hashes, inserted)| index.release(&hashes, inserted)),
                 }
                 // Endpoint 0 is never written to, so it must be seen whole at every moment.
                 assert_eq!(counts.get(endpoint(0)) as usize, system.len());
+            }
+            for (hashes, inserted) in under_way {
+                index.release(&hashes, inserted);
             }
         }
     };

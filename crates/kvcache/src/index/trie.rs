@@ -1,10 +1,12 @@
 //! The index proper: a trie of block hashes whose segments know their holders.
 //!
-//! What an endpoint holds is closed towards the root: an insert uses blocks from the last to the first, so
-//! the least recently used block of an endpoint never has a successor that the endpoint holds. Everything
-//! here leans on that: matching compares whole segments, a segment without holders has no successors, and
-//! the match of an endpoint is one length. It is exact LRU per block, kept per run of blocks: the blocks of
-//! one hold are neighbours in the order of use, the last one oldest.
+//! What an endpoint holds is closed towards the root: requests use whole beginnings of prompts, and as one ends
+//! its blocks become the last used from the last to the first, so the least recently used block of an endpoint
+//! never has a successor that the endpoint holds. Everything here leans on that: matching compares whole
+//! segments, a segment without holders has no successors, and the match of an endpoint is one length. It is
+//! exact LRU per block, kept per run of blocks: the blocks of one hold are neighbours in the order of use, the
+//! last one oldest. What a request uses ends where a hold ends, and stays so: holds in use are divided, never
+//! shortened.
 
 use smallvec::SmallVec;
 
@@ -39,10 +41,10 @@ pub(super) struct Trie {
 /// What an insert did, in blocks from the start of the prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InsertedBlocks {
+    pub(super) holder: HolderId,
     pub(super) first_new: usize,
     pub(super) n_blocks: usize,
-    /// The holder's clock just after the insert.
-    pub(super) clock: u64,
+    pub(super) n_reserved: usize,
 }
 
 /// A segment on a prompt's way.
@@ -86,30 +88,32 @@ impl Trie {
         }
     }
 
-    /// Records that `holder` has the blocks, those beyond its capacity left out, and evicts what no longer
-    /// fits. `None` when the index cannot take more.
+    /// Records that a request uses the blocks at `holder`, those beyond its capacity left out, and will fill
+    /// `n_more`, and evicts what no longer fits. `None` when the index cannot take more.
     pub(super) fn insert(
         &mut self,
         holder: HolderId,
         hashes: &[BlockHash],
+        n_more: usize,
     ) -> Option<InsertedBlocks> {
         if self.nodes.len() > MAX_NODES {
             return None;
         }
-        let n_blocks = hashes.len().min(self.holders.get(holder)?.capacity);
+        let n_blocks = hashes.len().min(self.holders.get(holder)?.room());
         let hashes = hashes.get(..n_blocks)?;
-        let mut path = SmallVec::<[Id<Node>; SHORT_PATH]>::new();
         let mut first_new = None;
         let mut at = 0;
         while let Some((&first, rest)) = hashes.get(at..).and_then(<[_]>::split_first) {
             let Some(segment) = self.table.find(&self.nodes, first) else {
-                path.push(self.create(holder, first, rest));
+                let hold = self.create(holder, first, rest);
+                self.begin_use(holder, hold);
                 first_new.get_or_insert(at);
                 break;
             };
             let n_common = self.n_common(segment, rest);
             let Some((hold, n_held)) = self.held(segment, holder) else {
-                path.push(self.join(segment, holder, n_common));
+                let hold = self.join(segment, holder, n_common);
+                self.begin_use(holder, hold);
                 first_new.get_or_insert(at);
                 at += n_common as usize;
                 continue;
@@ -122,43 +126,59 @@ impl Trie {
             if let Some(node) = self.nodes.get_mut(hold) {
                 node.clear_fresh();
             }
-            path.push(hold);
+            self.begin_use(holder, hold);
             at += n_used as usize;
         }
-        for &hold in path.iter().rev() {
-            self.touch(holder, hold);
-        }
-        let used = self.holders.get_mut(holder)?;
-        used.clock += n_blocks as u64;
-        let clock = used.clock;
+        let state = self.holders.get_mut(holder)?;
+        let n_reserved = n_more.min(state.room());
+        state.n_reserved += n_reserved;
+        state.n_outstanding += 1;
         self.evict(holder);
-        Some(InsertedBlocks { first_new: first_new.unwrap_or(n_blocks), n_blocks, clock })
+        let first_new = first_new.unwrap_or(n_blocks);
+        Some(InsertedBlocks { holder, first_new, n_blocks, n_reserved })
     }
 
-    /// Takes back what an insert of `hashes` added, except blocks that a later insert used too. Does nothing
-    /// when so much was used since that eviction may have reached those blocks: blocks found in their place
-    /// could be somebody else's.
-    pub(super) fn undo(
-        &mut self,
-        holder: HolderId,
-        hashes: &[BlockHash],
-        inserted: InsertedBlocks,
-    ) -> usize {
-        let Some(state) = self.holders.get(holder) else { return 0 };
-        let n_used_since = state.clock.saturating_sub(inserted.clock);
-        if inserted.n_blocks as u64 + n_used_since > state.capacity as u64 {
-            return 0;
-        }
-        let n_before = state.n_blocks;
-        for step in self.path(hashes).iter().rev() {
-            let Some((hold, n_held)) = self.held(step.segment, holder) else { continue };
-            let is_fresh = self.nodes.get(hold).and_then(Node::hold).is_some_and(|hold| hold.fresh);
-            if step.start < inserted.first_new || !is_fresh || n_held > step.n_common {
-                break;
+    /// Ends a request's use of what an insert of `hashes` recorded. Blocks that no other request uses are then
+    /// those used last; with `takes_back` those that this insert alone made are gone.
+    pub(super) fn end(&mut self, hashes: &[BlockHash], inserted: InsertedBlocks, takes_back: bool) {
+        let InsertedBlocks { holder, first_new, n_blocks, n_reserved } = inserted;
+        for step in self.path(hashes.get(..n_blocks).unwrap_or_default()).iter().rev() {
+            let Some((hold, _)) = self.held(step.segment, holder) else { continue };
+            if !self.end_use(holder, hold) {
+                continue;
             }
+            let is_fresh = self.nodes.get(hold).and_then(Node::hold).is_some_and(|hold| hold.fresh);
+            if takes_back && is_fresh && step.start >= first_new {
+                self.leave(hold);
+            } else {
+                self.push_newest(holder, hold);
+            }
+        }
+        if self.holders.end_insert(holder, n_reserved) {
+            self.sweep(holder);
+        }
+        self.evict(holder);
+    }
+
+    /// Nothing of the holder is in use any more. If something seems to be, hashes have collided, and it was not
+    /// found again on its prompt's way.
+    fn sweep(&mut self, holder: HolderId) {
+        if self.holders.get(holder).is_none_or(|state| state.n_in_use == 0) {
+            return;
+        }
+        let is_left = |node: &Node| {
+            let hold = node.hold().filter(|hold| hold.holder == holder);
+            hold.is_some_and(|hold| hold.links.n_users().is_some())
+        };
+        let left: Vec<_> =
+            self.nodes.iter().filter(|(_, node)| is_left(node)).map(|(id, _)| id).collect();
+        // Leaving one may make another node the hold of the same holder's part, never of what is left here.
+        for hold in left {
             self.leave(hold);
         }
-        n_before - self.holders.get(holder).map_or(0, |state| state.n_blocks)
+        if let Some(state) = self.holders.get_mut(holder) {
+            state.n_in_use = 0;
+        }
     }
 
     /// Calls `visit` once for every live endpoint that holds a prefix of the prompt, with the prefix's length
@@ -180,13 +200,12 @@ impl Trie {
         }
     }
 
-    /// Evicts the least recently used blocks of `holder` until it is within its capacity or `n_steps` holds
-    /// are gone; returns whether it is.
+    /// Evicts the least recently used blocks of `holder`, of those that nobody uses, until it is within its
+    /// capacity or `n_steps` holds are gone; returns whether there is nothing left to evict.
     pub(super) fn evict_some(&mut self, holder: HolderId, n_steps: usize) -> bool {
         for _ in 0..n_steps {
             let Some(state) = self.holders.get(holder) else { return true };
-            let n_over = state.n_blocks.saturating_sub(state.capacity);
-            let oldest = state.oldest;
+            let (n_over, oldest) = (state.n_over(), state.oldest);
             if n_over == 0 || oldest.is_none() {
                 return true;
             }

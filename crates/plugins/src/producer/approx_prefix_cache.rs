@@ -5,7 +5,8 @@
 //! For the next request it counts, for each candidate, the leading blocks that were sent there before.
 //! The last block counts even when it is not full.
 //!
-//! It follows the router's own decisions, not the model servers: what a server has dropped since, or has got from others, is not known here.
+//! It follows the router's own requests, not the model servers: what a server has got from others is not known here.
+//! What a server drops is foreseen as engines do it: blocks of requests under way stay, those of requests that have ended go in the order of their ends, the last block of a prompt first, and answers under way take room for as many tokens as answers have had of late.
 //! What is remembered is taken back when no model server took the request up, and moves along when the request moves to another endpoint.
 //! An endpoint that goes is forgotten at once.
 //!
@@ -16,7 +17,7 @@
 //! **Capacity.** With `autoTune`, as many blocks are remembered for an endpoint as its KV cache holds: engine blocks × engine block size / block size, followed when it changes, at most 1,048,576.
 //! For an endpoint that reports none it begins with `lruCapacityPerServer`, and follows what answers show that say how many tokens of their prompt were cached: a prefix that is missing although less was used since than the endpoint is thought to hold lowers it, one that is found raises it, up to `lruCapacityPerServer`.
 //! Without `autoTune` it is `lruCapacityPerServer`.
-//! Beyond it, the blocks that were used least recently go.
+//! Requests under way may use up to four times of it, since they may wait in the model server's queue; beyond that, prompts are not remembered.
 //!
 //! Hashing more than 256 KiB of a prompt is done away from the threads that serve requests.
 //!
@@ -63,6 +64,7 @@ use self::{
     holdings::{Holdings, IndexLease},
 };
 
+mod answers;
 mod block_size;
 mod capacity;
 mod hashing;
@@ -261,7 +263,10 @@ impl PreRequest for ApproxPrefixCache {
         let Some(hashed) = cx.read(&self.own_hashed).filter(|hashed| hashed.n_blocks() > 0) else {
             return Ok(None);
         };
-        let mut lease = IndexLease::new(Arc::clone(&self.holdings), Arc::clone(hashed));
+        let parsed = &cx.request.parsed;
+        let cap = parsed.max_output_tokens;
+        let output_cap = cap.map(|cap| cap.saturating_mul(parsed.n_answers.unwrap_or(1).max(1)));
+        let mut lease = IndexLease::new(Arc::clone(&self.holdings), Arc::clone(hashed), output_cap);
         for (profile, _, endpoint) in outcome.targets(cx) {
             lease.take(endpoint, profile == outcome.primary);
         }

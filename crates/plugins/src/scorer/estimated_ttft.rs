@@ -30,8 +30,9 @@
 //! Where the length of an answer is not reported, it is guessed from its time.
 //!
 //! **What scrapes are for.** Nothing of this needs metrics.
-//! Where a scrape is at most a second old, requests that the model server shows beyond those under way from here (of another router, say) are added, and fewer cache hits are expected of an endpoint with over 95 % of its KV cache in use.
+//! Where a scrape is at most a second old, requests that the model server shows beyond those under way from here (of another router, say) are added, and where there are such requests and over 95 % of the KV cache is in use, fewer cache hits are expected.
 //! Older scrapes are not looked at.
+//! What requests from here push out of a cache is foreseen by the prefix match.
 //!
 //! It reads the prompt's tokens of `token-producer` and the prefix match, by default of `approx-prefix-cache-producer`; both are added where they are missing.
 //!
@@ -105,7 +106,8 @@ const STEP_TOKENS: f64 = 150_000.0;
 const MAX_ANSWERS: u64 = 128;
 /// Prompts of one request that are counted as sequences of their own.
 const MAX_PROMPTS: usize = 1 << 16;
-/// Share of KV blocks in use from which cached prompts that nobody uses begin to be dropped.
+/// Share of KV blocks in use from which cached prompts that nobody uses begin to be dropped, where others than this
+/// router send requests.
 const KV_NEARLY_FULL: f64 = 0.95;
 /// Share of the expected hits that is lost where all of them are in use. The rest is in use itself.
 const KV_FULL_LOSS: f64 = 0.5;
@@ -256,8 +258,8 @@ impl EstimatedTtft {
         Some(cx.read(&self.blocks)?.prompts.first()?.hashes.get(at)?.0)
     }
 
-    /// Corrects the load by what a recent scrape shows, and gives the share of expected cache hits that its
-    /// KV cache still has room for.
+    /// Corrects the load by the requests of others that a recent scrape shows, and gives the share of expected
+    /// cache hits that they leave room for. What requests from here need is known to the prefix match.
     fn correct(
         &self,
         cx: &RequestCx<'_>,
@@ -272,9 +274,10 @@ impl EstimatedTtft {
             return 1.0;
         }
         let foreign = account.foreign(cx.now, &signals);
-        if foreign > 0.0 {
-            load.add_foreign(foreign, signals.waiting, typical);
+        if foreign <= 0.0 {
+            return 1.0;
         }
+        load.add_foreign(foreign, signals.waiting, typical);
         let above = self.kv_usage.share(endpoint, &signals) - KV_NEARLY_FULL;
         // NaN is no opinion.
         if above > 0.0 {

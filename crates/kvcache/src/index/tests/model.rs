@@ -11,10 +11,12 @@ pub(super) enum Step {
     Insert {
         slot: u32,
         ids: Vec<u64>,
+        n_more: usize,
     },
-    /// Undoes one of the inserts that are not undone yet.
-    Undo {
+    /// Ends one of the requests under way.
+    End {
         which: usize,
+        takes_back: bool,
     },
     SetCapacity {
         slot: u32,
@@ -27,28 +29,32 @@ pub(super) enum Step {
     },
 }
 
+/// The insert that made a block, unless another one has used it since.
+type Maker = Option<usize>;
+
 #[derive(Default)]
 struct Endpoint {
     capacity: usize,
-    /// Most recently used first, each with the insert that made it unless another one has used it since.
-    blocks: Vec<(BlockHash, Option<usize>)>,
-    n_used: usize,
+    /// Those that nobody uses, last used first.
+    free: Vec<(BlockHash, Maker)>,
+    /// Those that requests use, with how many.
+    used: BTreeMap<BlockHash, (usize, Maker)>,
+    n_reserved: usize,
 }
 
-struct Outstanding {
+struct UnderWay {
     id: usize,
     endpoint: EndpointIndex,
     hashes: Vec<BlockHash>,
     n_blocks: usize,
-    n_used: usize,
-    is_possible: bool,
+    n_reserved: usize,
     inserted: Inserted,
 }
 
 struct Model {
     default_capacity: usize,
     endpoints: BTreeMap<EndpointIndex, Endpoint>,
-    outstanding: Vec<Outstanding>,
+    under_way: Vec<UnderWay>,
     n_inserts: usize,
 }
 
@@ -60,8 +66,10 @@ fn ids() -> impl Strategy<Value = Vec<u64>> {
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let slot = || 0..N_SLOTS;
     prop_oneof![
-        12 => (slot(), ids()).prop_map(|(slot, ids)| Step::Insert { slot, ids }),
-        4 => any::<usize>().prop_map(|which| Step::Undo { which }),
+        12 => (slot(), ids(), 0usize..3)
+            .prop_map(|(slot, ids, n_more)| Step::Insert { slot, ids, n_more }),
+        10 => (any::<usize>(), prop::bool::weighted(0.3))
+            .prop_map(|(which, takes_back)| Step::End { which, takes_back }),
         1 => (slot(), 0usize..30).prop_map(|(slot, capacity)| Step::SetCapacity { slot, capacity }),
         1 => (slot(), any::<bool>()).prop_map(|(slot, is_told)| Step::Replace { slot, is_told }),
     ]
@@ -70,23 +78,19 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 /// Runs the steps through both and compares what can be seen after each.
 pub(super) fn compare(default_capacity: usize, steps: &[Step]) -> Result<(), TestCaseError> {
     let index = index(default_capacity);
-    let mut model = Model {
-        default_capacity,
-        endpoints: BTreeMap::new(),
-        outstanding: Vec::new(),
-        n_inserts: 0,
-    };
+    let mut model =
+        Model { default_capacity, endpoints: BTreeMap::new(), under_way: Vec::new(), n_inserts: 0 };
     let mut generations = [0; N_SLOTS as usize];
     let mut prompts = vec![prompt([0; 14])];
     for step in steps {
         let at = |slot: u32| EndpointIndex { slot, generation: generations[slot as usize] };
         match step {
-            Step::Insert { slot, ids } => {
+            Step::Insert { slot, ids, n_more } => {
                 let hashes = prompt(ids.iter().copied());
                 prompts.push(hashes.clone());
-                model.insert(&index, at(*slot), hashes)?;
+                model.insert(&index, at(*slot), hashes, *n_more)?;
             }
-            Step::Undo { which } => model.undo(&index, *which)?,
+            Step::End { which, takes_back } => model.end(&index, *which, *takes_back),
             Step::SetCapacity { slot, capacity } => {
                 index.set_capacity(at(*slot), *capacity);
                 model.set_capacity(at(*slot), *capacity);
@@ -100,19 +104,35 @@ pub(super) fn compare(default_capacity: usize, steps: &[Step]) -> Result<(), Tes
                     generations[*slot as usize] += 1;
                     let next =
                         EndpointIndex { slot: *slot, generation: generations[*slot as usize] };
-                    model.insert(&index, next, vec![])?;
+                    model.insert(&index, next, vec![], 0)?;
                 }
             }
         }
         prop_assert_eq!(index.check(), Ok(()));
         for (endpoint, state) in &model.endpoints {
-            prop_assert_eq!(index.len_of(*endpoint), state.blocks.len());
+            prop_assert_eq!(index.len_of(*endpoint), state.free.len() + state.used.len());
         }
         for hashes in prompts.iter().rev().take(5) {
             prop_assert_eq!(matches(&index, hashes), model.matches(hashes), "{:?}", hashes);
         }
     }
     Ok(())
+}
+
+impl Endpoint {
+    fn has(&self, hash: &BlockHash) -> bool {
+        self.used.contains_key(hash) || self.free.iter().any(|(other, _)| other == hash)
+    }
+
+    fn room(&self) -> usize {
+        let left = (4 * self.capacity).saturating_sub(self.used.len() + self.n_reserved);
+        left.min(self.capacity)
+    }
+
+    fn evict(&mut self) {
+        let n_kept = self.capacity.saturating_sub(self.used.len() + self.n_reserved);
+        self.free.truncate(n_kept);
+    }
 }
 
 impl Model {
@@ -128,80 +148,70 @@ impl Model {
         index: &PrefixIndex,
         endpoint: EndpointIndex,
         hashes: Vec<BlockHash>,
+        n_more: usize,
     ) -> Result<(), TestCaseError> {
-        let inserted = index.insert(endpoint, &hashes);
+        let inserted = index.insert(endpoint, &hashes, n_more);
         let id = self.n_inserts;
         self.n_inserts += 1;
         let state = self.endpoint(endpoint);
-        let n_blocks = hashes.len().min(state.capacity);
-        let known = |hash: &BlockHash| state.blocks.iter().any(|(other, _)| other == hash);
-        let first_new = hashes[..n_blocks].iter().position(|hash| !known(hash));
-        for &hash in hashes[..n_blocks].iter().rev() {
-            let before = state.blocks.len();
-            state.blocks.retain(|(other, _)| *other != hash);
-            let maker = (state.blocks.len() == before).then_some(id);
-            state.blocks.insert(0, (hash, maker));
+        let n_blocks = hashes.len().min(state.room());
+        let is_new = |hash: &BlockHash| !state.has(hash);
+        let first_new = hashes[..n_blocks].iter().position(is_new).unwrap_or(n_blocks);
+        for hash in &hashes[..n_blocks] {
+            let free = state.free.iter().position(|(other, _)| other == hash);
+            match state.used.get_mut(hash) {
+                Some((n_users, maker)) => (*n_users, *maker) = (*n_users + 1, None),
+                None => drop(state.used.insert(*hash, (1, free.is_none().then_some(id)))),
+            }
+            free.map(|free| state.free.remove(free));
         }
-        state.blocks.truncate(state.capacity);
-        state.n_used += n_blocks;
-        let n_used = state.n_used;
-        prop_assert_eq!(inserted.n_blocks(), n_blocks);
-        prop_assert_eq!(inserted.first_new(), first_new.unwrap_or(n_blocks));
-        let is_possible = true;
-        self.outstanding.push(Outstanding {
-            id,
-            endpoint,
-            hashes,
-            n_blocks,
-            n_used,
-            is_possible,
-            inserted,
-        });
+        let n_reserved = n_more.min(state.room());
+        state.n_reserved += n_reserved;
+        state.evict();
+        prop_assert_eq!((inserted.first_new(), inserted.n_blocks()), (first_new, n_blocks));
+        let request = UnderWay { id, endpoint, hashes, n_blocks, n_reserved, inserted };
+        self.under_way.push(request);
         Ok(())
     }
 
-    fn undo(&mut self, index: &PrefixIndex, which: usize) -> Result<(), TestCaseError> {
-        if self.outstanding.is_empty() {
-            return Ok(());
+    fn end(&mut self, index: &PrefixIndex, which: usize, takes_back: bool) {
+        if self.under_way.is_empty() {
+            return;
         }
-        let undone = self.outstanding.swap_remove(which % self.outstanding.len());
-        let first_new = undone.inserted.first_new();
-        let n_removed = index.undo(undone.endpoint, &undone.hashes, undone.inserted);
-        let mut n_expected = 0;
-        if let Some(state) = self.endpoints.get_mut(&undone.endpoint)
-            && undone.is_possible
-            && undone.n_blocks + state.n_used - undone.n_used <= state.capacity
-        {
-            for hash in &undone.hashes[first_new..undone.n_blocks] {
-                let is_there = state.blocks.iter().any(|(other, _)| other == hash);
-                prop_assert!(is_there, "evicted although so little was used since");
+        let ended = self.under_way.swap_remove(which % self.under_way.len());
+        if takes_back {
+            index.undo(&ended.hashes, ended.inserted);
+        } else {
+            index.release(&ended.hashes, ended.inserted);
+        }
+        let Some(state) = self.endpoints.get_mut(&ended.endpoint) else { return };
+        for hash in ended.hashes[..ended.n_blocks].iter().rev() {
+            let (n_users, maker) = state.used.get_mut(hash).unwrap();
+            *n_users -= 1;
+            if *n_users > 0 {
+                continue;
             }
-            let before = state.blocks.len();
-            state.blocks.retain(|(_, maker)| *maker != Some(undone.id));
-            n_expected = before - state.blocks.len();
+            let maker = *maker;
+            state.used.remove(hash);
+            if !takes_back || maker != Some(ended.id) {
+                state.free.insert(0, (*hash, maker));
+            }
         }
-        prop_assert_eq!(n_removed, n_expected);
-        Ok(())
+        state.n_reserved -= ended.n_reserved;
+        state.evict();
     }
 
     fn set_capacity(&mut self, endpoint: EndpointIndex, capacity: usize) {
         let state = self.endpoint(endpoint);
-        if capacity != state.capacity {
-            self.outstanding
-                .iter_mut()
-                .filter(|insert| insert.endpoint == endpoint)
-                .for_each(|insert| insert.is_possible = false);
-        }
-        let state = self.endpoint(endpoint);
         state.capacity = capacity;
-        state.blocks.truncate(capacity);
+        state.evict();
     }
 
     /// The reference's walk: go on while some endpoint has the block, count the blocks of each.
     fn matches(&self, hashes: &[BlockHash]) -> Vec<(EndpointIndex, u32)> {
         let mut counts = BTreeMap::<_, u32>::new();
         for hash in hashes {
-            let has = |state: &Endpoint| state.blocks.iter().any(|(other, _)| other == hash);
+            let has = |state: &Endpoint| state.has(hash);
             let holders: Vec<_> =
                 self.endpoints.iter().filter(|(_, state)| has(state)).map(|(&e, _)| e).collect();
             if holders.is_empty() {

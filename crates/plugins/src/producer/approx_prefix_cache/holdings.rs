@@ -7,7 +7,10 @@ use router_framework::{End, EndCause, Lease, keys::HashedPrompts};
 use router_kvcache::{Inserted, PrefixIndex};
 use smallvec::SmallVec;
 
-use super::capacity::{Capacity, Probe};
+use super::{
+    answers::AnswerLength,
+    capacity::{Capacity, Probe},
+};
 use crate::producer::{found::found_tokens, known::KnownEndpoints};
 
 /// Blocks remembered per endpoint at most, whatever it reports: 64 Mi tokens with blocks of 64.
@@ -24,6 +27,7 @@ pub(super) struct Holdings {
     follows_engine: bool,
     default_capacity: usize,
     capacities: EndpointSlot<Capacity>,
+    answers: AnswerLength,
     known: KnownEndpoints,
 }
 
@@ -35,8 +39,14 @@ impl Holdings {
         capacities: EndpointSlot<Capacity>,
     ) -> Self {
         let default_capacity = default_capacity.min(MAX_CAPACITY);
-        let known = KnownEndpoints::default();
-        Self { index, follows_engine, default_capacity, capacities, known }
+        Self {
+            index,
+            follows_engine,
+            default_capacity,
+            capacities,
+            answers: AnswerLength::default(),
+            known: KnownEndpoints::default(),
+        }
     }
 
     pub(super) fn index(&self) -> &PrefixIndex {
@@ -57,39 +67,56 @@ impl Holdings {
         (n_tokens > 0.0).then(|| (n_blocks as usize).clamp(1, MAX_CAPACITY))
     }
 
-    fn insert(&self, endpoint: &Arc<Endpoint>, hashed: &HashedPrompts) -> Held {
+    fn insert(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        hashed: &HashedPrompts,
+        output_cap: Option<u64>,
+    ) -> Held {
         let capacity = endpoint.slot(&self.capacities).filter(|_| self.follows_engine);
         let reported = self.reported(endpoint, hashed.block_tokens());
         if let Some(capacity) = capacity {
-            let n_blocks = reported.unwrap_or_else(|| capacity.learned(self.default_capacity));
+            let n_blocks = reported.unwrap_or_else(|| capacity.remembered(self.default_capacity));
             if let Some(n_blocks) = capacity.tell(n_blocks, self.default_capacity) {
                 self.index.set_capacity(endpoint.index(), n_blocks);
             }
         }
-        let insert = |hashes| self.index.insert(endpoint.index(), hashes);
-        let inserted: SmallVec<[Inserted; 1]> =
-            hashed.prompts.iter().map(|prompt| insert(&prompt.hashes)).collect();
-        let probe = capacity.filter(|_| reported.is_none()).and_then(|capacity| {
+        let answer = self.answers.expected(output_cap) / f64::from(hashed.block_tokens().max(1));
+        let n_more = answer.ceil() as usize / hashed.prompts.len().max(1);
+        let insert = |hashes| self.index.insert(endpoint.index(), hashes, n_more);
+        let inserted = hashed.prompts.iter().map(|prompt| insert(&prompt.hashes)).collect();
+        let watched = capacity.filter(|_| reported.is_none()).and_then(|capacity| {
             // What an answer says of several prompts is not known of each.
-            let ([prompt], [inserted]) = (&hashed.prompts[..], &inserted[..]) else { return None };
-            capacity.used(&prompt.hashes, inserted.first_new())
+            let [prompt] = &hashed.prompts[..] else { return None };
+            Some(Watched { probe: capacity.begin(&prompt.hashes, n_more), n_more })
         });
-        Held { endpoint: Arc::clone(endpoint), inserted, probe }
+        Held { endpoint: Arc::clone(endpoint), inserted, watched }
     }
 
     /// An answer of the endpoint says that `found` tokens of its prompt were cached.
     fn learn(&self, held: &Held, block_tokens: u32, found: f64) {
         let capacity = held.endpoint.slot(&self.capacities);
-        let Some((capacity, probe)) = capacity.zip(held.probe) else { return };
+        let probe = held.watched.as_ref().and_then(|watched| watched.probe);
+        let Some((capacity, probe)) = capacity.zip(probe) else { return };
         let expected = probe.n_blocks as f64 * f64::from(block_tokens);
         let was_there = found + f64::from(block_tokens) >= FOUND_SHARE * expected;
         capacity.learn(probe, was_there, self.default_capacity);
     }
 
-    fn undo(&self, held: Held, hashed: &HashedPrompts) {
+    /// The endpoint is done with the prompts. A prefix that nobody computed must not attract anyone (defect A-27).
+    fn end(&self, held: Held, hashed: &HashedPrompts, was_served: bool) {
+        if let (Some(watched), [prompt]) = (&held.watched, &hashed.prompts[..])
+            && let Some(capacity) = held.endpoint.slot(&self.capacities)
+        {
+            capacity.end(&prompt.hashes, watched.n_more, was_served);
+        }
         // Last in, first out: a later prompt of the batch may build on an earlier one's blocks.
         for (prompt, inserted) in hashed.prompts.iter().zip(held.inserted).rev() {
-            self.index.undo(held.endpoint.index(), &prompt.hashes, inserted);
+            if was_served {
+                self.index.release(&prompt.hashes, inserted);
+            } else {
+                self.index.undo(&prompt.hashes, inserted);
+            }
         }
     }
 }
@@ -99,21 +126,36 @@ impl Holdings {
 struct Held {
     endpoint: Arc<Endpoint>,
     inserted: SmallVec<[Inserted; 1]>,
-    probe: Option<Probe>,
+    watched: Option<Watched>,
 }
 
-/// What a request put into the index. It stays there when a model server took the request up.
+/// A request that may tell how much its endpoint's cache holds.
+#[derive(Debug)]
+struct Watched {
+    probe: Option<Probe>,
+    /// Blocks that its answer is to fill.
+    n_more: usize,
+}
+
+/// What a request put into the index. It stays there when a model server took the request up, and is in use as long
+/// as the request is under way.
 #[derive(Debug)]
 pub(super) struct IndexLease {
     holdings: Arc<Holdings>,
     hashed: Arc<HashedPrompts>,
+    /// Tokens that its answers may have together.
+    output_cap: Option<u64>,
     primary: Option<Held>,
     others: SmallVec<[Held; 1]>,
 }
 
 impl IndexLease {
-    pub(super) fn new(holdings: Arc<Holdings>, hashed: Arc<HashedPrompts>) -> Self {
-        Self { holdings, hashed, primary: None, others: SmallVec::new() }
+    pub(super) fn new(
+        holdings: Arc<Holdings>,
+        hashed: Arc<HashedPrompts>,
+        output_cap: Option<u64>,
+    ) -> Self {
+        Self { holdings, hashed, output_cap, primary: None, others: SmallVec::new() }
     }
 
     /// Records that `endpoint` will compute the prompts, once if several profiles chose it.
@@ -122,7 +164,7 @@ impl IndexLease {
         if all.any(|held| held.endpoint.index() == endpoint.index()) {
             return;
         }
-        let held = self.holdings.insert(endpoint, &self.hashed);
+        let held = self.holdings.insert(endpoint, &self.hashed, self.output_cap);
         if is_primary {
             self.primary = Some(held);
         } else {
@@ -132,35 +174,33 @@ impl IndexLease {
 }
 
 impl IndexLease {
-    /// Prompt tokens that a good answer says were cached.
-    fn found(&self, end: &End) -> Option<f64> {
+    /// A good answer says how long it is, and how many of the prompt's tokens were cached.
+    fn learn(&self, end: &End) {
         let is_good =
             end.cause == EndCause::Natural && end.status.is_some_and(|status| status.is_success());
-        let n_tokens = self.hashed.prompts.first()?.n_tokens;
-        found_tokens(&end.usage.filter(|_| is_good)?, n_tokens as f64)
+        let Some(usage) = end.usage.filter(|_| is_good) else { return };
+        self.holdings.answers.observe(usage.completion_tokens);
+        let n_tokens = self.hashed.prompts.first().map_or(0, |prompt| prompt.n_tokens);
+        let found = found_tokens(&usage, n_tokens as f64);
+        if let Some((held, found)) = self.primary.as_ref().zip(found) {
+            self.holdings.learn(held, self.hashed.block_tokens(), found);
+        }
     }
 }
 
 impl Lease for IndexLease {
     fn moved(&mut self, endpoint: &Arc<Endpoint>, _: Stamp) {
         if let Some(held) = self.primary.take() {
-            self.holdings.undo(held, &self.hashed);
+            self.holdings.end(held, &self.hashed, false);
         }
         self.take(endpoint, true);
     }
 
     fn end(&mut self, end: &End) {
-        if let Some((held, found)) = self.primary.as_ref().zip(self.found(end)) {
-            self.holdings.learn(held, self.hashed.block_tokens(), found);
-        }
-        let held = self.others.drain(..).chain(self.primary.take());
-        if end.was_served() {
-            return drop(held);
-        }
-        // A prefix that nobody computed must not attract anyone (defect A-27).
-        let held: SmallVec<[Held; 2]> = held.collect();
+        self.learn(end);
+        let held: SmallVec<[Held; 2]> = self.others.drain(..).chain(self.primary.take()).collect();
         for held in held.into_iter().rev() {
-            self.holdings.undo(held, &self.hashed);
+            self.holdings.end(held, &self.hashed, end.was_served());
         }
     }
 }

@@ -237,6 +237,48 @@ async fn two_profiles_on_one_endpoint_are_one_holding() {
 }
 
 #[tokio::test]
+async fn what_a_request_uses_stays_and_counts_as_used_when_it_ends() {
+    let mut bench = bench("{autoTune: false, blockSizeTokens: 64, lruCapacityPerServer: 10}");
+    let capped = || {
+        let mut request = completion("m", &text('a', 4));
+        request.parsed.max_output_tokens = Some(64);
+        request
+    };
+    let running = bench.pipeline.begin(capped()).await.pick(&[("default", &[0])]);
+    for letter in ['b', 'c', 'd', 'e'] {
+        bench.serve(&text(letter, 2), 0).await;
+    }
+    assert_eq!(bench.look(&text('a', 4)).await, [4, 0, 0], "a model server keeps it, too");
+    // One block is for the answer of 'a', and four were for that of 'e'.
+    let found = |letter| text(letter, 2);
+    assert_eq!(bench.look(&found('b')).await, [0, 0, 0]);
+    assert_eq!(bench.look(&found('e')).await, [2, 0, 0]);
+    running.served();
+    bench.serve(&text('f', 2), 0).await;
+    assert_eq!(bench.look(&text('a', 4)).await, [4, 0, 0]);
+    assert_eq!(bench.look(&found('e')).await, [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn room_is_kept_for_answers_of_the_usual_length() {
+    let mut bench = bench("{autoTune: false, blockSizeTokens: 64, lruCapacityPerServer: 20}");
+    bench.serve(&text('a', 16), 0).await;
+    let left = async |bench: &mut Bench| {
+        let running = bench.begin(&text('x', 1)).await.pick(&[("default", &[0])]);
+        let left = bench.look(&text('a', 16)).await[0];
+        running.end(None);
+        bench.serve(&text('a', 16), 0).await;
+        left
+    };
+    assert_eq!(left(&mut bench).await, 15, "256 tokens, as long as nothing is known");
+    for _ in 0..1_000 {
+        let usage = Usage { completion_tokens: 600, ..Usage::default() };
+        bench.begin(&text('a', 1)).await.pick(&[("default", &[1])]).answered(usage);
+    }
+    assert_eq!(left(&mut bench).await, 9, "ten blocks for 600 tokens");
+}
+
+#[tokio::test]
 async fn a28_an_endpoint_that_comes_back_starts_without_a_cache() {
     let mut bench = bench("");
     bench.serve(&text('a', 4), 1).await;
@@ -244,8 +286,9 @@ async fn a28_an_endpoint_that_comes_back_starts_without_a_cache() {
     let mut others = endpoints(3);
     others.remove(1);
     bench.pipeline.replace(others);
-    assert_eq!(bench.pairs(), 0);
+    assert_eq!(bench.pairs(), 4, "of the request under way");
     bench.pipeline.replace(endpoints(3));
+    assert_eq!(bench.look(&text('b', 4)).await, [0, 0, 0]);
     late.end(None);
     assert_eq!(bench.look(&text('a', 4)).await, [0, 0, 0]);
     assert_eq!(bench.pairs(), 0);

@@ -538,21 +538,23 @@ fn requests_from_here_are_no_load_of_others() {
 }
 
 #[test]
-fn a_full_cache_holds_less_of_a_prompt() {
-    let check = |kv: f64, is_less: bool| {
+fn a_cache_that_others_fill_holds_less_of_a_prompt() {
+    let check = |n_others: f64, kv: f64, is_less: bool| {
         let mut builder = SceneBuilder::new();
         let plugin = builder.plugin(&PLUGIN, "");
         let holds =
-            |kv| EndpointFixture::new().waiting(0.0).running(0.0).kv(kv).prefix(90, 100, 64);
+            |kv| EndpointFixture::new().waiting(0.0).running(n_others).kv(kv).prefix(90, 100, 64);
         let mut scene = builder.scene(vec![holds(0.5), holds(kv)]);
         scene.tokens(prompt_of(6_400));
         let scores = scene.scores(&plugin);
         assert_eq!(scores[1] < scores[0], is_less, "{kv}: {scores:?}");
     };
-    check(0.9, false);
-    check(0.97, true);
-    check(1.0, true);
-    check(f64::NAN, false);
+    check(4.0, 0.9, false);
+    check(4.0, 0.97, true);
+    check(4.0, 1.0, true);
+    check(4.0, f64::NAN, false);
+    // What requests from here use is known without scrapes.
+    check(0.0, 1.0, false);
 }
 
 #[tokio::test]
