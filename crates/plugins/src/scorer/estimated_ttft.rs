@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! first token = fixed time + decode step + (prompt tokens leased there and not computed yet + uncached tokens of this prompt) / prefill rate
-//! imposed     = uncached tokens of this prompt × own share × (8 / the pool's prefill rate + (requests that wait + 0.3 × requests that decode) / prefill rate)
+//! imposed     = uncached tokens of this prompt × own share × ((8 + requests behind) / the pool's prefill rate + 0.3 × requests that decode / prefill rate)
 //!             + what its answer adds to a decode step × expected tokens of the answer × 0.3 × requests there
 //! score       = 1 / (1 + first token + imposed)
 //! ```
@@ -15,6 +15,11 @@
 //! **Own share.** To compute what another endpoint has cached is a waste if only this conversation has use of it, and an investment if many requests begin like that.
 //! Requests are counted by how far into their prompts anything was cached; the count halves in 40 seconds.
 //! Of tokens that another endpoint has, 1/(1 + requests counted / endpoints that would have them) is the request's own share; of all others, everything is.
+//!
+//! **Requests behind.** Those that come while the prompt waits are delayed by it, and are about as many as wait now.
+//! They are taken to be as many, but no more than there would be requests of the mean length in the uncached tokens that wait.
+//! They count at the pool's rate: a slow endpoint delays each of them longer, and gets fewer.
+//! Of a burst it therefore takes more than it can do in the same time as the others, and these are free earlier for whoever comes next.
 //!
 //! **What is counted.** Tokens are leased when the request is sent and given back with the first byte of the response, or with the request's end, whatever ends it.
 //! Tokens count for more after a long context, since they attend to it.
@@ -305,7 +310,7 @@ impl Scorer for EstimatedTtft {
             let mut load = account.load(cx.now, &common);
             let kept = self.correct(cx, endpoint, account, &mut load, &typical);
             let cached = known.cached(position) * typical.hits * kept;
-            let cost = load.cost(&Job { cached, ..job }).total();
+            let cost = load.cost(&Job { cached, ..job }, typical.uncached).total();
             *out = if cost.is_finite() { cost.max(0.0) } else { f64::MAX };
             best = best.min(*out);
         }

@@ -167,6 +167,7 @@ impl Account {
         let number = |at: usize| f64::from_bits(word(at));
         let summary = Summary {
             pending: number(0),
+            leased: number(0),
             creditable: number(1),
             since: Stamp::from_nanos(word(2)),
             n_waiting: number(3),
@@ -187,6 +188,7 @@ impl Account {
         let summary = summary.at(now, speed.prefill.per_unit);
         Load {
             pending: summary.pending,
+            leased: summary.leased,
             n_waiting: summary.n_waiting,
             n_decoding: summary.n_decoding,
             context: summary.context,

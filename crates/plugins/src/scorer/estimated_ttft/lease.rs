@@ -63,7 +63,10 @@ impl Hold {
         let account = endpoint.slot(&shared.accounts);
         let taken = account.map(|account| {
             let load = account.load(now, &shared.pool.speed());
-            (account.take(now, job, streams, &load), load.cost(job).first_token)
+            (
+                account.take(now, job, streams, &load),
+                load.cost(job, shared.pool.typical().uncached).first_token,
+            )
         });
         let (entry, predicted) = taken.unzip();
         let (shared, endpoint) = (Arc::clone(shared), Arc::clone(endpoint));

@@ -63,6 +63,8 @@ pub(super) struct Place {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Summary {
     pub(super) pending: f64,
+    /// Whole prompts that are not known to be done.
+    pub(super) leased: f64,
     /// Of `pending`, what may have been done since then although nothing has shown it.
     pub(super) creditable: f64,
     pub(super) since: Stamp,
@@ -185,6 +187,7 @@ impl Ledger {
         let first_shown = self.waiting.get(n_silent).map_or(0.0, |waiting| waiting.sent.tokens);
         Summary {
             pending: self.pending,
+            leased: self.pending,
             creditable: silent.tokens + first_shown,
             since: self.since,
             n_waiting: self.n_waiting as f64,
@@ -230,6 +233,7 @@ impl Summary {
         let share = if done < tokens { done / tokens } else { 1.0 };
         Self {
             pending,
+            leased: (self.leased - share * tokens).max(0.0),
             n_waiting: (self.n_waiting - share * n_answers).max(0.0),
             n_decoding: self.n_decoding + share * n_answers,
             context: self.context + share * context,

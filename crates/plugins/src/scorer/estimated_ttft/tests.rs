@@ -452,7 +452,7 @@ fn a_clock_that_stands_still_teaches_nothing_absurd() {
         account.end(now, &entry, Some(answer), &pool);
     }
     let load = account.load(now, &pool.speed());
-    let cost = load.cost(&job(1e6, 1e4));
+    let cost = load.cost(&job(1e6, 1e4), pool.typical().uncached);
     assert!(cost.total().is_finite() && cost.first_token > 0.0, "{cost:?}");
 }
 
@@ -460,13 +460,49 @@ fn a_clock_that_stands_still_teaches_nothing_absurd() {
 fn a_copy_that_many_have_use_of_costs_less_than_one_for_a_single_conversation() {
     let load = Account::default().load(Stamp::from_nanos(1), &START);
     let cost = |cached_best, reuses| {
-        load.cost(&Job { cached_best, reuses, ..job(10_000.0, 100.0) }).total()
+        load.cost(&Job { cached_best, reuses, ..job(10_000.0, 100.0) }, 1_000.0).total()
     };
     assert_eq!(cost(0.0, 100.0), cost(9_000.0, 0.0), "new text, and text of its own");
     assert!(cost(9_000.0, 1.0) < 0.7 * cost(9_000.0, 0.0));
     assert!(cost(9_000.0, 1.0) > cost(9_000.0, 10.0));
-    let first_token = load.cost(&job(10_000.0, 100.0)).first_token;
+    let first_token = load.cost(&job(10_000.0, 100.0), 1_000.0).first_token;
     assert!(cost(10_000.0, 1e9) > first_token, "it still delays this request");
+}
+
+/// An idle endpoint, so many times as slow as the pool.
+fn idle(slowness: f64) -> Load {
+    let load = Account::default().load(Stamp::from_nanos(1), &START);
+    Load { prefill: START.prefill.times(slowness), step: START.step.times(slowness), ..load }
+}
+
+#[test]
+fn of_a_burst_a_slow_endpoint_takes_more_than_it_does_in_the_same_time_and_less_than_half() {
+    let request = job(4_000.0, 100.0);
+    let tokens = request.effective_tokens();
+    let mut loads = [idle(2.0 / 3.0), idle(4.0 / 3.0)];
+    for _ in 0..90 {
+        let [fast, slow] = loads.map(|load| load.cost(&request, tokens).total());
+        let taken = &mut loads[usize::from(slow < fast)];
+        taken.n_waiting += 1.0;
+        taken.pending += tokens;
+        taken.leased += tokens;
+    }
+    let [fast, slow] = loads.map(|load| load.n_waiting);
+    assert!(slow > 33.0 && slow < 42.0, "{fast} {slow}: 60 and 30 would be done at once");
+}
+
+#[test]
+fn short_prompts_that_wait_count_by_their_tokens_and_long_ones_by_their_number() {
+    let imposed = |n_waiting, leased| {
+        let load = Load { leased, n_waiting, ..idle(1.0) };
+        load.cost(&job(2_000.0, 100.0), 500.0).imposed
+    };
+    assert_eq!(imposed(1.0, 500.0), imposed(1.0, 50_000.0));
+    // The answer makes the steps of all of them longer.
+    let (short, typical, none) =
+        (imposed(10.0, 1_000.0), imposed(10.0, 5_000.0), imposed(0.0, 0.0));
+    let share = (short - none) / (typical - none);
+    assert!(share > 0.2 && share < 0.3, "{share}");
 }
 
 #[tokio::test]
