@@ -69,7 +69,7 @@ async fn second_stage(player: &Arc<Player>, cells: Vec<Played>) -> Result<Vec<Ce
         player.progress.begin("the second stage");
         player.progress.plan(n_runs);
         player.progress.say(&format!(
-            "{n_open} of {n_verdicts} verdicts do not hold on the first seeds; {n_cells} cells play on more"
+            "{n_open} of {n_verdicts} verdicts do not hold on the first seeds; {n_cells} cells play on more, for these and what is not clear of its bound"
         ));
     }
     let playing = planned.into_iter().map(|(mut played, runs)| async move {

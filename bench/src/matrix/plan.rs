@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(plan.duration, Duration::from_mins(15));
         assert_eq!(plan.goals, Goals::default());
         let scrapes: Vec<&str> = plan.scrapes.iter().map(|scrapes| &*scrapes.name).collect();
-        assert_eq!(scrapes, ["50ms", "51ms", "5s", "60s", "never"]);
+        assert_eq!(scrapes, ["50ms", "5s", "60s", "never"]);
         let capacities: Vec<f64> = plan.pools.iter().map(|pool| pool.capacity).collect();
         assert_eq!(capacities, [8.0, 6.0]);
         // Regret is judged on 16 seeds in the end, late metrics on 32.

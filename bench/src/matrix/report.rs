@@ -70,7 +70,7 @@ fn head(text: &mut String, results: &Results) {
     }
 }
 
-/// How what does not hold on the first seeds comes to its verdict.
+/// How what is not clear of its bound on the first seeds comes to its verdict.
 fn stages(results: &Results) -> String {
     let Results { judge, late, judge_more, late_more, .. } = results;
     let has_late = results.cells.iter().any(|cell| !cell.stale.is_empty());
@@ -84,8 +84,8 @@ fn stages(results: &Results) -> String {
         return String::new();
     }
     format!(
-        "What does not hold on those seeds plays again on further ones, both sides on each, and the verdict is that of \
-         all together: {}{late}. What holds at first does not play again; *seeds* says on how many a verdict rests.",
+        "Where that end is above the bound, further seeds are played, both sides on each, and the verdict is that of \
+         all together: {}{late}. *Seeds* says on how many a verdict rests.",
         in_all(judge, judge_more)
     )
 }
