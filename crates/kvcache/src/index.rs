@@ -139,15 +139,15 @@ impl PrefixIndex {
     /// The request has ended: its blocks may be evicted, as those used last. `hashes` are those of the insert.
     pub fn release(&self, hashes: &[BlockHash], inserted: Inserted) {
         if let Some(blocks) = inserted.blocks {
-            self.trie.write().end(hashes, blocks, false);
+            self.trie.write().end(hashes, blocks, true);
         }
     }
 
-    /// Takes back an insert whose request failed; `hashes` are those of the insert. Blocks that another
-    /// insert has used since stay.
+    /// Takes back an insert whose request failed; `hashes` are those of the insert. Blocks stay that another
+    /// request uses, or that one was served with.
     pub fn undo(&self, hashes: &[BlockHash], inserted: Inserted) {
         if let Some(blocks) = inserted.blocks {
-            self.trie.write().end(hashes, blocks, true);
+            self.trie.write().end(hashes, blocks, false);
         }
     }
 

@@ -60,7 +60,7 @@ pub(super) struct Sharer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HoldView {
     pub(super) holder: HolderId,
-    /// Made by the last insert that used it.
+    /// No request that used it has been served yet.
     pub(super) fresh: bool,
     pub(super) links: Links,
 }

@@ -138,11 +138,24 @@ fn a27_failed_request_takes_back_what_it_added() {
     index.undo(&failed, first);
     check(&index, &failed, &[(0, 4)]);
     index.undo(&branch, second);
-    check(&index, &branch, &[(0, 4)]);
+    check(&index, &branch, &[(0, 2)]);
 
     let repeated = index.insert(endpoint(0), &prompt([1, 2]), 0);
     index.undo(&prompt([1, 2]), repeated);
-    check(&index, &failed, &[(0, 4)]);
+    check(&index, &failed, &[(0, 2)]);
+}
+
+#[test]
+fn a27_equal_requests_that_all_fail_leave_nothing() {
+    let index = index(100);
+    let failed = prompt(0..6);
+    let all = [(); 3].map(|()| index.insert(endpoint(0), &failed, 0));
+    all.into_iter().for_each(|inserted| index.undo(&failed, inserted));
+    check(&index, &failed, &[]);
+    let [served, other] = [(); 2].map(|()| index.insert(endpoint(0), &failed, 0));
+    index.undo(&failed, other);
+    index.release(&failed, served);
+    check(&index, &failed, &[(0, 6)]);
 }
 
 #[test]

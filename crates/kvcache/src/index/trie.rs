@@ -123,9 +123,6 @@ impl Trie {
                 // What the prompt uses and the rest differ in age or in who made them.
                 self.split(segment, n_used);
             }
-            if let Some(node) = self.nodes.get_mut(hold) {
-                node.clear_fresh();
-            }
             self.begin_use(holder, hold);
             at += n_used as usize;
         }
@@ -139,16 +136,18 @@ impl Trie {
     }
 
     /// Ends a request's use of what an insert of `hashes` recorded. Blocks that no other request uses are then
-    /// those used last; with `takes_back` those that this insert alone made are gone.
-    pub(super) fn end(&mut self, hashes: &[BlockHash], inserted: InsertedBlocks, takes_back: bool) {
-        let InsertedBlocks { holder, first_new, n_blocks, n_reserved } = inserted;
+    /// those used last, or gone if none that used them `was_served`.
+    pub(super) fn end(&mut self, hashes: &[BlockHash], inserted: InsertedBlocks, was_served: bool) {
+        let InsertedBlocks { holder, n_blocks, n_reserved, .. } = inserted;
         for step in self.path(hashes.get(..n_blocks).unwrap_or_default()).iter().rev() {
             let Some((hold, _)) = self.held(step.segment, holder) else { continue };
+            if let Some(node) = self.nodes.get_mut(hold).filter(|_| was_served) {
+                node.clear_fresh();
+            }
             if !self.end_use(holder, hold) {
                 continue;
             }
-            let is_fresh = self.nodes.get(hold).and_then(Node::hold).is_some_and(|hold| hold.fresh);
-            if takes_back && is_fresh && step.start >= first_new {
+            if self.nodes.get(hold).and_then(Node::hold).is_some_and(|hold| hold.fresh) {
                 self.leave(hold);
             } else {
                 self.push_newest(holder, hold);

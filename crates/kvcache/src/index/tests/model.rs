@@ -29,21 +29,17 @@ pub(super) enum Step {
     },
 }
 
-/// The insert that made a block, unless another one has used it since.
-type Maker = Option<usize>;
-
 #[derive(Default)]
 struct Endpoint {
     capacity: usize,
     /// Those that nobody uses, last used first.
-    free: Vec<(BlockHash, Maker)>,
-    /// Those that requests use, with how many.
-    used: BTreeMap<BlockHash, (usize, Maker)>,
+    free: Vec<BlockHash>,
+    /// Those that requests use, with how many, and whether one was served with it.
+    used: BTreeMap<BlockHash, (usize, bool)>,
     n_reserved: usize,
 }
 
 struct UnderWay {
-    id: usize,
     endpoint: EndpointIndex,
     hashes: Vec<BlockHash>,
     n_blocks: usize,
@@ -55,7 +51,6 @@ struct Model {
     default_capacity: usize,
     endpoints: BTreeMap<EndpointIndex, Endpoint>,
     under_way: Vec<UnderWay>,
-    n_inserts: usize,
 }
 
 /// Prompts over few ids, so that they share beginnings of all lengths.
@@ -78,8 +73,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 /// Runs the steps through both and compares what can be seen after each.
 pub(super) fn compare(default_capacity: usize, steps: &[Step]) -> Result<(), TestCaseError> {
     let index = index(default_capacity);
-    let mut model =
-        Model { default_capacity, endpoints: BTreeMap::new(), under_way: Vec::new(), n_inserts: 0 };
+    let mut model = Model { default_capacity, endpoints: BTreeMap::new(), under_way: Vec::new() };
     let mut generations = [0; N_SLOTS as usize];
     let mut prompts = vec![prompt([0; 14])];
     for step in steps {
@@ -121,7 +115,7 @@ pub(super) fn compare(default_capacity: usize, steps: &[Step]) -> Result<(), Tes
 
 impl Endpoint {
     fn has(&self, hash: &BlockHash) -> bool {
-        self.used.contains_key(hash) || self.free.iter().any(|(other, _)| other == hash)
+        self.used.contains_key(hash) || self.free.contains(hash)
     }
 
     fn room(&self) -> usize {
@@ -151,25 +145,20 @@ impl Model {
         n_more: usize,
     ) -> Result<(), TestCaseError> {
         let inserted = index.insert(endpoint, &hashes, n_more);
-        let id = self.n_inserts;
-        self.n_inserts += 1;
         let state = self.endpoint(endpoint);
         let n_blocks = hashes.len().min(state.room());
         let is_new = |hash: &BlockHash| !state.has(hash);
         let first_new = hashes[..n_blocks].iter().position(is_new).unwrap_or(n_blocks);
         for hash in &hashes[..n_blocks] {
-            let free = state.free.iter().position(|(other, _)| other == hash);
-            match state.used.get_mut(hash) {
-                Some((n_users, maker)) => (*n_users, *maker) = (*n_users + 1, None),
-                None => drop(state.used.insert(*hash, (1, free.is_none().then_some(id)))),
-            }
+            let free = state.free.iter().position(|other| other == hash);
+            state.used.entry(*hash).or_insert((0, free.is_some())).0 += 1;
             free.map(|free| state.free.remove(free));
         }
         let n_reserved = n_more.min(state.room());
         state.n_reserved += n_reserved;
         state.evict();
         prop_assert_eq!((inserted.first_new(), inserted.n_blocks()), (first_new, n_blocks));
-        let request = UnderWay { id, endpoint, hashes, n_blocks, n_reserved, inserted };
+        let request = UnderWay { endpoint, hashes, n_blocks, n_reserved, inserted };
         self.under_way.push(request);
         Ok(())
     }
@@ -186,15 +175,14 @@ impl Model {
         }
         let Some(state) = self.endpoints.get_mut(&ended.endpoint) else { return };
         for hash in ended.hashes[..ended.n_blocks].iter().rev() {
-            let (n_users, maker) = state.used.get_mut(hash).unwrap();
+            let (n_users, was_served) = state.used.get_mut(hash).unwrap();
             *n_users -= 1;
+            *was_served |= !takes_back;
             if *n_users > 0 {
                 continue;
             }
-            let maker = *maker;
-            state.used.remove(hash);
-            if !takes_back || maker != Some(ended.id) {
-                state.free.insert(0, (*hash, maker));
+            if state.used.remove(hash).unwrap().1 {
+                state.free.insert(0, *hash);
             }
         }
         state.n_reserved -= ended.n_reserved;

@@ -140,7 +140,7 @@ impl Uses {
         self.places.resize(N_PLACES, Use::default());
         self.clock = self.clock.wrapping_add(1).max(1);
         let n_more_before = self.n_more;
-        self.n_more += n_more;
+        self.n_more = self.n_more.saturating_add(n_more);
         let mut last_known = None;
         let mut n_own = 0;
         for (nth, place, tag) in Self::counted(hashes) {

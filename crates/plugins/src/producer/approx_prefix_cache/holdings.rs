@@ -83,13 +83,13 @@ impl Holdings {
         }
         let answer = self.answers.expected(output_cap) / f64::from(hashed.block_tokens().max(1));
         let n_more = answer.ceil() as usize / hashed.prompts.len().max(1);
-        let insert = |hashes| self.index.insert(endpoint.index(), hashes, n_more);
-        let inserted = hashed.prompts.iter().map(|prompt| insert(&prompt.hashes)).collect();
         let watched = capacity.filter(|_| reported.is_none()).and_then(|capacity| {
             // What an answer says of several prompts is not known of each.
             let [prompt] = &hashed.prompts[..] else { return None };
             Some(Watched { probe: capacity.begin(&prompt.hashes, n_more), n_more })
         });
+        let insert = |hashes| self.index.insert(endpoint.index(), hashes, n_more);
+        let inserted = hashed.prompts.iter().map(|prompt| insert(&prompt.hashes)).collect();
         Held { endpoint: Arc::clone(endpoint), inserted, watched }
     }
 
@@ -121,7 +121,7 @@ impl Holdings {
     }
 }
 
-/// What one request put into the index for one endpoint.
+/// What one request put into the index for one endpoint, and has to take out again.
 #[derive(Debug)]
 struct Held {
     endpoint: Arc<Endpoint>,
@@ -184,6 +184,15 @@ impl IndexLease {
         let found = found_tokens(&usage, n_tokens as f64);
         if let Some((held, found)) = self.primary.as_ref().zip(found) {
             self.holdings.learn(held, self.hashed.block_tokens(), found);
+        }
+    }
+}
+
+/// The blocks of a request that has no end, because a plugin panicked, must not stay in use.
+impl Drop for IndexLease {
+    fn drop(&mut self) {
+        for held in self.others.drain(..).chain(self.primary.take()) {
+            self.holdings.end(held, &self.hashed, false);
         }
     }
 }

@@ -218,6 +218,27 @@ async fn a27_a_prefix_that_nobody_computed_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a27_equal_requests_that_all_fail_leave_nothing() {
+    let mut bench = bench("");
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        all.push(bench.begin(&text('a', 5)).await.pick(&[("default", &[0])]));
+    }
+    for leases in all {
+        leases.end(Some(StatusCode::SERVICE_UNAVAILABLE));
+    }
+    assert_eq!(bench.look(&text('a', 5)).await, [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_lease_without_an_end_leaves_nothing_in_use() {
+    let mut bench = bench("");
+    drop(bench.begin(&text('a', 5)).await.pick(&[("default", &[0]), ("p", &[1])]));
+    assert_eq!(bench.pairs(), 0);
+    assert_eq!(bench.look(&text('a', 5)).await, [0, 0, 0]);
+}
+
+#[tokio::test]
 async fn a_request_that_moves_takes_its_prefix_along() {
     let mut bench = bench("");
     let mut leases = bench.begin(&text('a', 3)).await.pick(&[("default", &[0, 1, 2])]);
