@@ -23,7 +23,7 @@ use router_sim::replay::{
 
 use self::{
     grid::{Grid, NamedPool, Requests},
-    outputs::{keep_apart, write},
+    outputs::{check_outputs, write},
 };
 use crate::{
     cli::{ReplayArgs, ReplayCommand, UsageError},
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &ReplayArgs, mut registry: Registry) -> anyhow::Result<(
     let inputs = args.trace.iter().chain(&args.pool).map(PathBuf::as_path);
     let inputs = inputs.chain(args.config.iter().flat_map(|text| names(text)).map(Path::new));
     let outputs: Vec<&Path> = args.html.iter().chain(&args.json).map(PathBuf::as_path).collect();
-    keep_apart(&inputs.collect::<Vec<_>>(), &outputs)?;
+    check_outputs(&inputs.collect::<Vec<_>>(), &outputs)?;
     let grid = grid(args, registry)?;
     let jobs = args
         .jobs

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::{
-    outputs::{keep_apart, write},
+    outputs::{check_outputs, write},
     read_trace,
 };
 use crate::{
@@ -31,7 +31,7 @@ const DRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(args: &FitArgs) -> anyhow::Result<()> {
     let outputs = std::iter::once(&args.out).chain(&args.json).map(PathBuf::as_path);
-    keep_apart(&[&args.trace], &outputs.collect::<Vec<_>>())?;
+    check_outputs(&[&args.trace], &outputs.collect::<Vec<_>>())?;
     let trace = read_trace(&args.trace, None, args.limit.unwrap_or(usize::MAX))?;
     let options = Options { per_endpoint: args.per_endpoint };
     let (out, json) = (args.out.clone(), args.json.clone());

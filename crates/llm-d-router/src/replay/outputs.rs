@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::UsageError;
 
-/// Refuses to write over an input or to write one file twice: a recording cannot be made again.
-pub(super) fn keep_apart(inputs: &[&Path], outputs: &[&Path]) -> Result<(), UsageError> {
+/// Refuses to write over an input or to write one file twice, for a recording cannot be made again, and what cannot be
+/// written.
+pub(super) fn check_outputs(inputs: &[&Path], outputs: &[&Path]) -> Result<(), UsageError> {
     for (nth, output) in outputs.iter().enumerate() {
         let place = place(output);
         let is_it = |other: &&&Path| self::place(other) == place;
@@ -19,12 +20,21 @@ pub(super) fn keep_apart(inputs: &[&Path], outputs: &[&Path]) -> Result<(), Usag
             return Err(UsageError(message));
         }
     }
-    Ok(())
+    outputs.iter().try_for_each(|output| try_to_open(output))
+}
+
+/// What cannot be written is said before the work, not after it. What is there stays as it is; a new file is made.
+fn try_to_open(path: &Path) -> Result<(), UsageError> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> UsageError {
+    UsageError(format!("cannot write {}: {error}", path.display()))
 }
 
 pub(super) fn write(path: &Path, text: &str) -> Result<(), UsageError> {
-    std::fs::write(path, text)
-        .map_err(|error| UsageError(format!("cannot write {}: {error}", path.display())))
+    std::fs::write(path, text).map_err(|error| cannot_write(path, &error))
 }
 
 /// The same for all names of one file, as far as it or its folder is there.
@@ -42,13 +52,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inputs_and_other_outputs_are_not_written_over() {
+    fn outputs_are_new_and_can_be_written() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("trace"), "").unwrap();
         std::os::unix::fs::symlink(at("trace"), at("link")).unwrap();
         let refused = |inputs: &[&Path], outputs: &[&Path]| {
-            keep_apart(inputs, outputs).err().map(|error| error.to_string()).unwrap_or_default()
+            check_outputs(inputs, outputs).err().map(|error| error.to_string()).unwrap_or_default()
         };
         let trace = at("trace");
         for name in ["trace", "./trace", "link"] {
@@ -58,5 +68,9 @@ mod tests {
         let said = refused(&[&trace], &[&at("new"), &at("./new")]);
         assert!(said.contains("twice"), "{said}");
         assert_eq!(refused(&[&trace], &[&at("new"), &at("other")]), "");
+        std::fs::write(at("kept"), "results").unwrap();
+        let said = refused(&[&trace], &[&at("kept"), &at("no-such-folder").join("new")]);
+        assert!(said.starts_with("cannot write ") && said.contains("no-such-folder"), "{said}");
+        assert_eq!(std::fs::read_to_string(at("kept")).unwrap(), "results");
     }
 }
