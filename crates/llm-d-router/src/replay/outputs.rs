@@ -23,10 +23,16 @@ pub(super) fn check_outputs(inputs: &[&Path], outputs: &[&Path]) -> Result<(), U
     outputs.iter().try_for_each(|output| try_to_open(output))
 }
 
-/// What cannot be written is said before the work, not after it. What is there stays as it is; a new file is made.
+/// What cannot be written is said before the work, not after it. Nothing is left of the attempt.
 fn try_to_open(path: &Path) -> Result<(), UsageError> {
+    let was_there = path.exists();
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    opened.map(drop).map_err(|error| cannot_write(path, &error))
+    opened.map_err(|error| cannot_write(path, &error))?;
+    if was_there {
+        Ok(())
+    } else {
+        std::fs::remove_file(path).map_err(|error| cannot_write(path, &error))
+    }
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> UsageError {
@@ -72,5 +78,6 @@ mod tests {
         let said = refused(&[&trace], &[&at("kept"), &at("no-such-folder").join("new")]);
         assert!(said.starts_with("cannot write ") && said.contains("no-such-folder"), "{said}");
         assert_eq!(std::fs::read_to_string(at("kept")).unwrap(), "results");
+        assert!(!at("new").exists() && !at("other").exists());
     }
 }
