@@ -1,6 +1,10 @@
 //! Files that are written, kept apart from those that are read.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::OpenOptions,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use crate::cli::UsageError;
 
@@ -25,14 +29,15 @@ pub(super) fn check_outputs(inputs: &[&Path], outputs: &[&Path]) -> Result<(), U
 
 /// What cannot be written is said before the work, not after it. Nothing is left of the attempt.
 fn try_to_open(path: &Path) -> Result<(), UsageError> {
-    let was_there = path.exists();
-    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    opened.map_err(|error| cannot_write(path, &error))?;
-    if was_there {
-        Ok(())
-    } else {
-        std::fs::remove_file(path).map_err(|error| cannot_write(path, &error))
-    }
+    let mut options = OpenOptions::new();
+    let tried = match options.append(true).create_new(true).open(path) {
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            options.create_new(false).open(path).map(drop)
+        }
+        Err(error) => Err(error),
+    };
+    tried.map_err(|error| cannot_write(path, &error))
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> UsageError {
@@ -78,6 +83,6 @@ mod tests {
         let said = refused(&[&trace], &[&at("kept"), &at("no-such-folder").join("new")]);
         assert!(said.starts_with("cannot write ") && said.contains("no-such-folder"), "{said}");
         assert_eq!(std::fs::read_to_string(at("kept")).unwrap(), "results");
-        assert!(!at("new").exists() && !at("other").exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing new is left");
     }
 }
