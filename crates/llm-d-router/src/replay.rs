@@ -9,7 +9,7 @@ use std::{
 
 use router_framework::{
     Registry,
-    document::{Diagnostics, GoDuration, Options as DocumentOptions, suggest::nearest},
+    document::{Diagnostics, GoDuration, Options as DocumentOptions, preset, suggest::nearest},
 };
 use router_sim::replay::{
     policy,
@@ -302,8 +302,14 @@ fn length(flag: &str, duration: GoDuration) -> Result<Duration, UsageError> {
 fn list() -> String {
     let line = |name: &str, about: &str| format!("  {name:<16} {about}\n");
     let mut text = "Presets, for --config:\n".to_owned();
-    text += &line(BUILT_IN, "what runs where no configuration is given");
+    let about =
+        format!("what runs where no configuration is given: {}", preset::ESTIMATED_TTFT.name);
+    text += &line(BUILT_IN, &about);
     text.extend(policy::PRESETS.iter().map(|preset| line(preset.name, preset.about)));
+    let served: Vec<&str> = preset::PRESETS.iter().map(|preset| preset.name).collect();
+    text += "serve and epp run ";
+    text += &served.join(" and ");
+    text += " by --preset; the others are there to compare with.\n";
     text += "\nWorkloads, for --workload:\n";
     text.extend(workload::WORKLOADS.iter().map(|workload| line(workload.name, workload.about)));
     text

@@ -205,6 +205,7 @@ fn the_command_plays_workloads_on_pools() {
     let output = replay(&["--list"]);
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(stdout.contains("go-default") && stdout.contains("shared-prompts"), "{stdout}");
+    assert!(stdout.contains("serve and epp run estimated-ttft and go-default by --preset"));
 }
 
 #[test]
