@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{CHAT, Folder, ONE_ENDPOINT, Outcome, PICKER, Program, SERVE, chat, send};
+use anyhow::Context;
+use router_testkit::process::poll_until;
+
+use super::{CHAT, Folder, LIMIT, ONE_ENDPOINT, Outcome, PICKER, Program, SERVE, chat, send};
 
 const POOL: &str = "apiVersion: inference.networking.k8s.io/v1\nkind: InferencePool\n\
                     metadata: {name: llama}\nspec:\n  targetPorts: [{number: 8000}]\n  \
@@ -23,10 +26,15 @@ async fn check(flags: &[&str], name: &str, has_traffic: bool) -> Outcome {
     if has_traffic {
         send(router.traffic, CHAT, &[], &chat("demo", 1)).await?;
     }
-    let (_, page) = router.page("/metrics").await?;
+    let (waits, pool) = ("llm_d_epp_flow_control_requests_total{", "llm_d_epp_ready_endpoints{");
+    // The picker listens before it has read its endpoints.
+    let has_endpoints = async || {
+        let (_, page) = router.page("/metrics").await.ok()?;
+        (!values(&page, pool, "name").is_empty()).then_some(page)
+    };
+    let page = poll_until(LIMIT, has_endpoints).await.context("no endpoints")?;
     let shown = values(&page, "llm_d_epp_flow_control_", "inference_pool");
     anyhow::ensure!(shown == BTreeSet::from([name.to_owned()]), "{flags:?}: {shown:?}");
-    let (waits, pool) = ("llm_d_epp_flow_control_requests_total{", "llm_d_epp_ready_endpoints{");
     anyhow::ensure!(page.lines().any(|line| line.starts_with(waits)) == has_traffic, "{page}");
     let shown = values(&page, pool, "name");
     anyhow::ensure!(shown == BTreeSet::from([name.to_owned()]), "{flags:?}: {shown:?}");
