@@ -1,5 +1,5 @@
 //! The runs in their order: in each cell what selects, what is judged, and the baselines that were chosen; then, of
-//! all cells, what does not hold once more on further seeds.
+//! all cells, what is not clear of its bound once more on further seeds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,7 +51,7 @@ async fn first_stage(player: &Arc<Player>) -> Result<Vec<Played>> {
     in_order(playing).await
 }
 
-/// Plays the further seeds of what does not hold, and judges all cells.
+/// Plays the further seeds of what is not clear of its bound, and judges all cells.
 async fn second_stage(player: &Arc<Player>, cells: Vec<Played>) -> Result<Vec<CellResult>> {
     let plan = &player.plan;
     let mut planned = Vec::new();

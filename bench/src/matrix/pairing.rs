@@ -24,7 +24,7 @@ pub(super) struct Pairing {
     pub(super) scale: Scale,
     pub(super) bound: f64,
     pub(super) first: Vec<u64>,
-    /// Besides the first, where it does not hold on those.
+    /// Besides the first, where those do not settle it.
     pub(super) more: Vec<u64>,
 }
 

@@ -164,7 +164,8 @@ impl PrefixIndex {
     }
 
     /// Sets how many blocks are remembered for `endpoint`, at any time. The least recently used blocks
-    /// beyond it go, of those that no request uses. The unit is a block of this index, which may be larger than the model server's.
+    /// beyond it go, of those that no request uses. The unit is a block of this index, which may be larger than the
+    /// model server's.
     pub fn set_capacity(&self, endpoint: EndpointIndex, n_blocks: usize) {
         let holder = {
             let mut trie = self.trie.write();
