@@ -2,7 +2,10 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{
+    CommandFactory, FromArgMatches,
+    error::{ContextKind, ContextValue},
+};
 use router_framework::{PluginDef, Registry};
 
 use crate::{
@@ -29,6 +32,11 @@ enum Personality {
 pub struct App {
     registry: Registry,
 }
+
+/// The answer to what was asked, where everything was done that was asked for. A script tells it by its exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct No(pub(crate) String);
 
 impl Default for App {
     fn default() -> Self {
@@ -73,7 +81,9 @@ fn parse(args: Vec<OsString>) -> Result<Command, clap::Error> {
     let called = args.first().map(std::path::PathBuf::from);
     let called = called.as_deref().and_then(|path| path.file_name()).and_then(|name| name.to_str());
     let Some((name, personality)) = NAMES.iter().find(|(name, _)| Some(*name) == called) else {
-        let matches = Cli::command().try_get_matches_from(args)?;
+        let is_replay = args.get(1).is_some_and(|name| name == "replay");
+        let matches = Cli::command().try_get_matches_from(args);
+        let matches = matches.map_err(|error| if is_replay { name_flag(error) } else { error })?;
         return Ok(Cli::from_arg_matches(&matches)?.command);
     };
     let matches = |of: &str| {
@@ -87,13 +97,28 @@ fn parse(args: Vec<OsString>) -> Result<Command, clap::Error> {
     })
 }
 
+/// Who gives `replay` a file where a subcommand stands is told of the flag for it.
+fn name_flag(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidSubcommand) {
+        let tip = format!("a trace is given by its flag: --trace {given}").into();
+        error.remove(ContextKind::SuggestedSubcommand);
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
+}
+
 /// Shows an error with its causes on standard error and gives the exit code for it: 2 for what the caller
-/// can mend in arguments or files that they name, 1 for anything else.
+/// can mend in arguments or files that they name, 3 where everything was done and the answer is no, 1 for
+/// anything else.
 pub fn exit_code(result: anyhow::Result<()>) -> i32 {
     let Err(error) = result else { return 0 };
     let usage = error.is::<crate::configuration::Faulty>() || error.is::<crate::cli::UsageError>();
     crate::process::complain(&format!("error: {error:#}"));
-    if usage { 2 } else { 1 }
+    match error {
+        _ if usage => 2,
+        error if error.is::<No>() => 3,
+        _ => 1,
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +138,7 @@ mod tests {
         check(&["lwepp", "--v=1", "--v=2"], "Epp(");
         check(&["llm-d-inference-sim", "--port=0"], "Sim(");
         check(&["llm-d-router", "serve"], "Serve(");
+        check(&["llm-d-router", "replay", "a.jsonl"], "--trace a.jsonl");
         check(&["/app/epp", "--help"], "Usage: epp [OPTIONS]");
         check(&["/app/epp", "--help"], "asks for every request");
         check(&["/app/lwepp", "--no-such-flag"], "Usage: lwepp [OPTIONS]");

@@ -72,7 +72,8 @@ pub(crate) fn version() -> &'static str {
 pub(crate) const MAX_WIDTH: usize = 100;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 for an orderly end, 2 for arguments or files that cannot be followed, 1 for anything else.";
+Exit codes: 0 for an orderly end, 2 for arguments or files that cannot be followed, 3 where replay is done \
+and the answer is no (a fit that is not good enough, decisions that differ), 1 for anything else.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -83,7 +84,8 @@ Examples:
 const EPP_EXAMPLES: &str = "\
 Examples:
   llm-d-router epp --config-file config.yaml
-  llm-d-router epp --config-file config.yaml --cert-path /certs --enable-cert-reload --health-checking";
+  llm-d-router epp --config-file config.yaml --cert-path /certs --enable-cert-reload \\
+    --health-checking";
 
 const SIM_EXAMPLES: &str = "\
 Examples:
@@ -94,8 +96,10 @@ const CONFIG_EXAMPLES: &str = "\
 Examples:
   llm-d-router config check config.yaml
   llm-d-router config defaults config.yaml > complete.yaml
+  llm-d-router config preset go-default > config.yaml
   llm-d-router config schema > schema.json
-  llm-d-router config explain --endpoints endpoints.yaml --request body.json --header 'x-llm-d-inference-objective: premium'";
+  llm-d-router config explain --endpoints endpoints.yaml --request body.json \\
+    --header 'x-llm-d-inference-objective: premium'";
 
 /// Routes LLM inference requests to the model server that will answer them best.
 #[derive(Debug, Parser)]
@@ -132,7 +136,7 @@ pub enum Command {
     /// The router is the real one: what decides here decides in production. An hour of traffic takes seconds.
     #[command(after_help = replay::EXAMPLES)]
     Replay(Box<ReplayArgs>),
-    /// Checks, completes and explains configuration documents.
+    /// Checks, completes, prints and explains configuration documents.
     #[command(after_help = CONFIG_EXAMPLES)]
     Config(ConfigArgs),
 }
@@ -260,6 +264,11 @@ pub enum ConfigCommand {
         /// Accept plugin types that are experiments.
         #[arg(long)]
         allow_experimental_plugins: bool,
+    },
+    /// Prints the document of a preset, for --config-file or to begin one of your own with.
+    Preset {
+        /// The preset; without a name, says which there are.
+        name: Option<String>,
     },
     /// Prints a JSON Schema of the document, for editors.
     Schema,

@@ -1,4 +1,4 @@
-//! `llm-d-router config`: check, defaults, schema, explain.
+//! `llm-d-router config`: check, defaults, preset, schema, explain.
 
 use std::{path::Path, sync::Arc};
 
@@ -10,11 +10,11 @@ use router_rt::Clock;
 use router_telemetry::RouterMetrics;
 
 use crate::{
-    cli::{ConfigArgs, ConfigCommand},
+    cli::{ConfigArgs, ConfigCommand, UsageError},
     configuration::{self, Source},
     explain,
     origin::BUILD,
-    process,
+    presets, process,
 };
 
 pub(crate) fn run(args: ConfigArgs, registry: &Registry) -> anyhow::Result<()> {
@@ -25,9 +25,10 @@ pub(crate) fn run(args: ConfigArgs, registry: &Registry) -> anyhow::Result<()> {
         ConfigCommand::Defaults { file, allow_experimental_plugins } => {
             defaults(file.as_deref(), allow_experimental_plugins, registry)
         }
+        ConfigCommand::Preset { name: None } => process::say(presets::listed(registry).trim_end()),
+        ConfigCommand::Preset { name: Some(name) } => preset(&name, registry),
         ConfigCommand::Schema => {
-            process::say(&serde_json::to_string_pretty(&document::schema::of(registry))?);
-            Ok(())
+            process::say(&serde_json::to_string_pretty(&document::schema::of(registry))?)
         }
         ConfigCommand::Explain(args) => explain::run(&args, registry),
     }
@@ -42,8 +43,7 @@ fn check(file: &Path, allow_experimental: bool, registry: &Registry) -> anyhow::
         source.name,
         document.plugins.len(),
         profiles.join(", ")
-    ));
-    Ok(())
+    ))
 }
 
 fn defaults(
@@ -64,14 +64,20 @@ fn defaults(
             plugin.parameters.as_ref().map_or_else(|| serde_json::json!({}), |node| node.to_json());
         Some((def.effective)(&written))
     });
-    process::say(yaml.trim_end());
+    let mut text = yaml.trim_end().to_owned();
     if !left_out.is_empty() {
-        let names = left_out.join(", ");
-        process::say(&format!(
-            "# added as well, and not written because they are experimental: {names}"
-        ));
+        text += "\n# added as well, and not written because they are experimental: ";
+        text += &left_out.join(", ");
     }
-    Ok(())
+    process::say(&text)
+}
+
+fn preset(name: &str, registry: &Registry) -> anyhow::Result<()> {
+    let preset = presets::named(name).ok_or_else(|| {
+        let hint = presets::hint(name, "without a name it says which there are");
+        UsageError(format!("there is no preset {name:?}; {hint}"))
+    })?;
+    process::say(&presets::printed(preset, registry))
 }
 
 /// The document as it will run. Building its pipeline finds what only plugins know, and adds the producers

@@ -105,9 +105,10 @@ fn faulty(diagnostics: &Diagnostics) -> Faulty {
     Faulty(format!("the configuration cannot be used\n{}", diagnostics.render(style()).trim_end()))
 }
 
-/// Colour for people only.
+/// Colour for people only, and only for those who have not said that they want none (no-color.org).
 pub(crate) fn style() -> Style {
-    if crate::process::is_terminal() { Style::Colour } else { Style::Plain }
+    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if crate::process::is_terminal() && !is_unwanted { Style::Colour } else { Style::Plain }
 }
 
 /// Logs the warnings of a document, one line each.

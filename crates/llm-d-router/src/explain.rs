@@ -30,11 +30,10 @@ pub(crate) fn run(args: &ExplainArgs, registry: &Registry) -> anyhow::Result<()>
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let record = runtime.block_on(decide(args, registry))?;
     if args.json {
-        process::say(&serde_json::to_string_pretty(&*record)?);
+        process::say(&serde_json::to_string_pretty(&*record)?)
     } else {
-        process::say(&text(&record));
+        process::say(&text(&record))
     }
-    Ok(())
 }
 
 async fn decide(args: &ExplainArgs, registry: &Registry) -> anyhow::Result<Arc<DecisionRecord>> {

@@ -31,6 +31,7 @@ mod configuration;
 mod epp;
 mod explain;
 mod origin;
+mod presets;
 mod process;
 mod record;
 mod replay;

@@ -27,9 +27,15 @@ pub(crate) struct Signals {
     interrupt: Signal,
 }
 
-/// Writes a line on standard output, for results. A closed pipe is not an error of ours.
-pub(crate) fn say(line: &str) {
-    let _reader_may_be_gone = writeln!(std::io::stdout(), "{line}");
+/// Writes lines on standard output, for results. Who closes the pipe has read enough: that is no error.
+pub(crate) fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            anyhow::bail!("cannot write the results to standard output: {error}")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes a line on standard error, for what goes wrong.

@@ -9,13 +9,13 @@ use std::{
 
 use router_framework::{
     Registry,
-    document::{Diagnostics, GoDuration, Options as DocumentOptions, preset, suggest::nearest},
+    document::{Diagnostics, GoDuration, Options as DocumentOptions, suggest::nearest},
 };
 use router_sim::replay::{
     policy,
     pool::Pool,
     read,
-    run::{Configuration, MAX_ARRIVAL, Options},
+    run::{Configuration, DEFAULT_JITTER, MAX_ARRIVAL, Options},
     summary::Goals,
     trace::Trace,
     workload,
@@ -29,6 +29,7 @@ use crate::{
     cli::{ReplayArgs, ReplayCommand, UsageError},
     config_command::plugin_env,
     configuration::{self, Source, read_file},
+    presets::{self, DEFAULT_NAME},
     process,
 };
 
@@ -44,16 +45,15 @@ mod table;
 mod traces;
 
 const MAX_POOL_BYTES: u64 = 1 << 20;
-/// What the built-in configuration is called.
-const BUILT_IN: &str = "default";
+/// How long a made-up workload goes on unless told otherwise.
+const DEFAULT_DURATION: Duration = Duration::from_mins(15);
 
 pub(crate) fn run(args: &ReplayArgs, mut registry: Registry) -> anyhow::Result<()> {
     if let Some(ReplayCommand::Fit(args)) = &args.command {
         return fit::run(args);
     }
     if args.list {
-        process::say(list().trim_end());
-        return Ok(());
+        return process::say(list(&registry).trim_end());
     }
     for def in policy::PLUGINS {
         if registry.get(def.plugin_type).is_none() {
@@ -63,6 +63,7 @@ pub(crate) fn run(args: &ReplayArgs, mut registry: Registry) -> anyhow::Result<(
     if let Some(recording) = &args.reproduce {
         return reproduce_decisions(args, recording, registry);
     }
+    flags_that_say_nothing(args)?;
     let inputs = args.trace.iter().chain(&args.pool).map(PathBuf::as_path);
     let inputs = inputs.chain(args.config.iter().flat_map(|text| names(text)).map(Path::new));
     let outputs: Vec<&Path> = args.html.iter().chain(&args.json).map(PathBuf::as_path).collect();
@@ -74,15 +75,42 @@ pub(crate) fn run(args: &ReplayArgs, mut registry: Registry) -> anyhow::Result<(
     let (json, html) = (args.json.clone(), args.html.clone());
     process::block_on(async move {
         let results = grid::play(&grid, jobs).await?;
-        process::say(table::of(&grid, &results).trim_end());
-        if let Some(path) = json {
-            write(&path, &(serde_json::to_string_pretty(&json::of(&grid, &results))? + "\n"))?;
-        }
-        if let Some(path) = html {
-            write(&path, &page::of(&grid, &results)?)?;
-        }
-        Ok(())
+        // Hours may have gone into them: what can be written is, whatever becomes of the rest.
+        let told = process::say(table::of(&grid, &results).trim_end());
+        let write_json = |path: PathBuf| -> anyhow::Result<()> {
+            let text = serde_json::to_string_pretty(&json::of(&grid, &results))? + "\n";
+            Ok(write(&path, &text)?)
+        };
+        let write_page = |path: PathBuf| -> anyhow::Result<()> {
+            Ok(write(&path, &page::of(&grid, &results)?)?)
+        };
+        let has_json = json.map_or(Ok(()), write_json);
+        let has_page = html.map_or(Ok(()), write_page);
+        let mut failures = [told, has_json, has_page].into_iter().filter_map(Result::err);
+        let first = failures.next();
+        failures.for_each(|error| process::complain(&format!("error: {error:#}")));
+        first.map_or(Ok(()), Err)
     })
+}
+
+/// Refuses what would be passed over in silence: who gives a flag expects it to change something.
+fn flags_that_say_nothing(args: &ReplayArgs) -> Result<(), UsageError> {
+    let (is_trace, is_workload) = (args.trace.is_some(), args.workload.is_some());
+    let refusals = [
+        (
+            is_trace && args.duration.is_some(),
+            "--duration is for a --workload; of a trace, --limit N plays the first requests",
+        ),
+        (
+            is_workload && args.jitter.is_some(),
+            "--jitter is for a --trace; leave it out, for every seed draws the arrivals of a workload anew",
+        ),
+        (is_workload && args.format.is_some(), "--format is for a --trace; leave it out"),
+    ];
+    match refusals.into_iter().find(|(is_given, _)| *is_given) {
+        Some((_, why)) => Err(UsageError(why.to_owned())),
+        None => Ok(()),
+    }
 }
 
 fn reproduce_decisions(
@@ -105,7 +133,7 @@ fn reproduce_decisions(
 /// All that is to be played, with every file read and every document checked.
 fn grid(args: &ReplayArgs, registry: Registry) -> anyhow::Result<Grid> {
     let configurations: Vec<Configuration> = if args.config.is_empty() {
-        vec![Configuration { name: BUILT_IN.to_owned(), text: None }]
+        vec![Configuration { name: DEFAULT_NAME.to_owned(), text: None }]
     } else {
         let names = args.config.iter().flat_map(|text| names(text)).collect();
         let names = once("--config", names, |name| (*name).to_owned());
@@ -116,12 +144,12 @@ fn grid(args: &ReplayArgs, registry: Registry) -> anyhow::Result<Grid> {
     }
     let pools = pools(args)?;
     let goals = Goals {
-        ttft: length("--goal-ttft", args.goal_ttft)?,
-        tpot: length("--goal-tpot", args.goal_tpot)?,
+        ttft: goal("--goal-ttft", args.goal_ttft)?,
+        tpot: goal("--goal-tpot", args.goal_tpot)?,
     };
     let options = Options {
         speed: 1.0,
-        jitter: length("--jitter", args.jitter)?,
+        jitter: args.jitter.map_or(Ok(DEFAULT_JITTER), |jitter| length("--jitter", jitter))?,
         allow_experimental: args.allow_experimental_plugins,
     };
     let seeds = (0..u64::from(args.seeds)).map(|nth| args.seed.wrapping_add(nth)).collect();
@@ -168,21 +196,17 @@ fn once<T: PartialEq>(flag: &str, given: Vec<T>, shown: impl Fn(&T) -> String) -
 
 /// A preset by its name, or a document from a file.
 fn named_configuration(name: &str) -> anyhow::Result<Configuration> {
-    let text = if name == BUILT_IN {
+    let text = if name == DEFAULT_NAME {
         None
-    } else if let Some(preset) = policy::preset(name) {
+    } else if let Some(preset) = presets::named(name) {
         Some(preset.document.to_owned())
     } else {
         let path = Path::new(name);
         // Who gives a path means a file.
-        if !may_be_file(name) && path.components().count() == 1 && path.extension().is_none() {
-            let presets = policy::PRESETS.iter().map(|preset| preset.name).chain([BUILT_IN]);
-            let help = nearest(name, presets).map_or_else(
-                || "--list shows the presets".to_owned(),
-                |near| format!("did you mean `{near}`?"),
-            );
+        if !may_be_file(name) && path.components().count() < 2 && path.extension().is_none() {
+            let hint = presets::hint(name, "--list shows the presets");
             let message =
-                format!("--config {name}: there is no such preset and no such file; {help}");
+                format!("--config {name:?}: there is no such preset and no such file; {hint}");
             return Err(UsageError(message).into());
         }
         let bytes = read_file(path, configuration::MAX_DOCUMENT_BYTES)?;
@@ -224,7 +248,9 @@ fn requests(args: &ReplayArgs) -> anyhow::Result<Requests> {
             let message = format!("--workload {name}: there is no such workload; {help}");
             return Err(UsageError(message).into());
         }
-        let duration = length("--duration", args.duration)?;
+        let duration = args
+            .duration
+            .map_or(Ok(DEFAULT_DURATION), |duration| length("--duration", duration))?;
         if duration.is_zero() || duration > MAX_ARRIVAL {
             let most = MAX_ARRIVAL.as_secs() / 3_600;
             let message = format!("must be more than 0 and at most {most}h");
@@ -285,6 +311,13 @@ fn pools(args: &ReplayArgs) -> anyhow::Result<Vec<NamedPool>> {
                 pool.scrape.interval = Some(length("--scrape-interval", interval)?);
             }
             if let Some(delay) = args.scrape_delay {
+                if pool.scrape.interval.is_none() {
+                    let message = format!(
+                        "--scrape-delay is for servers that are scraped, and those of {name} never are; add \
+                         --scrape-interval, or leave it out"
+                    );
+                    return Err(UsageError(message).into());
+                }
                 pool.scrape.delay = length("--scrape-delay", delay)?;
             }
             pool.scrape.check().map_err(UsageError)?;
@@ -298,19 +331,19 @@ fn length(flag: &str, duration: GoDuration) -> Result<Duration, UsageError> {
     duration.to_std().ok_or_else(|| UsageError::at(flag, "must not be negative"))
 }
 
+/// A length of time that can be met.
+fn goal(flag: &str, duration: GoDuration) -> Result<Duration, UsageError> {
+    let goal = length(flag, duration)?;
+    if goal.is_zero() { Err(UsageError::at(flag, "must be more than 0")) } else { Ok(goal) }
+}
+
 /// What `--list` shows.
-fn list() -> String {
-    let line = |name: &str, about: &str| format!("  {name:<16} {about}\n");
+fn list(registry: &Registry) -> String {
     let mut text = "Presets, for --config:\n".to_owned();
-    let about =
-        format!("what runs where no configuration is given: {}", preset::ESTIMATED_TTFT.name);
-    text += &line(BUILT_IN, &about);
-    text.extend(policy::PRESETS.iter().map(|preset| line(preset.name, preset.about)));
-    let served: Vec<&str> = preset::PRESETS.iter().map(|preset| preset.name).collect();
-    text += "serve and epp run ";
-    text += &served.join(" and ");
-    text += " by --preset; the others are there to compare with.\n";
+    text += &presets::listed(registry);
     text += "\nWorkloads, for --workload:\n";
-    text.extend(workload::WORKLOADS.iter().map(|workload| line(workload.name, workload.about)));
+    let line =
+        |workload: &workload::Workload| format!("  {:<16} {}\n", workload.name, workload.about);
+    text.extend(workload::WORKLOADS.iter().map(line));
     text
 }

@@ -158,7 +158,8 @@ impl Serving {
         let base = format!("{scheme}://{}", self.proxy.local_addr());
         tracing::info!(listen = base, metrics = %self.admin.local_addr(), "serving");
         let Some(demo) = demo else { return };
-        process::say(&format!(
+        // Nobody has to read it for the demonstration to go on.
+        let _written = process::say(&format!(
             "Simulated model servers behind {base}: {}. Try:\n\n  \
              curl -N {base}/v1/chat/completions -H 'content-type: application/json' \\\n    \
              -d '{{\"model\":\"{}\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n\

@@ -30,7 +30,7 @@ pub(crate) fn run(args: SimArgs) -> anyhow::Result<()> {
         let tasks = Tasks::new();
         let sim = server::run(config, &tasks).await.map_err(explained)?;
         for address in sim.addresses() {
-            process::say(&format!("http://{address}"));
+            process::say(&format!("http://{address}"))?;
         }
         if let Some(path) = &args.endpoints_file {
             write_endpoints(path, &sim.addresses())?;

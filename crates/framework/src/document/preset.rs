@@ -27,7 +27,11 @@ pub const GO_DEFAULT: Preset = Preset {
 /// All presets, the one that runs without a document first.
 pub const PRESETS: [Preset; 2] = [ESTIMATED_TTFT, GO_DEFAULT];
 
+/// What the first of them is called as well: the name of what runs without a document.
+pub const DEFAULT_NAME: &str = "default";
+
 /// The preset of that name.
 pub fn named(name: &str) -> Option<&'static Preset> {
+    let name = if name == DEFAULT_NAME { ESTIMATED_TTFT.name } else { name };
     PRESETS.iter().find(|preset| preset.name == name)
 }

@@ -27,7 +27,7 @@ pub struct ConfigFlags {
     /// The same as text.
     #[arg(long, value_name = "YAML")]
     pub config_text: Option<String>,
-    /// A built-in document by its name, in place of one of your own.
+    /// A built-in document by its name, in place of one of your own. `llm-d-router config preset NAME` prints it.
     #[arg(long, value_name = "NAME", value_parser = preset_names(), default_value = preset::ESTIMATED_TTFT.name, conflicts_with_all = ["config_file", "config_text"])]
     pub preset: String,
     /// Accept plugin types that are experiments.
@@ -42,7 +42,9 @@ pub struct ConfigFlags {
 /// Names of the built-in documents, with what they are.
 fn preset_names() -> PossibleValuesParser {
     let value = |preset: &preset::Preset| PossibleValue::new(preset.name).help(preset.about);
-    PossibleValuesParser::new(preset::PRESETS.iter().map(value))
+    let default = PossibleValue::new(preset::DEFAULT_NAME)
+        .help(format!("what runs where nothing is said: {}", preset::PRESETS[0].name));
+    PossibleValuesParser::new(preset::PRESETS.iter().map(value).chain([default]))
 }
 
 /// What decides how requests are picked for.

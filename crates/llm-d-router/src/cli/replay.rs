@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use router_framework::document::GoDuration;
 use router_sim::replay::read::Format;
 
@@ -14,57 +14,81 @@ pub use fit::{FitArgs, ReplayCommand};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  llm-d-router replay --trace mooncake.jsonl --config go-default --config config.yaml --load 1 --load 1.3
+  llm-d-router replay --trace mooncake.jsonl --config default,config.yaml --load 1,1.3
+  llm-d-router replay --workload agents --config go-default,sticky --load 0.5,0.8 --seeds 5
+  llm-d-router replay --trace mooncake.jsonl --pool pool.yaml --html page.html --json all.json
   llm-d-router replay --reproduce recording.jsonl
-  llm-d-router replay --workload agents --config go-default --config sticky --load 0.5,0.8 --seeds 5
-  llm-d-router replay --trace mooncake.jsonl --pool pool.yaml --scrape-interval 5s --json results.json
   llm-d-router replay fit --trace recorded.jsonl --out pool.yaml
   llm-d-router replay --list";
 
+/// More than this comes at once, as far as servers can tell.
+const MAX_LOAD: f64 = 1e6;
+
+/// Flags of what is played on servers: decisions that are made again have none.
+const PLAYING: [&str; 19] = [
+    "trace",
+    "format",
+    "workload",
+    "duration",
+    "limit",
+    "load",
+    "jitter",
+    "pool",
+    "servers",
+    "scrape_interval",
+    "scrape_delay",
+    "no_metrics",
+    "seeds",
+    "seed",
+    "jobs",
+    "goal_ttft",
+    "goal_tpot",
+    "html",
+    "json",
+];
+
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(group = ArgGroup::new("what")
+    .args(["trace", "workload", "reproduce", "list"])
+    .required(true)
+    .multiple(true))]
 pub struct ReplayArgs {
     #[command(subcommand)]
     pub command: Option<ReplayCommand>,
     /// The trace: Mooncake's JSON lines, Azure's CSV, or JSON lines of our own.
-    #[arg(
-        long,
-        value_name = "FILE",
-        required_unless_present_any = ["workload", "list", "reproduce"],
-        conflicts_with = "workload",
-        help_heading = "Requests"
-    )]
+    #[arg(long, value_name = "FILE", conflicts_with = "workload", help_heading = "Requests")]
     pub trace: Option<PathBuf>,
     /// Make the decisions of a recording again (`serve --record FILE --record-inputs`) and compare them with
     /// those that were made; with --config, see what another configuration would have decided.
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["trace", "workload", "load", "jitter", "pool", "servers", "seeds", "seed", "json"],
+        conflicts_with_all = PLAYING,
         help_heading = "Requests"
     )]
     pub reproduce: Option<PathBuf>,
     /// What the trace file is: mooncake, azure or jsonl. Told by its first line if not said.
-    #[arg(long, value_name = "FORMAT", requires = "trace", help_heading = "Requests")]
+    #[arg(long, value_name = "FORMAT", help_heading = "Requests")]
     pub format: Option<Format>,
     /// A made-up workload in place of a trace; --list shows them. Every seed draws it anew.
     #[arg(long, value_name = "NAME", help_heading = "Requests")]
     pub workload: Option<String>,
-    /// How long a made-up workload goes on.
-    #[arg(long, value_name = "DURATION", default_value = "15m", help_heading = "Requests")]
-    pub duration: GoDuration,
-    /// Only so many requests, from the start of the trace.
+    /// How long a made-up workload goes on [default: 15m].
+    #[arg(long, value_name = "DURATION", help_heading = "Requests")]
+    pub duration: Option<GoDuration>,
+    /// Only so many requests, from the start of the trace or workload.
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Requests")]
     pub limit: Option<usize>,
     /// Load, several with commas or one by one. Of a trace it is the factor by which requests come faster;
     /// think times stay. Of a workload it is the share of what the servers can do.
     #[arg(long, value_name = "X", value_delimiter = ',', default_value = "1", value_parser = load, help_heading = "Requests")]
     pub load: Vec<f64>,
-    /// By how much a seed delays each arrival of a trace at most.
-    #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = "Requests")]
-    pub jitter: GoDuration,
+    /// By how much a seed delays each arrival of a trace at most [default: 1s].
+    #[arg(long, value_name = "DURATION", help_heading = "Requests")]
+    pub jitter: Option<GoDuration>,
     /// A configuration document or the name of a preset (--list shows them), several with commas or one by
-    /// one; the first is what the others are compared with [default: the built-in configuration].
+    /// one; the first is what the others are compared with [default: default].
     #[arg(long, value_name = "FILE|PRESET", help_heading = "Configurations")]
     pub config: Vec<String>,
     /// Accept plugin types that are experiments.
@@ -111,8 +135,12 @@ pub struct ReplayArgs {
     pub list: bool,
 }
 
-/// A load above zero.
+/// A load that means something.
 fn load(text: &str) -> Result<f64, String> {
     let load: f64 = text.parse().map_err(|_| "expected a number such as 1.3".to_owned())?;
-    if load > 0.0 && load <= 1e6 { Ok(load) } else { Err("must be more than zero".to_owned()) }
+    if load > 0.0 && load <= MAX_LOAD {
+        Ok(load)
+    } else {
+        Err(format!("must be more than 0 and at most {MAX_LOAD}"))
+    }
 }

@@ -1,10 +1,8 @@
 //! `llm-d-router replay fit`: the servers of a recorded trace.
 
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use router_rt::Offload;
@@ -13,21 +11,17 @@ use router_sim::replay::{
     trace::Trace,
 };
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
 
 use super::{
     outputs::{check_outputs, write},
+    progress::{LOOK_INTERVAL, Shown},
     read_trace,
 };
 use crate::{
+    app::No,
     cli::{FitArgs, UsageError},
     process,
 };
-
-/// Fits that end before this show no progress.
-const QUIET: Duration = Duration::from_secs(2);
-/// How often the progress is drawn.
-const DRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(args: &FitArgs) -> anyhow::Result<()> {
     let outputs = std::iter::once(&args.out).chain(&args.json).map(PathBuf::as_path);
@@ -41,8 +35,11 @@ pub(crate) fn run(args: &FitArgs) -> anyhow::Result<()> {
         if let Some(path) = json {
             write(&path, &(serde_json::to_string_pretty(&results(&fit))? + "\n"))?;
         }
-        process::say(report(&fit, &out).trim_end());
-        Ok(())
+        process::say(report(&fit, &out).trim_end())?;
+        if fit.faults().is_empty() {
+            return Ok(());
+        }
+        Err(No("the fit is not good enough to compare policies".to_owned()).into())
     })
 }
 
@@ -52,33 +49,36 @@ async fn fitted(trace: Trace, options: Options) -> anyhow::Result<Fit> {
     let of_work = Arc::clone(&progress);
     let offload = Offload::pool(1);
     let mut work = std::pin::pin!(offload.run(move || fit::fit(&trace, options, &of_work)));
-    let started = Instant::now();
-    let mut is_shown = false;
+    let mut shown = Shown::on_stderr();
     let fit = loop {
-        match tokio::time::timeout(DRAW_INTERVAL, &mut work).await {
+        match tokio::time::timeout(LOOK_INTERVAL, &mut work).await {
             Ok(done) => break done?,
-            Err(_not_yet) if started.elapsed() >= QUIET && process::is_terminal() => {
-                is_shown = true;
-                let _terminal_may_be_gone =
-                    write!(std::io::stderr(), "\r\x1b[2K{}", line(&progress));
+            Err(_not_yet) => {
+                let (n_played, share) = played(&progress);
+                shown.show(share, |_elapsed| line(n_played, share));
             }
-            Err(_not_yet) => {}
         }
     };
-    if is_shown {
-        let _terminal_may_be_gone = write!(std::io::stderr(), "\r\x1b[2K");
-    }
+    shown.clear();
     Ok(fit.map_err(UsageError::of)?)
 }
 
-fn line(progress: &Progress) -> String {
-    let planned = progress.n_planned.load(Ordering::Relaxed);
-    if planned == 0 {
+/// Requests that were played, and their share of all that may have to be.
+fn played(progress: &Progress) -> (u64, f64) {
+    let n_planned = progress.n_planned.load(Ordering::Relaxed);
+    let n_played = progress.n_played.load(Ordering::Relaxed);
+    if n_planned == 0 {
+        (0, 0.0)
+    } else {
+        (n_played, (n_played as f64 / n_planned as f64).min(0.99))
+    }
+}
+
+fn line(n_played: u64, share: f64) -> String {
+    if n_played == 0 {
         return "looking at the record".to_owned();
     }
-    let played = progress.n_played.load(Ordering::Relaxed);
-    let share = (100.0 * played as f64 / planned as f64).min(99.0);
-    format!("fitting: {played} requests played, at most {:.0} % left", 100.0 - share)
+    format!("fitting: {n_played} requests played, at most {:.0} % left", 100.0 * (1.0 - share))
 }
 
 /// What people read.

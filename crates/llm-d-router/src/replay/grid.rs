@@ -14,13 +14,10 @@ use router_sim::replay::{
 };
 
 use super::{
-    progress::Progress,
+    progress::{LOOK_INTERVAL, Progress},
     traces::{Key, Traces},
 };
 use crate::cli::UsageError;
-
-/// How often the progress is drawn.
-const DRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// All that is to be played.
 #[derive(Clone)]
@@ -156,14 +153,14 @@ pub(super) async fn play(grid: &Grid, jobs: usize) -> anyhow::Result<Vec<Played>
         cells.iter().map(|_| grid.seeds.iter().map(|_| None).collect()).collect();
     let mut failures = FirstFailure::new(runs.len());
     while failures.is_open() {
-        match tokio::time::timeout(DRAW_INTERVAL, running.next()).await {
+        match tokio::time::timeout(LOOK_INTERVAL, running.next()).await {
             Ok(Some((nth_run, played))) => {
                 let (nth_cell, nth_seed) = runs[nth_run];
                 summaries[nth_cell][nth_seed] =
                     failures.note(nth_run, played.map_err(Into::into).flatten());
             }
             Ok(None) => break,
-            Err(_not_yet) => progress.draw(),
+            Err(_not_yet) => progress.show(),
         }
     }
     progress.clear();

@@ -9,7 +9,7 @@ use router_sim::replay::{
     run::{Configuration, RunError},
 };
 
-use crate::{cli::UsageError, configuration::Faulty, process};
+use crate::{app::No, cli::UsageError, configuration::Faulty, process};
 
 /// Scores that are shown of one decision.
 const SHOWN_SCORES: usize = 4;
@@ -36,12 +36,12 @@ pub(super) fn run(
     for note in &report.notes {
         process::complain(&format!("{name}: {note}"));
     }
-    process::say(text(&report, other.as_deref()).trim_end());
+    process::say(text(&report, other.as_deref()).trim_end())?;
     if report.n_decisions == 0 {
         bail!("there is no decision in {name}");
     }
     if other.is_none() && !report.is_equal() {
-        bail!("{} decisions differ", report.n_decisions - report.n_equal);
+        return Err(No(format!("{} decisions differ", report.n_decisions - report.n_equal)).into());
     }
     Ok(())
 }

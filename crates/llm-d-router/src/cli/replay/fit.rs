@@ -9,7 +9,7 @@ use crate::cli::at_least_one;
 const EXAMPLES: &str = "\
 Examples:
   llm-d-router replay fit --trace recorded.jsonl --out pool.yaml
-  llm-d-router replay --trace recorded.jsonl --pool pool.yaml --config config.yaml --config go-default";
+  llm-d-router replay --trace recorded.jsonl --pool pool.yaml --config config.yaml,default";
 
 #[derive(Debug, Subcommand)]
 pub enum ReplayCommand {

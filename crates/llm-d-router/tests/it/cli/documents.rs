@@ -1,11 +1,12 @@
 //! `config check`, `defaults`, `schema` and `explain`.
 
 use anyhow::ensure;
-use router_framework::document::preset::GO_DEFAULT;
+use router_framework::document::preset::{ESTIMATED_TTFT, GO_DEFAULT};
+use router_sim::replay::policy::PRESETS;
 use router_testkit::process::Finished;
 use serde_json::Value;
 
-use super::{Folder, Outcome, ends_with, finished};
+use super::{Folder, Outcome, Program, SERVE, ends_with, finished};
 
 const FAULTY: &str = "\
 apiVersion: llm-d.ai/v1alpha1
@@ -100,6 +101,46 @@ async fn the_complete_document_means_the_same() -> Outcome {
         ensure!(lines(&again) == lines(&text), "{text}\nbecomes\n{again}");
         ensure!(stderr.is_empty(), "{stderr}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn presets_are_printed_and_serve_as_they_are() -> Outcome {
+    let folder = Folder::new()?;
+    let (list, _) = ends_with(0, &["config", "preset"]).await?;
+    let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let names: Vec<&str> = names.collect();
+    ensure!(names.len() == PRESETS.len() + 1 && names.contains(&"default"), "{list}");
+    let mut n_of_replay = 0;
+    for name in names {
+        let (document, stderr) = ends_with(0, &["config", "preset", name]).await?;
+        ensure!(stderr.is_empty(), "{stderr}");
+        if let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) {
+            ensure!(document.trim_end().ends_with(preset.document.trim_end()), "{document}");
+        }
+        let file = folder.write("preset.yaml", &document)?;
+        if document.contains("# For replay alone: serve and epp do not know baseline-") {
+            n_of_replay += 1;
+            let (_, stderr) = ends_with(2, &["config", "check", &file]).await?;
+            ensure!(stderr.contains("unknown plugin type `baseline-"), "{name}: {stderr}");
+        } else {
+            let endpoint = ["--config-file", &file, "--endpoint=http://127.0.0.1:9"];
+            let router = Program::start(&[&SERVE[..], &endpoint].concat()).await?;
+            ensure!(router.end().await? == Some(0), "{name}");
+        }
+    }
+    ensure!((1..PRESETS.len()).contains(&n_of_replay), "{n_of_replay} of all");
+    let (default, _) = ends_with(0, &["config", "preset", "default"]).await?;
+    ensure!(default.trim_end().ends_with(ESTIMATED_TTFT.document.trim_end()), "{default}");
+    let (_, stderr) = ends_with(2, &["config", "preset", "go-defualt"]).await?;
+    ensure!(stderr.contains("did you mean `go-default`?"), "{stderr}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_runs_without_a_document_has_a_name() -> Outcome {
+    let router = Program::start(&[&SERVE[..], &["--preset=default", "--demo=1"]].concat()).await?;
+    ensure!(router.end().await? == Some(0));
     Ok(())
 }
 

@@ -1,0 +1,116 @@
+//! What an operator runs into on the way from a trace to a policy that serves.
+
+use std::{
+    fs::OpenOptions,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use super::{TRACE, check_fails, testdata};
+
+/// The command with a short trace.
+fn short(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llm-d-router"));
+    let trace = testdata::path(TRACE);
+    command.args(["replay", "--limit=20", "--seeds=1", "--trace"]).arg(trace).args(args);
+    command
+}
+
+fn results(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn results_that_cannot_be_written_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("results.json");
+    let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = short(&["--json", json.to_str().unwrap()]).stdout(full()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let said = "error: cannot write the results to standard output: No space left on device";
+    assert!(stderr.contains(said), "{stderr}");
+    assert_eq!(results(&json)["seeds"], serde_json::json!([1]), "the rest is written all the same");
+
+    let output = short(&["--json=/dev/full"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{stderr}");
+    assert!(stderr.contains("error: cannot write /dev/full: No space left on device"), "{stderr}");
+    assert!(String::from_utf8(output.stdout).unwrap().starts_with("configuration "));
+
+    for args in [&["replay", "--list"][..], &["config", "defaults"], &["config", "schema"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_llm-d-router"));
+        let status = command.args(args).stdout(full()).stderr(Stdio::null()).status().unwrap();
+        assert_eq!(status.code(), Some(1), "{args:?}");
+    }
+}
+
+#[test]
+fn who_closes_the_pipe_has_read_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("results.json");
+    let mut command = short(&["--json", json.to_str().unwrap()]);
+    let mut running =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    drop(running.stdout.take());
+    let output = running.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), &*stderr), (Some(0), ""));
+    assert_eq!(results(&json)["requests"]["trace"]["n_requests"], 20);
+}
+
+#[test]
+fn flags_that_would_change_nothing_are_refused() {
+    let trace = testdata::path(TRACE);
+    let trace = ["--trace", trace.to_str().unwrap()];
+    let check = |args: &[&str], said: &str| check_fails(&[&trace[..], args].concat(), said);
+    check(&["--duration=1m"], "--duration is for a --workload; of a trace, --limit N plays");
+    check_fails(&["--workload=rag", "--jitter=1s"], "--jitter is for a --trace; leave it out");
+    check_fails(&["--workload=rag", "--format=azure"], "--format is for a --trace; leave it out");
+    for flag in [
+        "--duration=1m",
+        "--limit=3",
+        "--format=jsonl",
+        "--load=2",
+        "--jitter=1s",
+        "--servers=3",
+        "--pool=pool.yaml",
+        "--scrape-interval=1s",
+        "--scrape-delay=1s",
+        "--no-metrics",
+        "--seeds=3",
+        "--seed=3",
+        "--jobs=1",
+        "--goal-ttft=1s",
+        "--goal-tpot=1s",
+        "--html=page.html",
+        "--json=results.json",
+    ] {
+        check_fails(&["--reproduce=none.jsonl", flag], "cannot be used with");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pool = folder.path().join("pool.yaml");
+    std::fs::write(&pool, "scrape: {interval: never}\nservers: [{name: a}]\n").unwrap();
+    let never = ["--pool", pool.to_str().unwrap(), "--scrape-delay=1s"];
+    check(&never, "pool.yaml never are; add --scrape-interval");
+    check(&["--goal-ttft=0s"], "--goal-ttft: must be more than 0");
+    check(&["--config="], "--config \"\": there is no such preset and no such file");
+    check_fails(&[], "<--trace <FILE>|--workload <NAME>|--reproduce <FILE>|--list>");
+    check_fails(&["trace.jsonl"], "a trace is given by its flag: --trace trace.jsonl");
+}
+
+#[test]
+fn examples_can_be_copied() {
+    for args in ["replay", "replay fit", "config", "serve", "epp", "sim"] {
+        let args = args.split(' ').chain(["--help"]);
+        let output = Command::new(env!("CARGO_BIN_EXE_llm-d-router")).args(args).output().unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        let examples = help.split_once("\nExamples:\n").expect("it has examples").1;
+        for line in examples.lines() {
+            let is_whole = line.starts_with("  llm-d-router ") || line.starts_with("    --");
+            assert!(is_whole, "broken off at {line:?}: {examples}");
+        }
+    }
+}
