@@ -10,7 +10,7 @@ use router_framework::{PluginDef, Registry};
 
 use crate::{
     cli::{self, Cli, Command, EppArgs, SimArgs},
-    config_command, epp, replay, serve, sim,
+    config_command, epp, presets, replay, serve, sim,
 };
 
 /// Names under which the executable may be called to be one personality, as in existing manifests.
@@ -83,7 +83,7 @@ fn parse(args: Vec<OsString>) -> Result<Command, clap::Error> {
     let Some((name, personality)) = NAMES.iter().find(|(name, _)| Some(*name) == called) else {
         let is_replay = args.get(1).is_some_and(|name| name == "replay");
         let matches = Cli::command().try_get_matches_from(args);
-        let matches = matches.map_err(|error| if is_replay { name_flag(error) } else { error })?;
+        let matches = matches.map_err(|error| with_tip(error, is_replay))?;
         return Ok(Cli::from_arg_matches(&matches)?.command);
     };
     let matches = |of: &str| {
@@ -97,13 +97,26 @@ fn parse(args: Vec<OsString>) -> Result<Command, clap::Error> {
     })
 }
 
-/// Who gives `replay` a file where a subcommand stands is told of the flag for it.
-fn name_flag(mut error: clap::Error) -> clap::Error {
-    if let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidSubcommand) {
-        let tip = format!("a trace is given by its flag: --trace {given}").into();
-        error.remove(ContextKind::SuggestedSubcommand);
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
-    }
+/// Adds what clap cannot know: what was meant.
+fn with_tip(mut error: clap::Error, is_replay: bool) -> clap::Error {
+    let string = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let file = string(ContextKind::InvalidSubcommand).filter(|_| is_replay);
+    let is_preset = string(ContextKind::InvalidArg).is_some_and(|arg| arg.starts_with("--preset"));
+    let preset = string(ContextKind::InvalidValue).filter(|_| is_preset).and_then(presets::named);
+    let tip = match (file, preset) {
+        (Some(file), _) => format!("a trace is given by its flag: --trace {file}"),
+        (_, Some(preset)) => format!(
+            "`llm-d-router config preset {}` prints its document, and says whether --config-file takes it",
+            preset.name
+        ),
+        (None, None) => return error,
+    };
+    error.remove(ContextKind::SuggestedSubcommand);
+    error.remove(ContextKind::SuggestedValue);
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     error
 }
 
@@ -139,6 +152,8 @@ mod tests {
         check(&["llm-d-inference-sim", "--port=0"], "Sim(");
         check(&["llm-d-router", "serve"], "Serve(");
         check(&["llm-d-router", "replay", "a.jsonl"], "--trace a.jsonl");
+        check(&["llm-d-router", "serve", "--preset=chwbl"], "`llm-d-router config preset chwbl`");
+        check(&["llm-d-router", "serve", "--preset=defualt"], "a similar value exists: 'default'");
         check(&["/app/epp", "--help"], "Usage: epp [OPTIONS]");
         check(&["/app/epp", "--help"], "asks for every request");
         check(&["/app/lwepp", "--no-such-flag"], "Usage: lwepp [OPTIONS]");

@@ -33,8 +33,8 @@ pub(crate) fn listed(registry: &Registry) -> String {
     text += &served.join(" and ");
     text += " by --preset; the others are there to compare with.\nOf those, ";
     text += &replayed.join(", ");
-    text += " have plugins that only replay knows; serve and epp run the rest by --config-file with what\n\
-             `llm-d-router config preset NAME` prints.\n";
+    text += "\nhave plugins that only replay knows. `llm-d-router config preset NAME` prints the documents of all,\n\
+             and serve and epp take those of the rest by --config-file.\n";
     text
 }
 

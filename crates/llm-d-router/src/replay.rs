@@ -40,6 +40,7 @@ mod json;
 mod outputs;
 mod page;
 mod progress;
+mod reasons;
 mod reproduce;
 mod table;
 mod traces;

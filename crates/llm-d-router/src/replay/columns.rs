@@ -1,6 +1,6 @@
 //! How measures are shown to people: their names, units and digits, on the terminal as on the page.
 
-use router_sim::replay::summary::Estimate;
+use router_sim::replay::summary::{Estimate, Summary};
 
 /// A measure as it is shown.
 #[derive(Debug)]
@@ -53,6 +53,11 @@ const fn column(
     Column { group, name, unit, measure, factor, digits, is_in_table }
 }
 
+/// Whether there is any request whose times could be shown.
+pub(super) fn has_times(summaries: &[Summary]) -> bool {
+    summaries.iter().any(|summary| summary.served_share() > 0.0)
+}
+
 /// The columns of the table of results.
 pub(super) fn in_table() -> impl Iterator<Item = &'static Column> {
     COLUMNS.iter().filter(|column| column.is_in_table)
@@ -64,6 +69,11 @@ pub(super) fn of_measure(measure: &str) -> Option<&'static Column> {
 }
 
 impl Column {
+    /// A group of columns is one of times: there are none where nothing was served.
+    pub(super) fn is_shown(&self, has_times: bool) -> bool {
+        has_times || self.group.is_empty()
+    }
+
     /// `1.66 ±0.12`; a difference has its sign.
     pub(super) fn shown(&self, estimate: Estimate, is_difference: bool) -> String {
         let Self { factor, digits, .. } = *self;

@@ -218,7 +218,7 @@ fn play_one(
     let trace = traces.lend(key, || grid.trace(key))?;
     let setup = grid.setup(cell, Arc::clone(&trace));
     let outcome = run::play(&setup, grid.seeds[nth_seed], progress).map_err(UsageError::of)?;
-    Ok(Summary::of_trace(&trace, &outcome, grid.goals))
+    Ok(Summary::of_played(&trace, &setup.pool, &outcome, grid.goals))
 }
 
 #[cfg(test)]

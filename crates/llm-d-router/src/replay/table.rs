@@ -1,10 +1,11 @@
 //! Results as a table for people.
 
-use router_sim::replay::summary::{Estimate, Summary, differences, over_seeds};
+use router_sim::replay::summary::{Estimate, differences, over_seeds};
 
 use super::{
-    columns::{self, Column},
-    grid::{Cell, Grid, Played},
+    columns::{self, Column, has_times},
+    grid::{Cell, Grid, Played, Requests},
+    reasons,
 };
 
 mod groups;
@@ -38,7 +39,9 @@ pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
     let n_text_columns = 1 + usize::from(has_pools);
     let mut text = aligned(&rows, n_text_columns);
     text += &footnote(grid);
-    text.extend(results.iter().filter_map(|played| unfinished(grid, played)));
+    for reason in results.iter().filter_map(|played| reasons::of(grid, played)) {
+        text.extend([&*reason, "\n"]);
+    }
     if grid.configurations.len() > 1 {
         let mut rows = vec![head];
         for Played { cell, summaries } in
@@ -60,18 +63,8 @@ pub(super) fn of(grid: &Grid, results: &[Played]) -> String {
     text + &groups::of(grid, results)
 }
 
-/// Whether there is any request whose times could be shown.
-fn has_times(summaries: &[Summary]) -> bool {
-    summaries.iter().any(|summary| summary.served_share() > 0.0)
-}
-
 fn shown(column: &Column, estimate: Estimate, is_difference: bool, has_times: bool) -> String {
-    // A group of columns is one of times.
-    if column.group.is_empty() || has_times {
-        column.shown(estimate, is_difference)
-    } else {
-        "-".to_owned()
-    }
+    if column.is_shown(has_times) { column.shown(estimate, is_difference) } else { "-".to_owned() }
 }
 
 fn footnote(grid: &Grid) -> String {
@@ -82,22 +75,28 @@ fn footnote(grid: &Grid) -> String {
     } else {
         "One seed: how far chance has a hand in it cannot be told.".to_owned()
     };
-    format!("{intervals} Goodput: first token within {ttft:?} and {tpot:?} per token after it.\n")
+    let played = played(grid);
+    format!(
+        "{played}. {intervals} Goodput: first token within {ttft:?} and {tpot:?} per token after it.\n"
+    )
 }
 
-/// What is to be said of requests that never ended.
-fn unfinished(grid: &Grid, played: &Played) -> Option<String> {
-    let Played { cell, summaries } = played;
-    let n_unfinished: usize = summaries.iter().map(Summary::n_unfinished).sum();
-    let n_requests: usize = summaries.iter().map(|summary| summary.n_requests).sum();
-    let load = grid.loads.get(cell.load)?;
-    let name = &grid.configurations.get(cell.configuration)?.name;
-    (n_unfinished > 0).then(|| {
-        format!(
-            "{name} at load {load}: {n_unfinished} of {n_requests} requests had not ended a day after the last \
-             arrival, or twice its time, when the run was stopped; they count as unserved.\n"
-        )
-    })
+/// What was played on what.
+fn played(grid: &Grid) -> String {
+    let requests = match &grid.requests {
+        Requests::Trace { name, trace } => {
+            let n_requests = trace.requests.len();
+            format!(
+                "{n_requests} {} of {name}",
+                if n_requests == 1 { "request" } else { "requests" }
+            )
+        }
+        Requests::Workload { name, duration, .. } => format!("{name} for {duration:?}"),
+    };
+    match &grid.pools[..] {
+        [only] => format!("{requests} on {}", only.name),
+        several => format!("{requests} on {} pools", several.len()),
+    }
 }
 
 /// Titles of the columns: only the first of a group names it.

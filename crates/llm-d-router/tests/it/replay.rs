@@ -165,6 +165,8 @@ fn the_command_compares_configurations() {
     check_quiet(&stderr);
     let rows: Vec<_> = stdout.lines().filter(|line| line.contains('±')).collect();
     assert_eq!(rows.len(), 6, "four lines and two differences: {stdout}");
+    let played = format!("150 requests of {} on 4 servers. Means of 2 seeds", trace.display());
+    assert!(stdout.contains(&played), "{played:?} is missing in {stdout}");
     assert!(stdout.contains("Difference to round-robin, seed by seed:"), "{stdout}");
 
     let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
@@ -252,7 +254,8 @@ fn servers_that_never_catch_up_are_told() {
     args.extend(["--config=round-robin,random", "--pool", pool.to_str().unwrap()]);
     let output = replay(&args);
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("round-robin at load 1: 40 of 40 requests had not ended"), "{said}");
+    let why = "round-robin at load 1: 40 of 40 requests were not served, because they had not ended a day after";
+    assert!(said.contains(why), "{said}");
     let row: Vec<&str> = said.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(row[..5], ["round-robin", "1", "0.0", "±0.0", "-"], "no times of nothing: {said}");
 }

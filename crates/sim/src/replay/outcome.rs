@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use router_core::{ErrorCode, Stamp};
+use router_core::{DropReason, ErrorCode, Stamp};
+
+use crate::model::Refusal;
 
 /// One run. Equal runs are equal to the bit.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +23,8 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RequestOutcome {
     pub fate: Fate,
+    /// What was in its way, of one that was not served and where the fate does not say it all.
+    pub obstacle: Option<Obstacle>,
     /// The server that had it last.
     pub server: Option<u32>,
     /// How the server that it was sent to first stood among all.
@@ -59,6 +63,17 @@ pub enum Fate {
     /// The run was stopped before it ended, or before it could begin: servers had more to do than they would
     /// ever get done.
     Unfinished,
+}
+
+/// What was in the way of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// What the server that it was sent to last said.
+    Server(Refusal),
+    /// Nobody listened there.
+    NobodyListens,
+    /// Why the router would not have it.
+    Dropped(DropReason),
 }
 
 /// How the server that the router chose stood among all members that listened, by what was true at that moment
@@ -128,6 +143,7 @@ impl RequestOutcome {
     pub fn arriving(arrived: Stamp, prompt_tokens: u32) -> Self {
         Self {
             fate: Fate::Undecided,
+            obstacle: None,
             server: None,
             choice: None,
             arrived,

@@ -50,6 +50,8 @@ pub struct Pool {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerKind {
     pub name: Arc<str>,
+    /// What it and others like it are called together.
+    pub kind: Arc<str>,
     pub labels: Labels,
     /// In the engine's own blocks; a run converts the capacity into the blocks of its trace.
     pub profile: Profile,
@@ -114,8 +116,10 @@ impl Scrape {
 impl Pool {
     /// So many servers of the default profile, at most [`MAX_SERVERS`].
     pub fn uniform(n_servers: usize) -> Self {
+        let kind: Arc<str> = "server".into();
         let server = |nth| ServerKind {
             name: format!("server-{nth}").into(),
+            kind: Arc::clone(&kind),
             labels: Labels::new(),
             profile: Profile::default(),
         };

@@ -24,7 +24,7 @@ use self::{
     server::{Flight, Server},
 };
 use super::{
-    outcome::{Fate, Outcome, RequestOutcome},
+    outcome::{Fate, Obstacle, Outcome, RequestOutcome},
     pool::Pool,
     trace::{Start, Trace, TraceRequest},
 };
@@ -364,6 +364,7 @@ impl<'a> Replay<'a> {
             self.reschedule(at);
             let Flight { request, mut exchange } = flight;
             let rejection = exchange.evict();
+            self.outcome(request).obstacle = rejection.reason.map(Obstacle::Dropped);
             self.end(request, Fate::Rejected(rejection.code), now);
         }
     }
@@ -423,6 +424,7 @@ impl<'a> Replay<'a> {
             Ok(routed) => self.send(request, routed.exchange, now),
             Err(rejection) => {
                 self.note_decision(request, u64::from(rejection.code.http_status()) << 32, now);
+                self.outcome(request).obstacle = rejection.reason.map(Obstacle::Dropped);
                 self.end(request, Fate::Rejected(rejection.code), now);
             }
         }
@@ -439,7 +441,12 @@ impl<'a> Replay<'a> {
             outcome.server = Some(at);
             outcome.sent = Some(now);
             outcome.n_attempts += 1;
-            let failure = match self.submit(at, request, now) {
+            let submitted = self.submit(at, request, now);
+            let obstacle = |refusal: Option<Refusal>| {
+                refusal.map_or(Obstacle::NobodyListens, Obstacle::Server)
+            };
+            self.outcome(request).obstacle = submitted.err().map(obstacle);
+            let failure = match submitted {
                 Ok(id) => {
                     if let Some(eviction) = exchange.eviction() {
                         self.evictions.push(eviction.map(move |()| (at, id)).boxed());

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     outcome::{Choice, Fate, Outcome, RequestOutcome},
+    pool::Pool,
     trace::Trace,
 };
 
@@ -13,12 +14,14 @@ mod course;
 mod distribution;
 mod estimate;
 mod groups;
+mod not_served;
 
 pub use self::{
     course::{Course, MAX_ROWS, MAX_STEPS},
     distribution::{Distribution, SHARES, Spread},
     estimate::{Estimate, half_width_factor},
     groups::{Group, Groups, MAX_TENANTS},
+    not_served::{Cause, NotServed, Tokens},
 };
 
 /// What a request must reach to count as good.
@@ -42,6 +45,9 @@ pub struct Summary {
     pub n_requests: usize,
     /// Requests by their fate, as [`Fate::label`] calls it.
     pub fates: BTreeMap<&'static str, usize>,
+    /// Why requests were not served, where the trace and the pool were looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_served: Vec<NotServed>,
     /// Requests that were sent to a server by how it stood among all, as [`Choice::label`] calls it.
     pub choices: BTreeMap<&'static str, usize>,
     pub ttft: Spread,
@@ -177,6 +183,7 @@ impl Summary {
         Self {
             n_requests: requests.len(),
             fates,
+            not_served: Vec::new(),
             choices,
             ttft: Spread::of(&ttft),
             tpot: Spread::of(&tpot),
@@ -194,9 +201,12 @@ impl Summary {
         }
     }
 
-    /// The same with its requests by priority and tenant, which the trace knows.
-    pub fn of_trace(trace: &Trace, outcome: &Outcome, goals: Goals) -> Self {
-        Self { groups: Groups::of(trace, outcome), ..Self::of(outcome, goals) }
+    /// The same with its requests by priority and tenant, which the trace knows, and the reasons of those that were
+    /// not served, which the pool knows.
+    pub fn of_played(trace: &Trace, pool: &Pool, outcome: &Outcome, goals: Goals) -> Self {
+        let groups = Groups::of(trace, outcome);
+        let not_served = NotServed::of(trace, pool, outcome);
+        Self { not_served, groups, ..Self::of(outcome, goals) }
     }
 
     /// Requests that had not ended when the run was stopped.

@@ -8,13 +8,21 @@ use super::{
     Panel, View,
     verdict::{EQUAL_GOODPUT, EQUAL_TIME},
 };
-use crate::replay::columns::{self, Column};
+use crate::replay::{
+    columns::{self, Column},
+    grid::Played,
+    reasons,
+};
 
 pub(super) fn table(view: &View<'_>, panel: &Panel<'_>) -> String {
     let best: Vec<Vec<bool>> = columns::in_table().map(|column| bests(panel, column)).collect();
     let row = |nth: usize, summaries: &[Summary]| {
         let estimates = over_seeds(summaries);
+        let has_times = columns::has_times(summaries);
         let cell = |(column, best): (&Column, &Vec<bool>)| {
+            if !column.is_shown(has_times) {
+                return "<td>-</td>".to_owned();
+            }
             let estimate = estimates.get(column.measure).copied().unwrap_or_default();
             let is_best = best.get(nth).copied().unwrap_or_default();
             cell(column, estimate, is_best)
@@ -34,9 +42,12 @@ pub(super) fn table(view: &View<'_>, panel: &Panel<'_>) -> String {
     } else {
         "One seed: how far chance has a hand in it cannot be told.".to_owned()
     };
+    let reasons = panel.played.iter().filter_map(|played| reasons::of(view.grid, played));
+    let reasons: String =
+        reasons.map(|reason| format!("<p class=\"note\">{}</p>\n", super::html(&reason))).collect();
     format!(
         "<div class=\"scroll\" role=\"region\" aria-label=\"Results\" tabindex=\"0\"><table class=\"results\">{}<tbody>{rows}</tbody></table></div>\n\
-         <p class=\"note\">{intervals}{bold}</p>\n",
+         <p class=\"note\">{intervals}{bold}</p>\n{reasons}",
         head()
     )
 }
@@ -73,6 +84,7 @@ fn cell(column: &Column, estimate: Estimate, is_best: bool) -> String {
 /// told from it.
 fn bests(panel: &Panel<'_>, column: &Column) -> Vec<bool> {
     let none = vec![false; panel.played.len()];
+    let is_shown = |played: &Played| column.is_shown(columns::has_times(&played.summaries));
     let Some(measure) = measure_named(column.measure) else { return none };
     let Some(better) = measure.better.filter(|_| panel.played.len() > 1) else { return none };
     let sign = if better == Better::Higher { 1.0 } else { -1.0 };
@@ -81,7 +93,8 @@ fn bests(panel: &Panel<'_>, column: &Column) -> Vec<bool> {
         .iter()
         .map(|played| sign * Estimate::of(played.summaries.iter().map(measure.of)).mean)
         .collect();
-    let best = (0..means.len()).max_by(|&a, &b| means[a].total_cmp(&means[b]));
+    let shown = (0..means.len()).filter(|&nth| panel.played.get(nth).is_some_and(is_shown));
+    let best = shown.max_by(|&a, &b| means[a].total_cmp(&means[b]));
     let Some(best) = best.and_then(|best| panel.played.get(best)) else { return none };
     let most = Estimate::of(best.summaries.iter().map(measure.of)).mean;
     let equal = if column.unit == "%" { EQUAL_GOODPUT } else { EQUAL_TIME * most };

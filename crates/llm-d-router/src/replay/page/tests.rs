@@ -6,7 +6,7 @@ use router_sim::replay::{
     outcome::{Choice, Fate, Outcome, RequestOutcome},
     pool::Pool,
     run::{Configuration, Options},
-    summary::{Goals, Summary},
+    summary::{Cause, Goals, NotServed, Summary, Tokens},
     trace::Trace,
 };
 use serde_json::Value;
@@ -60,6 +60,7 @@ fn run(pool: &Pool, ttft: f64, goals: Goals) -> Summary {
         let first_token = arrived + ttft * (1.0 + f64::from(nth) / 1_000.0);
         RequestOutcome {
             fate: Fate::Served,
+            obstacle: None,
             server: Some(nth % pool.servers.len() as u32),
             choice: Some(if nth < 60 { Choice::LongestPrefix } else { Choice::LeastLoaded }),
             arrived: stamp(arrived),
@@ -200,8 +201,29 @@ fn who_refuses_everything_did_not_do_best() {
         refused.fates = [(Fate::Unserved.label(), 100)].into();
         (refused.ttft, refused.tpot) = Default::default();
     }
+    let refused = results[1].summaries.clone();
+    let not_served = NotServed {
+        cause: Cause::CacheTooSmall,
+        kind: Some("small".to_owned()),
+        n_requests: 100,
+        tokens: Some(Tokens { needed_tokens: 900, available_tokens: 512 }),
+    };
+    results[1].summaries[0].not_served = vec![not_served];
     let page = of(&grid, &results).unwrap();
     assert!(page.contains("<b>late</b> did best"), "{page}");
+    let said =
+        "refuses at load 1: 100 of 300 requests were not served, because a `small` has 512 tokens";
+    assert!(page.contains(said), "{page}");
+    let (_, row) = page.split_once("<th scope=\"row\">refuses</th>").unwrap();
+    let cells: Vec<&str> = row.split("<td").skip(1).take(6).collect();
+    assert!(
+        cells[1..].iter().all(|cell| cell.starts_with(">-<")),
+        "no times of nothing: {cells:?}"
+    );
+
+    results.iter_mut().for_each(|played| played.summaries.clone_from(&refused));
+    let page = of(&grid, &results).unwrap();
+    assert!(page.contains("no request was served"), "{page}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use router_sim::replay::summary::{Estimate, Summary, measure_named, relative_difference};
 
 use super::{Panel, View, counted, listed, plus_minus};
+use crate::replay::columns::has_times;
 
 /// Goodputs that differ by less are as good as equal: nobody picks a policy for one request in two hundred.
 pub(super) const EQUAL_GOODPUT: f64 = 0.005;
@@ -70,7 +71,9 @@ fn headline(view: &View<'_>) -> String {
 
 fn line(view: &View<'_>, panel: &Panel<'_>) -> String {
     let title = super::html(&view.title(panel));
-    let sentence = if view.names.len() == 1 {
+    let sentence = if !panel.played.iter().any(|played| has_times(&played.summaries)) {
+        "no request was served; below the results it says why.".to_owned()
+    } else if view.names.len() == 1 {
         alone(panel)
     } else {
         compared(view, panel, &Winner::of(panel))

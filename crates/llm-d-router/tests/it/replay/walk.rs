@@ -102,6 +102,33 @@ fn flags_that_would_change_nothing_are_refused() {
 }
 
 #[test]
+fn what_is_not_served_has_its_reason_in_table_and_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (pool, json) = (path("pool.yaml"), path("results.json"));
+    let text = "servers:\n- {name: tiny, profile: {kv-cache-size: 1}}\n\
+                - {name: short, profile: {max-model-len: 64}}\n";
+    std::fs::write(&pool, text).unwrap();
+    let args = ["--config=round-robin", "--pool", &pool, "--json", &json];
+    let output = short(&args).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let line = said.lines().find(|line| line.starts_with("round-robin at load 1: "));
+    let line = line.unwrap_or_else(|| panic!("no reason in {said}"));
+    for part in [
+        "20 of 20 requests were not served, 10 because a `",
+        "a `tiny` has 512 tokens of KV cache (kv-cache-size), and prompt and answer need ",
+        "a `short` takes 64 tokens with the answer (max-model-len), and the prompts have ",
+    ] {
+        assert!(line.contains(part), "{part:?} is missing in {line}");
+    }
+    let reasons = &results(Path::new(&json))["cells"][0]["runs"][0]["not_served"];
+    let tiny = reasons.as_array().unwrap().iter().find(|reason| reason["kind"] == "tiny").unwrap();
+    assert_eq!((&tiny["cause"], &tiny["n_requests"]), (&"cache_too_small".into(), &10.into()));
+    assert_eq!(tiny["available_tokens"], 512);
+    assert!(tiny["needed_tokens"].as_u64().is_some_and(|needed| needed > 512), "{tiny}");
+}
+
+#[test]
 fn examples_can_be_copied() {
     for args in ["replay", "replay fit", "config", "serve", "epp", "sim"] {
         let args = args.split(' ').chain(["--help"]);

@@ -54,6 +54,7 @@ impl Scene {
         let trace = workload::generate(self.workload, &spec).unwrap();
         let server = |(name, profile): &(&'static str, Profile)| ServerKind {
             name: (*name).into(),
+            kind: (*name).into(),
             labels: Default::default(),
             profile: profile.clone(),
         };

@@ -150,8 +150,10 @@ fn group<'a>(
         return diagnostics.error(span, fields.path("name"), message, || None);
     }
     groups.push(Group { name, first: servers.len(), count });
+    let kind: Arc<str> = name.into();
     servers.extend((0..count).map(|nth| ServerKind {
         name: Arc::from(format!("{name}-{nth}")),
+        kind: Arc::clone(&kind),
         labels: labels.clone(),
         profile: profile.clone(),
     }));

@@ -13,7 +13,7 @@ use crate::{
     replay::{
         outcome::Choice,
         pool::{Change, PoolEvent, Scrape, ServerKind},
-        summary::{Goals, Summary},
+        summary::{Goals, NotServed, Summary},
     },
 };
 
@@ -331,10 +331,65 @@ fn a_batch_shed_by_priority_is_rejected_by_the_router() {
     assert!(fates(&outcome).contains(&shed), "{:?}", fates(&outcome));
 }
 
+/// Each reason with its kind, number of requests and tokens.
+fn reasons(scene: &Scene) -> Vec<String> {
+    let outcome = scene.run(1);
+    let shown = |one: &NotServed| {
+        let kind = one.kind.as_deref().unwrap_or("-");
+        let tokens = one.tokens.map_or_else(String::new, |tokens| {
+            format!(" {} of {}", tokens.needed_tokens, tokens.available_tokens)
+        });
+        format!("{} {} {kind}{tokens}", one.n_requests, one.cause.label())
+    };
+    let reasons = NotServed::of(&scene.setup.trace, &scene.setup.pool, &outcome);
+    let n_served = fates(&outcome).iter().filter(|fate| **fate == Fate::Served).count();
+    let n_told: usize = reasons.iter().map(|one| one.n_requests).sum();
+    assert_eq!(n_served + n_told, outcome.requests.len(), "each request once");
+    reasons.iter().map(shown).collect()
+}
+
+#[test]
+fn what_was_not_served_has_its_reason() {
+    let check = |scene: Scene, expected: &[&str]| assert_eq!(reasons(&scene), expected);
+    let lengths = || vec![request(at(0), &[], 800, 33), request(at(900), &[], 320, 9)];
+    check(Scene::new(lengths(), 1), &[]);
+    // A capacity of 16 tokens is one block.
+    let small = |profile: &mut Profile| profile.kv_cache_size = 1;
+    check(Scene::new(lengths(), 1).profile(small), &["2 cache_too_small server 336 of 16"]);
+    let short = |profile: &mut Profile| profile.max_model_len = 500;
+    check(Scene::new(lengths(), 1).profile(short), &["1 prompt_too_long server 800 of 500"]);
+    let with_adapter =
+        lengths().into_iter().map(|one| TraceRequest { lora: Some("a".into()), ..one });
+    let none = |profile: &mut Profile| profile.max_loras = 0;
+    let scene = Scene::new(with_adapter.collect(), 1).profile(none);
+    check(scene, &["2 no_adapter_slots server"]);
+    let scene = Scene::new(alone(12, 1, 160, 50), 1).profile(|profile| {
+        profile.max_num_seqs = 1;
+        profile.max_waiting_queue_length = 3;
+    });
+    check(scene, &["8 queues_full -"]);
+    let restart = Change::Restart { down: 5 * SECOND };
+    let scene = Scene::new(vec![request(at(0), &[], 160, 1_000)], 1);
+    check(scene.event(1_000, 0, restart), &["1 broken -"]);
+    let scene = Scene::new(vec![request(at(0), &[], 16_000, 5)], 1);
+    check(scene.event(100, 0, restart), &["1 no_server_left -"]);
+    let scene = Scene::new(vec![request(at(2_000), &[], 160, 5)], 1);
+    check(scene.event(1_000, 0, restart), &["1 nobody_listens -"]);
+    let scene = Scene::new(vec![request(at(2_000), &[], 160, 5)], 1);
+    check(scene.event(1_000, 0, Change::Leave), &["1 rejected-no-endpoints -"]);
+    let crowd = alone(200, 5, 3_200, 200).into_iter();
+    let crowd = crowd.map(|request| TraceRequest { priority: -1, ..request }).collect();
+    let shed = reasons(&Scene::new(crowd, 1).profile(|profile| profile.max_num_seqs = 2));
+    assert!(shed[0].ends_with(" rejected-saturated -"), "{shed:?}");
+    let unfinished = stuck(alone(3, 1_000, 320, 2));
+    check(unfinished, &["3 unfinished -"]);
+}
+
 #[test]
 fn kinds_differ() {
     let kind = |name: &str, time_factor| ServerKind {
         name: name.into(),
+        kind: name.into(),
         labels: Labels::from([("speed".to_owned(), name.to_owned())]),
         profile: Profile { time_factor, ..Profile::default() },
     };
