@@ -139,6 +139,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_exit_code_says_who_is_to_act() {
+        let usage = crate::cli::UsageError("a flag".to_owned());
+        assert_eq!(exit_code(Ok(())), 0);
+        assert_eq!(exit_code(Err(anyhow::anyhow!("no room"))), 1);
+        assert_eq!(exit_code(Err(usage.into())), 2);
+        assert_eq!(exit_code(Err(No("3 decisions differ".to_owned()).into())), 3);
+    }
+
+    #[test]
     fn the_name_of_the_executable_chooses_the_personality() {
         let check = |args: &[&str], expected: &str| {
             let got = match parse(args.iter().map(OsString::from).collect()) {

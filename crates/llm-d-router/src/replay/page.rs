@@ -196,7 +196,7 @@ fn counted(n: usize, what: &str) -> String {
 }
 
 /// `15 min`, `90 s`.
-fn length(duration: Duration) -> String {
+pub(super) fn length(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if duration.subsec_nanos() == 0 && seconds > 0 && seconds.is_multiple_of(60) {
         format!("{} min", seconds / 60)

@@ -91,7 +91,10 @@ fn played(grid: &Grid) -> String {
                 if n_requests == 1 { "request" } else { "requests" }
             )
         }
-        Requests::Workload { name, duration, .. } => format!("{name} for {duration:?}"),
+        Requests::Workload { name, duration, limit: usize::MAX } => {
+            format!("{name} for {}", super::page::length(*duration))
+        }
+        Requests::Workload { name, limit, .. } => format!("{name}, {limit} requests at most,"),
     };
     match &grid.pools[..] {
         [only] => format!("{requests} on {}", only.name),

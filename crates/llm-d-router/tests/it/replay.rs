@@ -214,7 +214,8 @@ fn the_command_plays_workloads_on_pools() {
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{stderr}");
     assert!(stdout.lines().any(|line| line.starts_with("default ")), "{stdout}");
-    assert!(stdout.contains("One seed"), "{stdout}");
+    let played = format!("shared-prompts for 20 s on {}. One seed", pool.display());
+    assert!(stdout.contains(&played), "{stdout}");
 
     let output = replay(&["--list"]);
     let stdout = String::from_utf8(output.stdout).unwrap();
