@@ -313,7 +313,11 @@ async fn wait_for_turn(
     }
     let entry = queues.flow.enter(ask, series(router, request));
     let seen = seen.filter(|_| entry.is_settled());
-    let pass = entry.await?;
+    let pass = entry.await.inspect_err(|_| {
+        if let Some(noting) = notes.noting.as_deref_mut() {
+            noting.turned_away(router.clock().now());
+        }
+    })?;
     if let Some(seen) = seen {
         *rng = ahead;
         return Ok((seen, pass));

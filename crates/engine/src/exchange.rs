@@ -243,7 +243,7 @@ impl Exchange {
             self.move_to(next, now);
         }
         let next = next.and_then(|next| self.targets.get(next)).cloned();
-        if let Some(recorded) = &self.recorded {
+        if let Some(recorded) = &mut self.recorded {
             recorded.failed(now, failure, next.as_deref());
         }
         next

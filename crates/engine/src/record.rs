@@ -12,7 +12,7 @@ mod recorded;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use router_core::{Endpoint, EndpointSpec, Stamp};
@@ -20,13 +20,18 @@ use router_rt::Clock;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 pub use self::entry::{
-    Configured, Decided, Ended, Entry, Event, RequestNote, ResponseNote, ScrapeNote, Verdict,
+    Configured, Decided, Ended, Entry, Event, Refusal, Refused, RequestNote, ResponseNote,
+    ScrapeNote, Verdict,
 };
 pub(crate) use self::{noting::Noting, recorded::Recorded};
 use crate::settings::Settings;
 
 /// Entries that wait to be written.
 pub const QUEUE: usize = 16_384;
+/// Memory of all entries that wait or are being written, in bytes: thrice what a full queue of requests of 6,000
+/// tokens takes. A request brings 8 bytes for each block of its prompt, so the longest prompts would otherwise
+/// make gigabytes of the same number of entries.
+pub const QUEUE_BYTES: usize = 64 << 20;
 /// Candidates whose scores are kept of one decision; of more, the best.
 pub const MAX_SCORES: usize = 16;
 
@@ -36,7 +41,8 @@ pub struct Recorder(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    entries: mpsc::Sender<Entry>,
+    entries: mpsc::Sender<Queued>,
+    n_bytes: Arc<AtomicUsize>,
     clock: Clock,
     has_inputs: bool,
     is_open: AtomicBool,
@@ -44,6 +50,20 @@ struct Shared {
     /// Routed requests that have not ended.
     n_under_way: AtomicU64,
     n_routers: AtomicU32,
+}
+
+/// An entry in the queue.
+#[derive(Debug)]
+pub struct Queued {
+    pub entry: Entry,
+    _room: Room,
+}
+
+/// Bytes of the queue's bound, given back when the entry is gone.
+#[derive(Debug)]
+struct Room {
+    all: Arc<AtomicUsize>,
+    n_bytes: usize,
 }
 
 /// What one router records into.
@@ -60,10 +80,11 @@ pub struct Record {
 
 impl Recorder {
     /// A recorder and the queue that is to be written. `has_inputs` asks for all that decisions depend on.
-    pub fn new(clock: Clock, has_inputs: bool) -> (Self, mpsc::Receiver<Entry>) {
+    pub fn new(clock: Clock, has_inputs: bool) -> (Self, mpsc::Receiver<Queued>) {
         let (entries, queue) = mpsc::channel(QUEUE);
         let shared = Shared {
             entries,
+            n_bytes: Arc::default(),
             clock,
             has_inputs,
             is_open: AtomicBool::new(true),
@@ -85,7 +106,7 @@ impl Recorder {
         self.0.is_open.store(false, Relaxed);
     }
 
-    /// Entries that found the queue full.
+    /// Entries that found the queue full, by number or by bytes.
     pub fn n_dropped(&self) -> u64 {
         self.0.n_dropped.load(Relaxed)
     }
@@ -116,7 +137,14 @@ impl Record {
             return;
         }
         let entry = Entry { router: self.router, at, event };
-        if let Err(TrySendError::Full(_)) = self.shared.entries.try_send(entry) {
+        let is_lost = match Room::take(&self.shared.n_bytes, entry.n_bytes()) {
+            None => true,
+            Some(room) => {
+                let sent = self.shared.entries.try_send(Queued { entry, _room: room });
+                matches!(sent, Err(TrySendError::Full(_)))
+            }
+        };
+        if is_lost {
             self.shared.n_dropped.fetch_add(1, Relaxed);
         }
     }
@@ -154,6 +182,24 @@ impl Record {
             let (signals, endpoint) = (endpoint.signals(), Arc::clone(endpoint.id()));
             Event::Scraped { endpoint, scrape, signals, lora }
         });
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    /// `None` where there is not so much left.
+    fn take(all: &Arc<AtomicUsize>, n_bytes: usize) -> Option<Self> {
+        let n_before = all.fetch_add(n_bytes, Relaxed);
+        let room = Self { all: Arc::clone(all), n_bytes };
+        // Dropping it gives back what is too much.
+        (n_before.saturating_add(n_bytes) <= QUEUE_BYTES).then_some(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.n_bytes, Relaxed);
     }
 }
 

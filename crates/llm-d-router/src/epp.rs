@@ -75,6 +75,7 @@ pub(crate) fn run(args: EppArgs, registry: Registry) -> anyhow::Result<()> {
             _ = signals.next() => return Ok(()),
             begun = idle.begin() => begun?,
         }
+        running.begin_recording()?;
         epp.announce("endpoint picker is serving");
         let signal = signals.next().await;
         running.start_draining();

@@ -2,15 +2,16 @@
 //!
 //! The engine puts what happens into a bounded queue ([`router_engine::record`]). One task takes it out, makes
 //! lines of it in which nothing can be recognised ([`anonymous`], [`lines`]), and writes them to a bounded file
-//! ([`file`]), away from the threads that serve requests.
+//! ([`file`]), away from the threads that serve requests. What stood there before is kept ([`earlier`]).
 
 mod anonymous;
+mod earlier;
 mod file;
 mod lines;
 
 use std::{path::PathBuf, time::Duration};
 
-use router_engine::{Recorder, record::Entry};
+use router_engine::{Recorder, record::Queued};
 use router_rt::{Clock, Offload, Task, Tasks};
 use router_sim::replay::recording::{Header, RecordedBy, VERSION, Why};
 use router_telemetry::router::RecordMetrics;
@@ -33,6 +34,19 @@ const GATHER: Duration = Duration::from_millis(100);
 /// How long requests that were cut may take to say so.
 const CUT_DEADLINE: Duration = Duration::from_secs(1);
 
+/// What is recorded, from the first configuration on. It is written when the router serves: a start that fails
+/// leaves no file, and what was recorded before stays where it is.
+pub(crate) struct Prepared {
+    path: PathBuf,
+    overwrites: bool,
+    max_bytes: u64,
+    header: Header,
+    lines: Lines,
+    metrics: RecordMetrics,
+    recorder: Recorder,
+    queue: mpsc::Receiver<Queued>,
+}
+
 /// A recording under way.
 pub(crate) struct Recording {
     recorder: Recorder,
@@ -50,18 +64,16 @@ struct Writer {
     path: PathBuf,
 }
 
-// === impl Recording ===
+// === impl Prepared ===
 
-impl Recording {
-    /// Begins a recording, where the flags ask for one.
-    pub(crate) fn start(
+impl Prepared {
+    /// `None` where the flags ask for no recording.
+    pub(crate) fn of(
         flags: &RecordFlags,
         registry: &router_telemetry::Registry,
         clock: Clock,
-        tasks: &Tasks,
     ) -> anyhow::Result<Option<Self>> {
         let Some(path) = &flags.record else { return Ok(None) };
-        let max_bytes = bytes("--record-max-bytes", &flags.record_max_bytes)? as u64;
         let header = Header {
             version: VERSION,
             block_tokens: u64::from(BLOCK_TOKENS),
@@ -73,31 +85,51 @@ impl Recording {
                 inputs: flags.record_inputs,
             }),
         };
-        let file = RecordFile::create(path, flags.record_overwrite, max_bytes, &header);
-        let file =
-            file.map_err(|error| UsageError(format!("--record {}: {error}", path.display())))?;
         let (recorder, queue) = Recorder::new(clock, flags.record_inputs);
-        let metrics = RecordMetrics::new(registry)?;
-        metrics.is_recording.set(1.0);
-        metrics.bytes.set(file.n_bytes() as f64);
-        let writer = Writer {
-            file,
-            lines: Lines::new(Anonymous::new(flags.record_names), flags.record_inputs),
-            metrics,
-            recorder: recorder.clone(),
-            n_dropped: 0,
+        Ok(Some(Self {
             path: path.clone(),
-        };
-        let (stop, stopped) = oneshot::channel();
-        let writing = tasks.spawn("recording", write(writer, queue, stopped));
-        tracing::info!(file = %path.display(), inputs = flags.record_inputs, "recording live traffic");
-        Ok(Some(Self { recorder, stop, writing }))
+            overwrites: flags.record_overwrite,
+            max_bytes: bytes("--record-max-bytes", &flags.record_max_bytes)? as u64,
+            header,
+            lines: Lines::new(Anonymous::new(flags.record_names), flags.record_inputs),
+            metrics: RecordMetrics::new(registry)?,
+            recorder,
+            queue,
+        }))
     }
 
     pub(crate) fn recorder(&self) -> &Recorder {
         &self.recorder
     }
 
+    /// Makes the file and begins to write.
+    pub(crate) fn begin(self, tasks: &Tasks) -> anyhow::Result<Recording> {
+        let Self { path, overwrites, max_bytes, header, lines, metrics, recorder, queue } = self;
+        let created = RecordFile::create(&path, overwrites, max_bytes, &header);
+        let (file, earlier) =
+            created.map_err(|error| UsageError(format!("--record {}: {error}", path.display())))?;
+        if let Some(earlier) = earlier {
+            tracing::info!(
+                file = %path.display(),
+                earlier = %earlier.display(),
+                "the earlier recording is kept under another name"
+            );
+        }
+        metrics.is_recording.set(1.0);
+        metrics.bytes.set(file.n_bytes() as f64);
+        let inputs = header.recorded.is_some_and(|recorded| recorded.inputs);
+        tracing::info!(file = %path.display(), inputs, "recording live traffic");
+        let recorded = recorder.clone();
+        let writer = Writer { file, lines, metrics, recorder: recorded, n_dropped: 0, path };
+        let (stop, stopped) = oneshot::channel();
+        let writing = tasks.spawn("recording", write(writer, queue, stopped));
+        Ok(Recording { recorder, stop, writing })
+    }
+}
+
+// === impl Recording ===
+
+impl Recording {
     /// Writes what there is, closes the file, and forgets what names and blocks were.
     pub(crate) async fn finish(self) {
         let all_ended = async {
@@ -114,7 +146,7 @@ impl Recording {
 /// Writes until it is told to stop, or cannot go on.
 async fn write(
     mut writer: Writer,
-    mut queue: mpsc::Receiver<Entry>,
+    mut queue: mpsc::Receiver<Queued>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let offload = Offload::pool(1);
@@ -161,7 +193,7 @@ async fn write(
 
 impl Writer {
     /// Writes entries, or closes the file. False when nothing more is to be written.
-    fn take(&mut self, batch: &mut Vec<Entry>, is_last: bool) -> bool {
+    fn take(&mut self, batch: &mut Vec<Queued>, is_last: bool) -> bool {
         let written = self.write(batch).and_then(|written| match written {
             Written::Whole if is_last => self.close(Why::Stopped).map(|()| false),
             Written::Whole => self.file.flush().map(|()| true),
@@ -178,7 +210,7 @@ impl Writer {
         })
     }
 
-    fn write(&mut self, batch: &mut Vec<Entry>) -> std::io::Result<Written> {
+    fn write(&mut self, batch: &mut Vec<Queued>) -> std::io::Result<Written> {
         let n_dropped = self.recorder.n_dropped();
         let n_more = n_dropped - std::mem::replace(&mut self.n_dropped, n_dropped);
         if n_more > 0 {
@@ -187,8 +219,8 @@ impl Writer {
             // They are missing after this, somewhere within a queue's length.
             self.lines.gap(n_more);
         }
-        for entry in batch.drain(..) {
-            self.lines.add(&entry);
+        for queued in batch.drain(..) {
+            self.lines.add(&queued.entry);
             if let Written::Full = self.file.write(&mut self.lines, &self.metrics.written)? {
                 return Ok(Written::Full);
             }
@@ -198,7 +230,7 @@ impl Writer {
 
     fn close(&mut self, why: Why) -> std::io::Result<()> {
         let (dropped, under_way) = (self.recorder.n_dropped(), self.recorder.n_under_way());
-        self.file.close(&self.lines.end(why, dropped, under_way))
+        self.file.close(why, dropped, under_way)
     }
 }
 

@@ -41,7 +41,7 @@ use crate::{
     cli::{PickerFlags, UsageError},
     configuration::{self, Source},
     origin::BUILD,
-    record::Recording,
+    record::{Prepared, Recording},
 };
 
 use members::{Members, Membership};
@@ -106,6 +106,8 @@ pub(crate) struct Running {
     /// Queues of configurations that were replaced, as long as requests are in them.
     replaced: Mutex<Vec<Weak<FlowController>>>,
     is_draining: AtomicBool,
+    /// The recording, until it begins to be written.
+    prepared: Mutex<Option<Prepared>>,
     recording: Mutex<Option<Recording>>,
     /// Keeps the process's own series fresh.
     _process: ProcessMetrics,
@@ -148,7 +150,7 @@ impl Running {
         let twins = RegistryOptions { deprecated_twins: flags.decide.deprecated_metrics };
         let metrics_registry = router_telemetry::Registry::new(twins);
         let clock = Clock::new();
-        let recording = Recording::start(&flags.record, &metrics_registry, clock, tasks)?;
+        let prepared = Prepared::of(&flags.record, &metrics_registry, clock)?;
         let parts = Parts {
             metrics: Arc::new(RouterMetrics::new(&metrics_registry, &BUILD)?),
             metrics_registry,
@@ -158,7 +160,7 @@ impl Running {
             options: Options { allow_experimental: flags.config.allow_experimental_plugins },
             membership: Membership::new(place.given.is_some()),
             place,
-            recorder: recording.as_ref().map(|recording| recording.recorder().clone()),
+            recorder: prepared.as_ref().map(|prepared| prepared.recorder().clone()),
             lasting: tasks.clone(),
         };
         let process =
@@ -173,7 +175,8 @@ impl Running {
             work: Mutex::new(None),
             replaced: Mutex::default(),
             is_draining: AtomicBool::new(false),
-            recording: Mutex::new(recording),
+            prepared: Mutex::new(prepared),
+            recording: Mutex::new(None),
             _process: process,
         });
         running.set_resources(resources);
@@ -227,6 +230,15 @@ impl Running {
             tracing::warn!(n_waiting, "the drain is over for requests that wait");
         }
         flows.iter().for_each(|flow| flow.shut_down());
+    }
+
+    /// Begins to write the recording, where there is one. To be called when nothing more can keep the router from
+    /// serving.
+    pub(crate) fn begin_recording(&self) -> anyhow::Result<()> {
+        let prepared = self.prepared.lock().take();
+        let recording = prepared.map(|prepared| prepared.begin(&self.tasks)).transpose()?;
+        *self.recording.lock() = recording;
+        Ok(())
     }
 
     /// Closes the recording, where there is one. To be called when requests have ended.

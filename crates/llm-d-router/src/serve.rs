@@ -88,6 +88,7 @@ pub(crate) fn run(args: ServeArgs, registry: Registry) -> anyhow::Result<()> {
         }
         follow_keys(&args, &proxy, &running, &tasks);
         let proxy = start_proxy(&args, listener, tls, proxy, &running, (&tasks, &servers))?;
+        running.begin_recording()?;
         let serving = Serving { proxy, admin, is_tls: args.tls_cert_path.is_some() };
         serving.announce(demo.as_ref());
         let signal = signals.next().await;

@@ -3,8 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
-use router_core::{EndpointSpec, ErrorCode, LoraSignals, Signals, Stamp};
-use router_framework::{EndCause, SubsetHint, keys::HashedPrompts};
+use router_core::{DropReason, EndpointSpec, ErrorCode, LoraSignals, Signals, Stamp};
+use router_framework::{
+    EndCause, SubsetHint,
+    keys::{HashedPrompts, PromptBlocks},
+};
+use router_kvcache::BlockHash;
 use router_wire::response::Usage;
 use smallvec::SmallVec;
 
@@ -52,7 +56,7 @@ pub enum Event {
     // What a request came to, always.
     Ended(Box<Ended>),
     /// The router refused it.
-    Refused(Arc<RequestNote>),
+    Refused(Box<Refused>),
 }
 
 /// What a router was built from.
@@ -123,7 +127,23 @@ pub struct Decided {
 #[derive(Debug)]
 pub enum Verdict {
     Routed(SmallVec<[Arc<str>; 8]>),
-    Refused(ErrorCode),
+    Refused(Refusal),
+}
+
+/// Why a request goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: ErrorCode,
+    pub reason: Option<DropReason>,
+    /// It got no turn in flow control, so that nothing was decided about it.
+    pub by_flow_control: bool,
+}
+
+/// A request that the router refused.
+#[derive(Debug)]
+pub struct Refused {
+    pub request: Arc<RequestNote>,
+    pub refusal: Refusal,
 }
 
 /// The head of a response.
@@ -145,10 +165,77 @@ pub struct Ended {
     pub cause: EndCause,
     /// Of the response head, where one came.
     pub status: Option<StatusCode>,
+    /// When it was decided where it goes, or, after an attempt that failed, where it goes next.
+    pub dispatched: Stamp,
     pub first_byte: Option<Stamp>,
     pub usage: Option<Usage>,
     /// Events of a streamed answer.
     pub n_events: u64,
     /// The endpoint said that the model is an adapter that it has loaded.
     pub is_adapter: bool,
+}
+
+impl Entry {
+    /// Memory that it takes, nearly. What a request's entries share counts for each of them.
+    pub(super) fn n_bytes(&self) -> usize {
+        let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len());
+        let more = match &self.event {
+            Event::Configured(configured) => {
+                size_of::<Configured>()
+                    + configured.name.len()
+                    + configured.text.as_ref().map_or(0, String::len)
+            }
+            Event::Members(endpoints) => endpoints.iter().map(spec_bytes).sum(),
+            Event::Scraped { lora, .. } => lora.as_ref().map_or(0, |lora| {
+                let names = lora.active.iter().chain(&lora.waiting);
+                names.map(|name| size_of::<String>() + name.len()).sum()
+            }),
+            Event::Decided(decided) => decided.n_bytes(),
+            Event::Failed { next, .. } => text(next),
+            Event::Head { response, .. } => {
+                size_of::<ResponseNote>() + response.served.as_ref().map_or(0, String::len)
+            }
+            Event::FirstByte { .. } => 0,
+            Event::Ended(ended) => {
+                size_of::<Ended>() + text(&ended.endpoint) + ended.request.n_bytes()
+            }
+            Event::Refused(refused) => size_of::<Refused>() + refused.request.n_bytes(),
+        };
+        size_of::<Self>() + more
+    }
+}
+
+impl Decided {
+    fn n_bytes(&self) -> usize {
+        let subset = match &self.subset {
+            SubsetHint::All => 0,
+            SubsetHint::Only(entries) => {
+                entries.iter().map(|entry| size_of::<String>() + entry.len()).sum()
+            }
+        };
+        // Names of endpoints are shared with the pool.
+        let scores = self.scores.len() * size_of::<(Arc<str>, f64)>();
+        size_of::<Self>() + self.request.n_bytes() + subset + scores
+    }
+}
+
+impl RequestNote {
+    fn n_bytes(&self) -> usize {
+        let of_prompt = |prompt: &PromptBlocks| {
+            size_of::<PromptBlocks>() + prompt.hashes.len() * size_of::<BlockHash>()
+        };
+        let blocks =
+            self.blocks.as_ref().map_or(0, |hashed| hashed.prompts.iter().map(of_prompt).sum());
+        let names = self.model.len() + self.fairness_id.as_ref().map_or(0, |id| id.len());
+        size_of::<Self>() + names + blocks
+    }
+}
+
+fn spec_bytes(spec: &EndpointSpec) -> usize {
+    let labels: usize = spec
+        .labels
+        .iter()
+        .map(|(key, value)| 2 * size_of::<String>() + key.len() + value.len())
+        .sum();
+    size_of::<EndpointSpec>() + spec.namespace.len() + spec.name.len() + spec.address.len() + labels
 }

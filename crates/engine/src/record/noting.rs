@@ -9,7 +9,7 @@ use router_framework::{
 };
 use router_telemetry::router::DEFAULT_FLOW;
 
-use super::{Decided, Event, MAX_SCORES, Record, Recorded, RequestNote, Verdict};
+use super::{Decided, Event, MAX_SCORES, Record, Recorded, Refusal, Refused, RequestNote, Verdict};
 use crate::router::{Routed, Router};
 
 /// Bytes of a body that stand for a token where nobody has looked at the prompt.
@@ -25,6 +25,8 @@ pub(crate) struct Noting {
     n_prompts: usize,
     blocks: Option<Arc<HashedPrompts>>,
     scores: Vec<(Arc<str>, f64)>,
+    /// Flow control gave it no turn.
+    by_flow_control: bool,
 }
 
 impl Noting {
@@ -40,6 +42,7 @@ impl Noting {
             n_prompts: 0,
             blocks: None,
             scores: Vec::new(),
+            by_flow_control: false,
         })
     }
 
@@ -47,6 +50,12 @@ impl Noting {
     pub(crate) fn begin(&mut self, now: Stamp) {
         self.n_changes = self.record.n_changes();
         (self.from, self.at) = (now, now);
+    }
+
+    /// Flow control refuses the request now, whatever would have been decided about it.
+    pub(crate) fn turned_away(&mut self, now: Stamp) {
+        self.begin(now);
+        self.by_flow_control = true;
     }
 
     /// All data is there.
@@ -78,7 +87,12 @@ impl Noting {
 
     /// The decision is made. A routed request is followed to its end.
     pub(crate) fn finish(self, request: &Request, result: &mut Result<Routed, Rejection>) {
-        let Self { record, n_changes, from, at, n_prompt_tokens, n_prompts, blocks, scores } = self;
+        let Self { record, n_changes, from, at, n_prompt_tokens, n_prompts, blocks, .. } = self;
+        let refusal = result.as_ref().err().map(|rejection| Refusal {
+            code: rejection.code,
+            reason: rejection.reason,
+            by_flow_control: self.by_flow_control,
+        });
         let parsed = &request.parsed;
         let by_bytes = || (parsed.n_body_bytes / BYTES_PER_TOKEN) as u64;
         let has_flow = *request.fairness_id != *DEFAULT_FLOW;
@@ -97,12 +111,10 @@ impl Noting {
         });
         let n_changes = record.n_changes().saturating_sub(n_changes);
         record.change(at, || {
-            let verdict = match &*result {
-                Ok(routed) => {
-                    Verdict::Routed(routed.targets.iter().map(|e| Arc::clone(e.id())).collect())
-                }
-                Err(rejection) => Verdict::Refused(rejection.code),
-            };
+            let targets = result.as_ref().map(|routed| routed.targets.as_slice());
+            let targets = targets.unwrap_or_default().iter().map(|e| Arc::clone(e.id()));
+            let routed = || Verdict::Routed(targets.collect());
+            let verdict = refusal.map_or_else(routed, Verdict::Refused);
             Event::Decided(Box::new(Decided {
                 request: Arc::clone(&note),
                 from,
@@ -111,12 +123,15 @@ impl Noting {
                 wants_cached_only: request.wants_cached_only(),
                 subset: request.head.subset.clone(),
                 verdict,
-                scores,
+                scores: self.scores,
             }))
         });
-        match result {
-            Ok(routed) => routed.exchange.record(Recorded::new(record, note)),
-            Err(_) => record.send(at, Event::Refused(note)),
+        match (result, refusal) {
+            (Ok(routed), _) => routed.exchange.record(Recorded::new(record, note, at)),
+            (Err(_), None) => {}
+            (Err(_), Some(refusal)) => {
+                record.send(at, Event::Refused(Box::new(Refused { request: note, refusal })));
+            }
         }
     }
 }

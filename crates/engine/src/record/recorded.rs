@@ -13,15 +13,20 @@ use crate::exchange::{AttemptFailure, ResponseHead};
 pub(crate) struct Recorded {
     record: Record,
     request: Arc<RequestNote>,
+    dispatched: Stamp,
 }
 
 impl Recorded {
-    pub(super) fn new(record: Record, request: Arc<RequestNote>) -> Self {
+    /// `dispatched` is when it was decided where it goes.
+    pub(super) fn new(record: Record, request: Arc<RequestNote>, dispatched: Stamp) -> Self {
         record.shared.n_under_way.fetch_add(1, Relaxed);
-        Self { record, request }
+        Self { record, request, dispatched }
     }
 
-    pub(crate) fn failed(&self, now: Stamp, failure: AttemptFailure, next: Option<&Endpoint>) {
+    pub(crate) fn failed(&mut self, now: Stamp, failure: AttemptFailure, next: Option<&Endpoint>) {
+        if next.is_some() {
+            self.dispatched = now;
+        }
         let (id, next) = (self.request.id, next.map(|next| Arc::clone(next.id())));
         self.record.change(now, || Event::Failed { id, failure, next });
     }
@@ -48,7 +53,7 @@ impl Recorded {
         first_byte: Option<Stamp>,
         n_events: u64,
     ) {
-        let Self { record, request } = self;
+        let Self { record, request, dispatched } = self;
         let is_adapter = endpoint.is_some_and(|endpoint| {
             let lora = endpoint.lora();
             lora.active.iter().chain(&lora.waiting).any(|name| **name == *request.model)
@@ -63,6 +68,7 @@ impl Recorded {
                 endpoint: endpoint.map(|endpoint| Arc::clone(endpoint.id())),
                 cause: end.cause,
                 status: end.status,
+                dispatched,
                 first_byte,
                 usage: end.usage,
                 n_events,

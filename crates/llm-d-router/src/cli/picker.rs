@@ -109,7 +109,8 @@ pub struct DecideFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Recording")]
 pub struct RecordFlags {
-    /// Write an anonymised trace of live traffic to this new file, which `replay --trace` plays.
+    /// Write an anonymised trace of live traffic to this file, which `replay --trace` plays. A file that is there is
+    /// kept under another name: its own and the next number.
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
     /// Write all that decisions depend on as well, so that `replay --reproduce` can make them again.
@@ -121,7 +122,7 @@ pub struct RecordFlags {
     /// Longest recording; it ends there.
     #[arg(long, value_name = "QUANTITY", default_value = "1Gi", requires = "record")]
     pub record_max_bytes: Quantity,
-    /// Replace a file that is there; without it, that is an error.
+    /// Replace a file that is there instead of keeping it.
     #[arg(long, num_args = 0..=1, value_name = "true|false", value_parser = super::go_bool, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set, requires = "record")]
     pub record_overwrite: bool,
 }

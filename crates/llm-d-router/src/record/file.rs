@@ -8,18 +8,20 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use router_sim::replay::recording::Header;
+use router_sim::replay::recording::{EndLine, Header, RecordEnd, Why};
 use router_telemetry::metrics::Counter;
 
-use super::lines::Lines;
+use super::{earlier::Earlier, lines::Lines};
 
 /// Nobody else need know who uses which model when.
-const MODE: u32 = 0o600;
+pub(super) const MODE: u32 = 0o600;
 /// Lines that are gathered before they are written.
 const MAX_PENDING_BYTES: usize = 256 << 10;
+/// What lines begin with that are no requests, as they are written.
+const INPUT: &[u8] = b"{\"input\":";
 /// Kept for the last line.
 const END_BYTES: u64 = 256;
 
@@ -31,6 +33,10 @@ pub(super) struct RecordFile {
     pending: Vec<u8>,
     /// With those.
     n_bytes: u64,
+    /// Lines after the first, with those; what was cut off is not there any more.
+    counts: Counts,
+    /// Of `pending` alone.
+    pending_counts: Counts,
     max_bytes: u64,
 }
 
@@ -41,49 +47,75 @@ pub(super) enum Written {
     Full,
 }
 
-/// Neither a file nor a link to one.
-fn is_special(found: &std::fs::Metadata) -> bool {
-    !(found.is_file() || found.is_symlink())
+/// Lines by what they hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    requests: u64,
+    inputs: u64,
+}
+
+impl Counts {
+    fn add(&mut self, line: &[u8]) {
+        if line.starts_with(INPUT) {
+            self.inputs += 1;
+        } else {
+            self.requests += 1;
+        }
+    }
 }
 
 impl RecordFile {
-    /// A new file with its first line. One that is there is replaced only on demand.
+    /// A new file with its first line, and where the one is kept that was there. That one is replaced only on demand.
+    /// Where it fails, everything is as it was.
     pub(super) fn create(
         path: &Path,
         overwrites: bool,
         max_bytes: u64,
         header: &Header,
-    ) -> io::Result<Self> {
-        if overwrites {
-            // A device or a pipe is no recording, and removing one harms others.
-            if std::fs::symlink_metadata(path).is_ok_and(|found| is_special(&found)) {
-                let message = "that is not a file; a recording needs one of its own";
-                return Err(io::Error::new(ErrorKind::InvalidInput, message));
-            }
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-        }
-        // Made anew, so that neither a link nor somebody's wider permissions are in the way.
-        let file = OpenOptions::new().append(true).create_new(true).mode(MODE).open(path);
-        let file = file.map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => {
-                let message = "there is such a file; name another one, or give --record-overwrite";
-                io::Error::new(ErrorKind::AlreadyExists, message)
-            }
-            _ => error,
-        })?;
+    ) -> io::Result<(Self, Option<PathBuf>)> {
         let mut line = serde_json::to_vec(header)?;
         line.push(b'\n');
-        let mut file =
-            Self { file, header: line.clone(), pending: Vec::new(), n_bytes: 0, max_bytes };
-        if file.append(&line)? == Written::Full {
+        if line.len() as u64 + END_BYTES > max_bytes {
             let message = "--record-max-bytes has no room for a single line";
             return Err(io::Error::new(ErrorKind::InvalidInput, message));
         }
-        file.flush()?;
-        Ok(file)
+        let earlier = Earlier::set_aside(path)?;
+        let file = match Self::begin(path, line, max_bytes) {
+            Ok(file) => file,
+            Err(error) => {
+                if let Some(earlier) = earlier {
+                    earlier.put_back()?;
+                }
+                return Err(error);
+            }
+        };
+        let kept = match earlier {
+            Some(earlier) if overwrites => {
+                earlier.remove()?;
+                None
+            }
+            earlier => earlier.map(|earlier| earlier.kept().to_owned()),
+        };
+        Ok((file, kept))
+    }
+
+    /// Where it fails, there is no file.
+    fn begin(path: &Path, header: Vec<u8>, max_bytes: u64) -> io::Result<Self> {
+        // Made anew, so that neither a link nor somebody's wider permissions are in the way.
+        let mut file = OpenOptions::new().append(true).create_new(true).mode(MODE).open(path)?;
+        if let Err(error) = file.write_all(&header) {
+            std::fs::remove_file(path)?;
+            return Err(error);
+        }
+        Ok(Self {
+            file,
+            n_bytes: header.len() as u64,
+            header,
+            pending: Vec::new(),
+            counts: Counts::default(),
+            pending_counts: Counts::default(),
+            max_bytes,
+        })
     }
 
     pub(super) fn n_bytes(&self) -> u64 {
@@ -109,6 +141,8 @@ impl RecordFile {
         }
         self.pending.extend_from_slice(line);
         self.n_bytes = n_bytes;
+        self.counts.add(line);
+        self.pending_counts.add(line);
         if self.pending.len() >= MAX_PENDING_BYTES {
             self.flush()?;
         }
@@ -122,17 +156,23 @@ impl RecordFile {
             self.file.set_len(0)?;
             self.pending.splice(..0, self.header.iter().copied());
             self.n_bytes = self.pending.len() as u64;
+            self.counts = self.pending_counts;
             tracing::warn!("the recording was cut from outside and begins anew");
         }
         self.file.write_all(&self.pending)?;
         self.pending.clear();
+        self.pending_counts = Counts::default();
         Ok(())
     }
 
     /// Writes the last line, for which there is room, and makes sure that all is on disk.
-    pub(super) fn close(&mut self, end: &[u8]) -> io::Result<()> {
-        self.pending.extend_from_slice(end);
-        self.n_bytes += end.len() as u64;
+    pub(super) fn close(&mut self, why: Why, dropped: u64, under_way: u64) -> io::Result<()> {
+        self.flush()?;
+        let Counts { requests, inputs } = self.counts;
+        let end = RecordEnd { why, requests, inputs, dropped, under_way };
+        serde_json::to_writer(&mut self.pending, &EndLine { end })?;
+        self.pending.push(b'\n');
+        self.n_bytes += self.pending.len() as u64;
         self.flush()?;
         self.file.sync_all()
     }

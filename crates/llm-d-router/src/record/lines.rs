@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use router_core::{LoraSignals, Signals, Stamp};
-use router_engine::record::{Ended, Entry, Event, RequestNote};
+use router_engine::record::{Ended, Entry, Event, Refused, RequestNote};
 use router_framework::{EndCause, keys::HashedPrompts};
 use router_sim::replay::{
     read::MAX_TOKENS,
-    recording::{EndLine, Input, InputLine, ObservedRow, RecordEnd, Row, Why},
+    recording::{Input, InputLine, ObservedRow, RefusedRow, Row},
 };
 use serde::Serialize;
 
@@ -30,7 +30,6 @@ pub(super) struct Lines {
     /// Signals of each endpoint as they were written last.
     shown: HashMap<(u32, std::sync::Arc<str>), (Signals, LoraSignals)>,
     adapters: HashSet<String>,
-    n_requests: u64,
     /// Time of what came last.
     at: Stamp,
     made: Vec<u8>,
@@ -43,7 +42,6 @@ impl Lines {
             has_inputs,
             shown: HashMap::new(),
             adapters: HashSet::new(),
-            n_requests: 0,
             at: Stamp::ORIGIN,
             made: Vec::new(),
         }
@@ -69,11 +67,11 @@ impl Lines {
         match &entry.event {
             Event::Ended(ended) => {
                 let row = self.ended(ended, entry.at);
-                self.put_row(&row);
+                self.put(&row);
             }
-            Event::Refused(request) => {
-                let row = self.row(request, 0);
-                self.put_row(&row);
+            Event::Refused(refused) => {
+                let row = self.refused(refused, entry.at);
+                self.put(&row);
             }
             Event::Configured(_)
             | Event::Members(_)
@@ -94,22 +92,8 @@ impl Lines {
         }
     }
 
-    /// The last line.
-    pub(super) fn end(&self, why: Why, dropped: u64, under_way: u64) -> Vec<u8> {
-        let requests = self.n_requests;
-        let end = EndLine { end: RecordEnd { why, requests, dropped, under_way } };
-        let mut line = serde_json::to_vec(&end).unwrap_or_default();
-        line.push(b'\n');
-        line
-    }
-
     fn put_input(&mut self, input: Input, at: Stamp, router: u32) {
         self.put(&InputLine { input, t: at.as_nanos(), router });
-    }
-
-    fn put_row(&mut self, row: &Row) {
-        self.n_requests += 1;
-        self.put(row);
     }
 
     fn put(&mut self, line: &impl Serialize) {
@@ -141,6 +125,17 @@ impl Lines {
         }
     }
 
+    fn refused(&self, refused: &Refused, at: Stamp) -> Row {
+        let Refused { request, refusal } = refused;
+        let why = refusal.reason.map_or(refusal.code.label(), |reason| reason.as_str());
+        let refused = RefusedRow {
+            why: why.to_owned(),
+            after: at.since(request.received).as_secs_f64(),
+            by_flow_control: refusal.by_flow_control,
+        };
+        Row { refused: Some(refused), ..self.row(request, 0) }
+    }
+
     fn ended(&mut self, ended: &Ended, at: Stamp) -> Row {
         let request = &ended.request;
         if ended.is_adapter && self.adapters.len() < MAX_ADAPTERS {
@@ -161,6 +156,7 @@ impl Lines {
             let is_streamed = request.streams || ended.n_events > 0;
             ObservedRow {
                 endpoint: endpoint.to_string(),
+                dispatched: Some(since_arrival(ended.dispatched)),
                 ttft: ended.first_byte.filter(|_| is_streamed).map(since_arrival),
                 e2e: since_arrival(at),
                 prompt_tokens: prompt,

@@ -1,8 +1,8 @@
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use clap::Parser;
-use router_core::{EndpointSpec, Stamp};
-use router_engine::record::{Ended, Event, RequestNote};
+use router_core::{DropReason, EndpointSpec, ErrorCode, Stamp};
+use router_engine::record::{Ended, Entry, Event, Refusal, Refused, RequestNote};
 use router_framework::EndCause;
 use router_framework::keys::{HashedPrompts, PromptBlocks};
 use router_kvcache::BlockHash;
@@ -28,8 +28,8 @@ fn flags(path: &Path, more: &[&str]) -> RecordFlags {
 
 fn start(path: &Path, more: &[&str]) -> anyhow::Result<Recording> {
     let registry = router_telemetry::Registry::default();
-    let started = Recording::start(&flags(path, more), &registry, Clock::new(), &Tasks::new())?;
-    Ok(started.unwrap())
+    let prepared = Prepared::of(&flags(path, more), &registry, Clock::new())?;
+    prepared.unwrap().begin(&Tasks::new())
 }
 
 fn request(n: u64) -> RequestNote {
@@ -50,17 +50,26 @@ fn request(n: u64) -> RequestNote {
     }
 }
 
+fn refused(request: RequestNote) -> Event {
+    let refusal = Refusal {
+        code: ErrorCode::ResourceExhausted,
+        reason: Some(DropReason::TtlExpired),
+        by_flow_control: true,
+    };
+    Event::Refused(Box::new(Refused { request: Arc::new(request), refusal }))
+}
+
 fn lines(n_requests: u64, has_inputs: bool, keeps_names: bool) -> Lines {
     let mut lines = Lines::new(Anonymous::new(keeps_names), has_inputs);
     for n in 0..n_requests {
-        let event = Event::Refused(Arc::new(request(n)));
+        let event = refused(request(n));
         lines.add(&Entry { router: 0, at: Stamp::from_nanos(n * 1_000_000), event });
     }
     lines
 }
 
 #[tokio::test]
-async fn a_recording_is_its_owners_alone_and_replaces_nothing_by_itself() {
+async fn a_recording_is_its_owners_alone_and_what_was_there_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("r.jsonl");
     let recording = start(&path, &[]).unwrap();
@@ -70,19 +79,46 @@ async fn a_recording_is_its_owners_alone_and_replaces_nothing_by_itself() {
     let Some(last) = text.lines().last() else { panic!("{text}") };
     let end: EndLine = serde_json::from_str(last).unwrap();
     assert_eq!((end.end.why, end.end.requests), (Why::Stopped, 0));
-    let refused = start(&path, &[]).err().unwrap().to_string();
-    assert!(refused.contains("give --record-overwrite"), "{refused}");
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let kept = |number: u32| folder.path().join(format!("r.jsonl.{number}"));
+    start(&path, &["--record-inputs"]).unwrap().finish().await;
+    assert_eq!(read(&kept(1)), text);
+    assert_ne!(read(&path), text);
+    let before_last = read(&path);
+    start(&path, &[]).unwrap().finish().await;
+    assert_eq!((read(&kept(1)), read(&kept(2))), (text.clone(), before_last));
     start(&path, &["--record-overwrite", "--record-inputs"]).unwrap().finish().await;
-    assert_ne!(std::fs::read_to_string(&path).unwrap(), text);
+    assert_ne!(read(&path), text);
+    assert!(!kept(3).try_exists().unwrap(), "it was to be replaced");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_leaves_everything_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.jsonl");
+    std::fs::write(&path, "earlier").unwrap();
+    let n_files = || std::fs::read_dir(folder.path()).unwrap().count();
+    let fails = |path: &Path, more: &[&str], said: &str| {
+        let error = start(path, more).err().unwrap().to_string();
+        assert!(error.starts_with("--record ") && error.contains(said), "{error}");
+    };
+    fails(&path, &["--record-max-bytes=300"], "no room");
+    fails(&path, &["--record-max-bytes=300", "--record-overwrite"], "no room");
+    fails(&folder.path().join("new"), &["--record-max-bytes=300"], "no room");
+    fails(&folder.path().join("no/such"), &[], "No such file");
+    fails(folder.path(), &[], "not a file");
+    assert_eq!((n_files(), std::fs::read_to_string(&path).unwrap().as_str()), (1, "earlier"));
     let socket = folder.path().join("socket");
     let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let special = start(&socket, &["--record-overwrite"]).err().unwrap().to_string();
-    assert!(special.contains("not a file") && socket.try_exists().unwrap(), "{special}");
-    let tiny = start(&folder.path().join("t"), &["--record-max-bytes=300"]).err().unwrap();
-    assert!(tiny.to_string().contains("no room"), "{tiny}");
-    let nowhere = start(&folder.path().join("no/such"), &[]).err().unwrap();
-    assert!(nowhere.to_string().starts_with("--record "), "{nowhere}");
+    fails(&socket, &["--record-overwrite"], "not a file");
+    assert!(socket.try_exists().unwrap());
+    // Nothing is there before the router serves.
+    let prepared = |flags: &RecordFlags| {
+        Prepared::of(flags, &router_telemetry::Registry::default(), Clock::new()).unwrap()
+    };
+    drop(prepared(&flags(&path, &[])));
+    drop(prepared(&flags(&folder.path().join("other"), &[])));
+    assert_eq!((n_files(), std::fs::read_to_string(&path).unwrap().as_str()), (2, "earlier"));
 }
 
 #[tokio::test]
@@ -90,7 +126,7 @@ async fn a_full_file_is_closed_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("r.jsonl");
     let recording = start(&path, &["--record-inputs", "--record-max-bytes=4Ki"]).unwrap();
-    let record = recording.recorder().router();
+    let record = recording.recorder.router();
     // Half a megabyte, were there room for it.
     for _ in 0..1_000 {
         record.configured(&"x".repeat(500), None, &router_engine::Settings::default());
@@ -100,6 +136,7 @@ async fn a_full_file_is_closed_in_order() {
     assert!(text.len() > 2_000 && text.len() <= 4_096, "{}", text.len());
     let end: EndLine = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(end.end.why, Why::Full);
+    assert_eq!(end.end.inputs, text.lines().count() as u64 - 2, "all but the first and the last");
 }
 
 #[test]
@@ -164,6 +201,7 @@ fn answered(request: RequestNote, n_events: u64) -> Value {
         endpoint: Some("d/a".into()),
         cause: EndCause::Natural,
         status: Some(http::StatusCode::OK),
+        dispatched: Stamp::from_nanos(3_000_000),
         first_byte: Some(Stamp::from_nanos(9_000_000)),
         usage: None,
         n_events,
@@ -179,13 +217,25 @@ fn answered(request: RequestNote, n_events: u64) -> Value {
 fn an_answer_that_comes_as_a_whole_has_no_first_token() {
     let ttft = |streams, n_events| {
         let row = answered(RequestNote { streams, ..request(1) }, n_events);
-        assert_eq!(row["observed"]["e2e"], 0.009, "{row}");
+        let observed = &row["observed"];
+        assert!(observed["e2e"] == 0.009 && observed["dispatched"] == 0.002, "{row}");
         row["observed"]["ttft"].as_f64()
     };
     assert_eq!(ttft(true, 5), Some(0.008));
     assert_eq!(ttft(false, 0), None);
     // Nobody read what the client asked for, and it came in events.
     assert_eq!(ttft(false, 5), Some(0.008));
+}
+
+#[test]
+fn what_was_refused_says_why_and_when() {
+    let mut lines = Lines::new(Anonymous::new(false), false);
+    lines.add(&Entry { router: 0, at: Stamp::from_nanos(8_000_000), event: refused(request(3)) });
+    let row: Value = serde_json::from_slice(lines.made()).unwrap();
+    let expected = serde_json::json!(
+        {"why": "rejected-ttl-expired", "after": 0.005, "by_flow_control": true}
+    );
+    assert_eq!((&row["refused"], &row["observed"]), (&expected, &Value::Null));
 }
 
 #[test]
@@ -203,7 +253,7 @@ fn several_prompts_and_answers_are_told() {
 
 fn small_file(path: &Path, max_bytes: u64) -> RecordFile {
     let header = Header { version: VERSION, block_tokens: 64, recorded: None };
-    RecordFile::create(path, false, max_bytes, &header).unwrap()
+    RecordFile::create(path, false, max_bytes, &header).unwrap().0
 }
 
 /// Requests of the file, each by its time.
@@ -241,6 +291,11 @@ fn a_file_that_is_cut_from_outside_begins_anew() {
         let length = std::fs::metadata(&path).unwrap().len();
         assert!(length == file.n_bytes() && length < before, "{length}");
     }
+    // What it counts at its end is what is in it.
+    file.close(Why::Stopped, 0, 0).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let end: EndLine = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!((end.end.requests, text.lines().count()), (2, 4));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use router_rt::Offload;
 use router_sim::replay::{
-    fit::{self, Fit, Judgement, LeftOut, Options, Progress},
+    fit::{self, Fit, Judgement, LeftOut, Options, Progress, Waits},
     trace::Trace,
 };
 use serde_json::{Map, Value, json};
@@ -22,6 +22,9 @@ use crate::{
     cli::{FitArgs, UsageError},
     process,
 };
+
+/// Waits in the router from which on they are worth a line.
+const LONG_WAIT: Duration = Duration::from_millis(10);
 
 pub(crate) fn run(args: &FitArgs) -> anyhow::Result<()> {
     let outputs = std::iter::once(&args.out).chain(&args.json).map(PathBuf::as_path);
@@ -130,6 +133,18 @@ fn left_out(fit: &Fit) -> String {
     if not_streamed > 0 {
         text += &count(not_streamed, "answer was", "answers were");
         text += " not streamed: their first tokens are not known, and only their ends count.\n";
+    }
+    let Waits { median, most, n_unknown } = fit.waits;
+    if most >= LONG_WAIT {
+        text += &format!(
+            "Requests waited {median:.1?} in the router on the median and {most:.1?} at most; times count from after that.\n"
+        );
+    }
+    if n_unknown > 0 {
+        text += &format!(
+            "The record does not tell of {} how long the router kept it: that counts as time of its endpoint.\n",
+            count(n_unknown, "request", "requests")
+        );
     }
     text
 }
@@ -265,6 +280,11 @@ fn results(fit: &Fit) -> Value {
         "seconds": fit.length.as_secs_f64(),
         "seconds_judged": fit.judged.as_secs_f64(),
         "left_out": fit.left_out,
+        "waits": {
+            "median": fit.waits.median.as_secs_f64(),
+            "most": fit.waits.most.as_secs_f64(),
+            "n_unknown": fit.waits.n_unknown,
+        },
         "token_ratio": fit.token_ratio,
         "kinds": kinds,
         "endpoints": endpoints,

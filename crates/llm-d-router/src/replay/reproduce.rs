@@ -48,7 +48,8 @@ pub(super) fn run(
 
 /// The report for people.
 fn text(report: &Report, other: Option<&str>) -> String {
-    let Report { n_decisions, n_equal, n_same_endpoint, n_unsettled, n_lines_missing, .. } = report;
+    let Report { n_decisions, n_equal, n_same_targets, n_same_endpoint, .. } = report;
+    let Report { n_unsettled, n_lines_missing, refused_by_flow_control, .. } = report;
     let n_differ = n_decisions - n_equal;
     let mut text = String::new();
     let mut line = |line: String| text += &(line + "\n");
@@ -58,12 +59,23 @@ fn text(report: &Report, other: Option<&str>) -> String {
             "{n_equal} of {n_decisions} requests would have gone to the same endpoint under {name}"
         )),
     }
+    if !refused_by_flow_control.is_empty() {
+        let n_all: u64 = refused_by_flow_control.values().sum();
+        let reasons = refused_by_flow_control.iter().map(|(reason, n)| format!("{n} {reason}"));
+        line(format!(
+            "{n_all} more requests were refused by flow control and are left out: {}",
+            reasons.collect::<Vec<_>>().join(", ")
+        ));
+    }
     if *n_lines_missing > 0 {
         line(format!(
             "{n_lines_missing} lines are missing in the recording; what comes after them may differ"
         ));
     }
     if n_differ > 0 && other.is_none() {
+        if *n_same_targets > 0 {
+            line(format!("{n_same_targets} of the others differ in their scores alone"));
+        }
         if *n_same_endpoint > 0 {
             line(format!("{n_same_endpoint} of the others go to the same endpoint all the same"));
         }
@@ -93,7 +105,10 @@ fn text(report: &Report, other: Option<&str>) -> String {
 
 fn side(side: &Side) -> String {
     let mut text = match (&side.refused, side.targets.first()) {
-        (Some(code), _) => format!("refused: {code}"),
+        (Some(code), _) => {
+            let reason = side.reason.iter().map(|reason| format!(" ({reason})"));
+            format!("refused: {code}{}", reason.collect::<String>())
+        }
         (None, Some(first)) => first.clone(),
         (None, None) => "nowhere".to_owned(),
     };
@@ -116,13 +131,16 @@ mod tests {
         let of = |target: &str, scores: &[(&str, f64)]| Side {
             targets: vec![target.to_owned()],
             refused: None,
+            reason: None,
             scores: scores.iter().map(|(name, score)| ((*name).to_owned(), *score)).collect(),
         };
         Report {
             n_decisions: 12,
-            n_equal: 10,
+            n_equal: 9,
+            n_same_targets: 1,
             n_same_endpoint: 1,
             n_unsettled: 1,
+            refused_by_flow_control: [("rejected-saturated".to_owned(), 5)].into(),
             n_lines_missing: 0,
             differences: vec![Difference {
                 line: 7,
@@ -130,7 +148,11 @@ mod tests {
                 at: Stamp::from_nanos(1_500_000_000),
                 is_unsettled: true,
                 recorded: of("d/a", &[("d/a", 1.0), ("d/b", 0.5)]),
-                again: Side { refused: Some("Internal".to_owned()), ..Side::default() },
+                again: Side {
+                    refused: Some("ServiceUnavailable".to_owned()),
+                    reason: Some("rejected-no-endpoints".to_owned()),
+                    ..Side::default()
+                },
             }],
             notes: Vec::new(),
         }
@@ -141,17 +163,19 @@ mod tests {
         let shown = text(&report(), None);
         assert_eq!(
             shown,
-            "10 of 12 decisions equal\n\
+            "9 of 12 decisions equal\n\
+             5 more requests were refused by flow control and are left out: 5 rejected-saturated\n\
+             1 of the others differ in their scores alone\n\
              1 of the others go to the same endpoint all the same\n\
              1 of the others were made while what they depend on changed, by another thread or while a plugin waited\n\
              \n\
              request 3 at 1.500000 s (line 7), unsettled\n\
              \x20 recorded  d/a  scores d/a 1.000000000, d/b 0.500000000\n\
-             \x20 again     refused: Internal\n\
-             \n… and 1 more\n"
+             \x20 again     refused: ServiceUnavailable (rejected-no-endpoints)\n\
+             \n… and 2 more\n"
         );
         let other = text(&report(), Some("least-requests"));
-        let first = "10 of 12 requests would have gone to the same endpoint under least-requests\n\nrequest 3";
+        let first = "9 of 12 requests would have gone to the same endpoint under least-requests\n5 more requests were";
         assert!(other.starts_with(first), "{other}");
     }
 }

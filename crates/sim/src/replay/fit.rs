@@ -101,6 +101,7 @@ pub struct Fit {
     /// On the part of the record that was not fitted to, all endpoints together.
     pub overall: Judgement,
     pub left_out: LeftOut,
+    pub waits: Waits,
     /// Tokens of prompts as the trace counts them, for one as the servers do, where they say; profiles are in
     /// those of the trace.
     pub token_ratio: Option<f64>,
@@ -177,6 +178,15 @@ pub struct LeftOut {
     pub several: usize,
     /// Their first tokens only: answers that were not streamed, or whose first piece came with the last one.
     pub not_streamed: usize,
+}
+
+/// How long requests waited in the router before they were sent to their endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    pub median: Duration,
+    pub most: Duration,
+    /// Requests of which nobody wrote it down: their waits count as their endpoints' time.
+    pub n_unknown: usize,
 }
 
 /// Why there is no fit.
@@ -276,6 +286,7 @@ pub fn fit(trace: &Trace, options: Options, progress: &Progress) -> Result<Fit, 
         endpoints: judged.into_iter().map(|(_, fit)| fit).collect(),
         overall: all.judge(),
         left_out: samples.left_out,
+        waits: samples.waits,
         token_ratio: samples.token_ratio,
         length: first.map_or(Duration::ZERO, |first| samples.last.since(first)),
         judged: samples.last.since(samples.split),

@@ -16,7 +16,10 @@ use std::{
 
 use router_core::Stamp;
 
-use super::trace::{MAX_REQUESTS, Start, Trace, TraceRequest};
+use super::{
+    recording::{OLDEST_VERSION, RecordEnd, VERSION},
+    trace::{MAX_REQUESTS, Start, Trace, TraceRequest},
+};
 
 mod azure;
 mod fuzz;
@@ -44,6 +47,8 @@ pub const MAX_ADAPTERS: usize = 10_000;
 pub const MAX_PRIORITIES: usize = 1000;
 /// What files that come from Windows may begin with.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const SECOND_RECORDING: &str = "another recording begins here: each has names and blocks of its own and stands in its own file";
+const AFTER_END: &str = "there is a line after the one with which the recording ends";
 const CUT_OFF: &str = "the last line is cut off and was left out";
 /// The latest arrival: a year.
 const MAX_SECONDS: f64 = 366.0 * 86_400.0;
@@ -332,6 +337,29 @@ impl Rows {
             Start::After { .. } => Stamp::NEVER,
         });
     }
+}
+
+/// Whether the first line is of a version that this reads.
+fn known_version(version: u64) -> Result<(), Fault> {
+    if (OLDEST_VERSION..=VERSION).contains(&version) {
+        return Ok(());
+    }
+    Err(Fault::Syntax(format!(
+        "this is version {version} of the format; this llm-d-router reads {OLDEST_VERSION} to {VERSION}"
+    )))
+}
+
+/// What the last line of a recording counts and was not there.
+fn missing(end: &RecordEnd, n_requests: u64, n_inputs: u64) -> Vec<String> {
+    let counts = [("requests", end.requests, n_requests), ("inputs", end.inputs, n_inputs)];
+    let notes =
+        counts.into_iter().filter(|(_, told, found)| told > found).map(|(what, told, found)| {
+            let n_missing = told - found;
+            format!(
+                "{n_missing} {what} are missing: its last line counts {told}, and there are {found}"
+            )
+        });
+    notes.collect()
 }
 
 pub(super) fn within(

@@ -10,8 +10,15 @@
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use serde_json::value::RawValue;
 
-/// What the first line says.
-pub const VERSION: u64 = 1;
+/// What the first line of a recording says that is written.
+///
+/// | version | what came with it |
+/// | --- | --- |
+/// | 1 | |
+/// | 2 | time of dispatch; what flow control refused; how many inputs there are |
+pub const VERSION: u64 = 2;
+/// The oldest that can be read. Traces that nobody recorded have it: nothing that came later is for them.
+pub const OLDEST_VERSION: u64 = 1;
 
 /// The first line of a trace of our own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,13 +80,33 @@ pub struct Row {
     pub answers: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<ObservedRow>,
+    /// In place of it, where the router refused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedRow>,
 }
 
-/// What became of a recorded request.
+/// Why nobody served a recorded request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefusedRow {
+    /// As its client was told: the dropped reason, or else the error code.
+    pub why: String,
+    /// Seconds from its arrival.
+    pub after: f64,
+    /// It got no turn in flow control.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub by_flow_control: bool,
+}
+
+/// What became of a recorded request. Times are seconds from its arrival.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ObservedRow {
     pub endpoint: String,
+    /// When it was sent there: it was decided, after all waiting in the router, or went on after an attempt that
+    /// failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatched: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttft: Option<f64>,
     pub e2e: f64,
@@ -104,6 +131,9 @@ pub struct RecordEnd {
     pub why: Why,
     /// Requests in it.
     pub requests: u64,
+    /// Lines with inputs of decisions in it.
+    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    pub inputs: u64,
     /// Lines that could not be written in time.
     pub dropped: u64,
     /// Requests that had not come to their end.
@@ -283,8 +313,15 @@ pub struct DecisionInput {
     /// Where it went, best first; where it went nowhere, there is `refused`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<String>,
+    /// Error code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// The dropped reason that came with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// It got no turn in flow control, so that nothing was decided.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub by_flow_control: bool,
     /// The best totals of the primary profile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<(String, Exact)>,
@@ -378,6 +415,11 @@ impl<'de> Deserialize<'de> for Exact {
     }
 }
 
+/// Whether a line is the first one of a trace or a recording.
+pub fn is_header(line: &str) -> bool {
+    has_first_key(line, "\"llm-d-router-trace\"")
+}
+
 /// Whether a line holds inputs of decisions rather than a request.
 pub fn is_input(line: &str) -> bool {
     has_first_key(line, "\"input\"")
@@ -434,9 +476,9 @@ mod tests {
         assert_eq!(text, r#"{"input":{"first_byte":{"id":7}},"t":5}"#);
         assert_eq!(serde_json::from_str::<InputLine>(&text).unwrap(), input);
         assert!(is_input(&text) && is_input(" { \"input\" : 1}") && !is_end(&text));
-        let end = RecordEnd { why: Why::Full, requests: 3, dropped: 0, under_way: 1 };
+        let end = RecordEnd { why: Why::Full, requests: 3, inputs: 0, dropped: 0, under_way: 1 };
         let text = serde_json::to_string(&EndLine { end }).unwrap();
-        assert!(is_end(&text) && !is_input(&text), "{text}");
+        assert!(is_end(&text) && !is_input(&text) && !text.contains("inputs"), "{text}");
         assert!(!is_input("{\"at\": 1, \"input\": 2}"));
     }
 }

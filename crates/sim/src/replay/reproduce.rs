@@ -8,7 +8,7 @@
 mod course;
 mod given;
 
-use std::io::BufRead;
+use std::{collections::BTreeMap, io::BufRead};
 
 use router_core::Stamp;
 use router_framework::Registry;
@@ -21,6 +21,13 @@ use super::{
 
 /// Differences that are kept; of more, the first.
 pub const MAX_DIFFERENCES: usize = 10;
+/// Scores that differ by no more are equal: they are sums of numbers of about 1, which another processor or
+/// compiler may round otherwise in the last bits.
+pub const SCORE_TOLERANCE: f64 = 1e-9;
+/// Reasons of flow control that are told apart. It knows six.
+const MAX_REASONS: usize = 16;
+/// The first version that marks what flow control refused.
+const MARKS_FLOW_CONTROL: u64 = 2;
 
 /// How decisions are made again.
 #[derive(Clone, Debug)]
@@ -47,14 +54,18 @@ pub enum ReproduceError {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     pub n_decisions: u64,
-    /// Decisions that are the same: all targets in their order, or the same refusal. Of another configuration only
-    /// the first target counts.
+    /// Decisions that are the same: all targets in their order and the best scores, or the same refusal. Of another
+    /// configuration only the first target counts.
     pub n_equal: u64,
-    /// Decisions that differ, but send the request to the same endpoint.
+    /// Decisions that differ in their scores alone.
+    pub n_same_targets: u64,
+    /// Decisions with other targets, of which the first is the same.
     pub n_same_endpoint: u64,
     /// Decisions that differ and were made while what they depend on changed: by another thread, or while a plugin
     /// waited. No order of the recording is theirs.
     pub n_unsettled: u64,
+    /// Requests that flow control refused, by reason. Nothing was decided about them, so there is nothing to compare.
+    pub refused_by_flow_control: BTreeMap<String, u64>,
     /// Lines that the recording lacks.
     pub n_lines_missing: u64,
     /// The first decisions that differ.
@@ -83,6 +94,8 @@ pub struct Side {
     pub targets: Vec<String>,
     /// Error code of one that goes nowhere.
     pub refused: Option<String>,
+    /// The dropped reason that came with it; recordings of the first version do not tell it.
+    pub reason: Option<String>,
     /// Totals of the best candidates of the primary profile, best first.
     pub scores: Vec<(String, f64)>,
 }
@@ -91,6 +104,14 @@ impl Report {
     /// Whether all decisions are the same.
     pub fn is_equal(&self) -> bool {
         self.n_equal == self.n_decisions
+    }
+
+    fn note_flow_control(&mut self, reason: Option<String>) {
+        let by_reason = &mut self.refused_by_flow_control;
+        let reason = reason.unwrap_or_else(|| "no reason".to_owned());
+        let is_room = by_reason.len() < MAX_REASONS || by_reason.contains_key(&reason);
+        let reason = if is_room { reason } else { "other reasons".to_owned() };
+        *by_reason.entry(reason).or_default() += 1;
     }
 }
 
@@ -110,13 +131,22 @@ pub fn reproduce(name: &str, input: impl BufRead, terms: &Terms) -> Result<Repor
             }
         }
         let mut report = course.into_report();
-        report.notes.extend(notes(&inputs));
+        let notes = notes(&inputs, &report);
+        report.notes.extend(notes);
         Ok(report)
     })
 }
 
-fn notes<R: BufRead>(inputs: &Inputs<R>) -> Vec<String> {
-    let mut notes = Vec::new();
+fn notes<R: BufRead>(inputs: &Inputs<R>, report: &Report) -> Vec<String> {
+    let mut notes = inputs.missing();
+    let is_refused = |difference: &Difference| difference.recorded.refused.is_some();
+    if inputs.version() < MARKS_FLOW_CONTROL && report.differences.iter().any(is_refused) {
+        notes.push(
+            "an older router recorded this, which did not mark what flow control refused: \
+             such requests count as differences"
+                .to_owned(),
+        );
+    }
     if inputs.is_cut_off() {
         notes.push("the last line is cut off and was left out".to_owned());
     }

@@ -205,8 +205,14 @@ impl<'a> Replay<'a> {
             ..defaults
         };
         let clock = router::clock();
-        let (router, metrics) =
-            router::build(configuration, registry, options.allow_experimental, settings, clock)?;
+        let (router, metrics) = router::build(
+            configuration,
+            registry,
+            options.allow_experimental,
+            settings,
+            clock,
+            None,
+        )?;
         router.datastore().set_objectives(request::objectives(trace));
         let tasks = Tasks::new();
         if let Some(flow) = router.flow() {

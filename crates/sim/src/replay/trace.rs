@@ -45,6 +45,8 @@ pub struct TraceRequest {
 pub struct Observed {
     /// `namespace/name` of the endpoint that served it, or was the last to be tried.
     pub endpoint: Arc<str>,
+    /// From its arrival until it was sent to that endpoint; `None` where nobody wrote it down.
+    pub dispatched: Option<Duration>,
     /// From its arrival to the first piece of its answer's body; `None` when there was none.
     pub ttft: Option<Duration>,
     /// From its arrival to its end.

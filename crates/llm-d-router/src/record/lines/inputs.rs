@@ -116,9 +116,9 @@ impl Lines {
 
     fn decision(&self, decided: &Decided, at: Stamp) -> DecisionInput {
         let Decided { request, from, n_changes, subset, verdict, scores, .. } = decided;
-        let (targets, refused) = match verdict {
+        let (targets, refusal) = match verdict {
             Verdict::Routed(targets) => (targets.iter().map(ToString::to_string).collect(), None),
-            Verdict::Refused(code) => (Vec::new(), Some(code.label().to_owned())),
+            Verdict::Refused(refusal) => (Vec::new(), Some(refusal)),
         };
         DecisionInput {
             id: request.id,
@@ -139,7 +139,9 @@ impl Lines {
                 SubsetHint::Only(entries) => Some(entries.clone()),
             },
             targets,
-            refused,
+            refused: refusal.map(|refusal| refusal.code.label().to_owned()),
+            reason: refusal.and_then(|r| r.reason).map(|reason| reason.as_str().to_owned()),
+            by_flow_control: refusal.is_some_and(|refusal| refusal.by_flow_control),
             scores: scores
                 .iter()
                 .filter_map(|(endpoint, score)| Some((endpoint.to_string(), Exact::of(*score)?)))

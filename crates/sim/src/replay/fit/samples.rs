@@ -1,12 +1,12 @@
 //! What a recorded trace says of each endpoint: its requests in the order of arrival, with what they took.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
 use router_core::Stamp;
 use router_framework::keys::PromptBlocks;
 
-use super::{FitError, LeftOut, MAX_ENDPOINTS, solve::quantile};
+use super::{FitError, LeftOut, MAX_ENDPOINTS, Waits, solve::quantile};
 use crate::{
     model::{AdapterId, BlockHash},
     replay::trace::{Observed, Start, Trace, TraceRequest},
@@ -33,6 +33,7 @@ pub(super) struct Endpoint {
 /// One request that an endpoint answered.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
+    /// At the endpoint, where the record says when it was sent there; else at the router.
     pub(super) arrived: Stamp,
     pub(super) prompt: u32,
     pub(super) output: u32,
@@ -95,6 +96,8 @@ pub(super) struct Samples {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) block_tokens: u32,
     pub(super) left_out: LeftOut,
+    /// How long requests waited in the router, the median and the longest, where the record says it.
+    pub(super) waits: Waits,
     /// Tokens of prompts as the trace counts them, for one as the endpoints do.
     pub(super) token_ratio: Option<f64>,
     /// Where the part that judges begins.
@@ -110,6 +113,7 @@ impl Samples {
         let mut left_out = LeftOut::default();
         let mut by_name: BTreeMap<Arc<str>, Vec<Sample>> = BTreeMap::new();
         let mut adapters: BTreeMap<&str, AdapterId> = BTreeMap::new();
+        let mut waits = WaitsSoFar::default();
         for (request, arrived) in trace.requests.iter().zip(arrivals) {
             let Some(observed) = &request.observed else {
                 left_out.not_observed += 1;
@@ -131,6 +135,7 @@ impl Samples {
                 let next = AdapterId(adapters.len() as u32);
                 *adapters.entry(lora).or_insert(next)
             });
+            waits.note(observed.dispatched);
             let samples = by_name.entry(Arc::clone(&observed.endpoint)).or_default();
             let sample = sample(request, observed, arrived, trace.block_tokens, adapter);
             left_out.not_streamed += usize::from(sample.ttft.is_none());
@@ -154,10 +159,33 @@ impl Samples {
             endpoints,
             block_tokens: trace.block_tokens,
             left_out,
+            waits: waits.into_waits(),
             token_ratio: token_ratio(trace),
             split,
             last,
         })
+    }
+}
+
+/// Waits in the router.
+#[derive(Default)]
+struct WaitsSoFar {
+    seconds: Vec<f64>,
+    n_unknown: usize,
+}
+
+impl WaitsSoFar {
+    fn note(&mut self, dispatched: Option<Duration>) {
+        match dispatched {
+            Some(dispatched) => self.seconds.push(dispatched.as_secs_f64()),
+            None => self.n_unknown += 1,
+        }
+    }
+
+    fn into_waits(self) -> Waits {
+        let of =
+            |share| Duration::from_secs_f64(quantile(self.seconds.clone(), share).unwrap_or(0.0));
+        Waits { median: of(0.5), most: of(1.0), n_unknown: self.n_unknown }
     }
 }
 
@@ -223,11 +251,14 @@ fn sample(
     adapter: Option<AdapterId>,
 ) -> Sample {
     let blocks = PromptBlocks::from_block_ids(&request.chain, block_tokens.max(1), 0);
-    let e2e = observed.e2e.as_secs_f64().max(MIN_SECONDS);
-    let ttft = observed.ttft.map(|ttft| ttft.as_secs_f64().clamp(MIN_SECONDS, e2e));
+    // What the router kept a request for is no time of the server's.
+    let waited = observed.dispatched.unwrap_or_default();
+    let e2e = observed.e2e.saturating_sub(waited).as_secs_f64().max(MIN_SECONDS);
+    let ttft = observed.ttft.map(|ttft| ttft.saturating_sub(waited).as_secs_f64());
+    let ttft = ttft.map(|ttft| ttft.clamp(MIN_SECONDS, e2e));
     let prompt = request.prompt_tokens.max(1);
     Sample {
-        arrived,
+        arrived: arrived + waited,
         prompt,
         output: request.output_tokens,
         chain: blocks.hashes.iter().map(|hash| BlockHash(hash.0)).collect(),
@@ -262,8 +293,6 @@ fn is_streamed(ttft: f64, e2e: f64, output: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -286,6 +315,7 @@ mod tests {
     fn observed(endpoint: &str, ttft_ms: u32, e2e_ms: u32) -> Observed {
         Observed {
             endpoint: endpoint.into(),
+            dispatched: None,
             ttft: Some(ttft_ms * MS),
             e2e: e2e_ms * MS,
             prompt_tokens: None,
@@ -321,6 +351,26 @@ mod tests {
         assert_eq!((of_b, read.endpoints[1].n_train), (vec![0.0, 0.8], 1));
         let left_out = LeftOut { not_observed: 1, no_arrival: 1, failed: 1, ..LeftOut::default() };
         assert_eq!(read.left_out, left_out);
+    }
+
+    #[test]
+    fn times_count_from_when_a_request_was_sent_to_its_endpoint() {
+        let waited = |ms: u32, seen| Observed { dispatched: Some(ms * MS), ..seen };
+        let read = samples(vec![
+            request(at(0), &[], Some(waited(900, observed("a", 950, 1_200)))),
+            request(at(100), &[], Some(waited(0, observed("a", 50, 300)))),
+            request(at(200), &[], Some(observed("a", 50, 300))),
+            request(at(300), &[], Some(waited(100, observed("a", 150, 400)))),
+        ])
+        .unwrap();
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        let of_a = &read.endpoints[0].samples;
+        let begins: Vec<_> = of_a.iter().map(Sample::begins).collect();
+        assert_eq!(begins, [0.1, 0.2, 0.4, 0.9], "in the order in which the endpoint got them");
+        let is_alike = |s: &Sample| close(s.ttft.unwrap(), 0.05) && close(s.e2e, 0.3);
+        assert!(of_a.iter().all(is_alike), "{of_a:?}");
+        let expected = Waits { median: 100 * MS, most: 900 * MS, n_unknown: 1 };
+        assert_eq!(read.waits, expected);
     }
 
     #[test]

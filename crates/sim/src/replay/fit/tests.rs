@@ -80,6 +80,7 @@ fn observed(mut trace: Trace, outcome: &Outcome) -> Trace {
         let Some(server) = seen.server else { continue };
         request.observed = Some(Box::new(Observed {
             endpoint: Arc::clone(&outcome.servers[server as usize]),
+            dispatched: None,
             ttft: seen.ttft(),
             e2e: seen.ended.since(seen.arrived),
             prompt_tokens: None,
@@ -298,6 +299,7 @@ fn request(at_ms: u64, observed: Observed) -> TraceRequest {
 fn seen(endpoint: &str, ttft_ms: u64, e2e_ms: u64) -> Observed {
     Observed {
         endpoint: endpoint.into(),
+        dispatched: None,
         ttft: Some(Duration::from_millis(ttft_ms)),
         e2e: Duration::from_millis(e2e_ms),
         prompt_tokens: None,
@@ -356,6 +358,7 @@ fn nonsense_comes_to_an_end() {
                 let prompt_tokens = draw(1 << 13) as u32;
                 let observed = Observed {
                     endpoint: ["a", "b", "c"][draw(2) as usize].into(),
+                    dispatched: (draw(1) == 0).then(|| Duration::from_nanos(draw(1 << 41))),
                     ttft: (draw(3) > 0).then(|| e2e.min(Duration::from_nanos(draw(1 << 34)))),
                     e2e,
                     prompt_tokens: (draw(1) == 0).then(|| draw(1 << 13) as u32),

@@ -21,7 +21,8 @@
 //! | `model` | the model that it asks for; nothing plays it |
 //! | `lora` | the adapter that it asks for |
 //! | `block_tokens` | tokens of one of its `blocks`, where it is not what the first line says |
-//! | `observed` | what became of it where it was recorded, with times in seconds from its arrival: `{"endpoint": "ns/name", "ttft": 0.31, "e2e": 4.2, "prompt_tokens": 1210, "cached_tokens": 1000, "status": 200}`; `ttft` and the tokens, which are those that the endpoint counted, may be missing |
+//! | `observed` | what became of it where it was recorded, with times in seconds from its arrival: `{"endpoint": "ns/name", "dispatched": 0.02, "ttft": 0.31, "e2e": 4.2, "prompt_tokens": 1210, "cached_tokens": 1000, "status": 200}`; `dispatched`, when it was sent to that endpoint, `ttft` and the tokens, which are those that the endpoint counted, may be missing |
+//! | `refused` | in a recording, in place of `observed`: why the router refused it, and when; nothing plays it |
 
 //! A recording of live traffic is such a trace too: its first line has `recorded`, its requests stand in the order
 //! of their ends and are put into that of their arrivals, and what is in it besides requests is passed over (see
@@ -31,9 +32,12 @@ use std::{io::BufRead, sync::Arc, time::Duration};
 
 use router_core::Stamp;
 
-use super::{CUT_OFF, Fault, Lines, MAX_BLOCK_TOKENS, MAX_TOKENS, Rows, nanos, within};
+use super::{
+    AFTER_END, CUT_OFF, Fault, Lines, MAX_BLOCK_TOKENS, MAX_TOKENS, Rows, SECOND_RECORDING,
+    known_version, missing, nanos, within,
+};
 use crate::replay::{
-    recording::{EndLine, Header, ObservedRow, Row, VERSION, is_end, is_input},
+    recording::{EndLine, Header, ObservedRow, Row, is_end, is_header, is_input},
     trace::{Observed, Start, TraceRequest},
 };
 
@@ -42,7 +46,7 @@ pub(super) const HEADER: &str = "\"llm-d-router-trace\"";
 
 pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<(), Fault> {
     let header: Header = lines.json()?;
-    within("`llm-d-router-trace`", header.version, VERSION..=VERSION)?;
+    known_version(header.version)?;
     within("`block_tokens`", header.block_tokens, 1..=u64::from(MAX_BLOCK_TOKENS))?;
     rows.trace.block_tokens = header.block_tokens as u32;
     if header.recorded.is_some() {
@@ -77,18 +81,28 @@ fn read_recorded<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<()
     // Which ones are the first is known when all are there.
     let limit = std::mem::replace(&mut rows.limit, rows.most);
     let mut is_closed = false;
+    let mut n_inputs = 0;
     while !rows.is_full() && lines.next()? {
         if lines.is_cut_off() {
             rows.note(CUT_OFF.to_owned());
             break;
         }
         let text = lines.text()?;
+        if is_closed {
+            return Err(Fault::Syntax(AFTER_END.to_owned()));
+        }
         if is_input(text) {
+            n_inputs += 1;
             continue;
+        }
+        if is_header(text) {
+            return Err(Fault::Syntax(SECOND_RECORDING.to_owned()));
         }
         if is_end(text) {
             let EndLine { end } = lines.json()?;
             is_closed = true;
+            let notes = missing(&end, rows.trace.requests.len() as u64, n_inputs);
+            notes.into_iter().for_each(|note| rows.note(note));
             if end.dropped > 0 {
                 rows.note(format!("{} lines are missing: the router was busy", end.dropped));
             }
@@ -159,19 +173,25 @@ pub(super) fn reblocked(blocks: Vec<u64>, from: u64, to: u64) -> Vec<u64> {
 }
 
 fn observed(row: ObservedRow, rows: &mut Rows) -> Result<Observed, Fault> {
-    let ObservedRow { endpoint, ttft, e2e, prompt_tokens, cached_tokens, status } = row;
+    let ObservedRow { endpoint, dispatched, ttft, e2e, prompt_tokens, cached_tokens, status } = row;
     let endpoint = rows.name("`endpoint`", &endpoint)?;
     let e2e = Duration::from_nanos(nanos("`e2e`", e2e)?);
-    let ttft = ttft.map(|ttft| nanos("`ttft`", ttft)).transpose()?.map(Duration::from_nanos);
+    let time = |what, seconds: Option<f64>| -> Result<Option<Duration>, Fault> {
+        Ok(seconds.map(|seconds| nanos(what, seconds)).transpose()?.map(Duration::from_nanos))
+    };
+    let (dispatched, ttft) = (time("`dispatched`", dispatched)?, time("`ttft`", ttft)?);
     if ttft.is_some_and(|ttft| ttft > e2e) {
         return Err(Fault::Syntax("`ttft` is longer than `e2e`".to_owned()));
+    }
+    if dispatched.is_some_and(|dispatched| dispatched > ttft.unwrap_or(e2e)) {
+        return Err(Fault::Syntax("`dispatched` comes after the answer".to_owned()));
     }
     let most = prompt_tokens.map_or(MAX_TOKENS, |n_tokens| n_tokens.min(MAX_TOKENS));
     for tokens in [prompt_tokens, cached_tokens].into_iter().flatten() {
         within("the number of tokens in `observed`", u64::from(tokens), 0..=u64::from(most))?;
     }
     within("`status`", u64::from(status), 100..=599)?;
-    Ok(Observed { endpoint, ttft, e2e, prompt_tokens, cached_tokens, status })
+    Ok(Observed { endpoint, dispatched, ttft, e2e, prompt_tokens, cached_tokens, status })
 }
 
 fn start(row: &Row, n_before: usize) -> Result<Start, Fault> {

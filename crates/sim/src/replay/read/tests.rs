@@ -71,13 +71,14 @@ fn own_lines() {
 fn what_a_live_run_showed() {
     let trace = read_text(
         "{\"llm-d-router-trace\": 1, \"block_tokens\": 64}\n\
-         {\"at\": 0, \"prompt_tokens\": 1200, \"observed\": {\"endpoint\": \"ns/a\", \"ttft\": 0.31, \"e2e\": 4.2, \"prompt_tokens\": 1000, \"cached_tokens\": 1000, \"status\": 200}}\n\
+         {\"at\": 0, \"prompt_tokens\": 1200, \"observed\": {\"endpoint\": \"ns/a\", \"dispatched\": 0.25, \"ttft\": 0.31, \"e2e\": 4.2, \"prompt_tokens\": 1000, \"cached_tokens\": 1000, \"status\": 200}}\n\
          {\"at\": 1, \"prompt_tokens\": 9, \"observed\": {\"endpoint\": \"ns/a\", \"e2e\": 0.5, \"status\": 503}}\n",
     )
     .unwrap();
     let endpoint: Arc<str> = "ns/a".into();
     let whole = Observed {
         endpoint: Arc::clone(&endpoint),
+        dispatched: Some(Duration::from_millis(250)),
         ttft: Some(Duration::from_millis(310)),
         e2e: Duration::from_millis(4200),
         prompt_tokens: Some(1000),
@@ -87,6 +88,7 @@ fn what_a_live_run_showed() {
     let e2e = Duration::from_millis(500);
     let failed = Observed {
         endpoint,
+        dispatched: None,
         ttft: None,
         e2e,
         prompt_tokens: None,
@@ -169,6 +171,23 @@ fn a_recording_that_broke_off_is_read_to_its_last_whole_line() {
     // Within the file a broken line is an error.
     check_fault(&recorded(&format!("{cut}\n{TWO_ENDS}")), "t.x:2: EOF");
     check_fault(&recorded("{\"after\": 0, \"prompt_tokens\": 1}\n"), "no `after`");
+}
+
+#[test]
+fn a_recording_that_is_not_whole_says_what_is_missing() {
+    let end = "{\"end\": {\"why\": \"full\", \"requests\": 5, \"inputs\": 2, \"dropped\": 0, \"under_way\": 0}}\n";
+    assert_eq!(
+        noted(&recorded(&format!("{TWO_ENDS}{end}")), usize::MAX).1,
+        [
+            "3 requests are missing: its last line counts 5, and there are 2",
+            "1 inputs are missing: its last line counts 2, and there are 1",
+        ]
+    );
+    check_fault(&recorded(&recorded(TWO_ENDS)), "t.x:2: another recording begins here");
+    let after = recorded(&format!("{end}{TWO_ENDS}"));
+    check_fault(&after, "t.x:3: there is a line after the one with which the recording ends");
+    let refused = "{\"at\": 7, \"prompt_tokens\": 9, \"refused\": {\"why\": \"rejected-saturated\", \"after\": 2.5, \"by_flow_control\": true}}\n";
+    assert_eq!(noted(&recorded(refused), usize::MAX).0.requests.len(), 1);
 }
 
 #[test]
@@ -353,13 +372,17 @@ fn faults_of_own_lines() {
         "`ttft` is longer than `e2e`",
     );
     observed(
+        "\"endpoint\": \"a\", \"e2e\": 1, \"ttft\": 0.5, \"dispatched\": 0.6, \"status\": 200",
+        "`dispatched` comes after the answer",
+    );
+    observed(
         "\"endpoint\": \"a\", \"e2e\": 1, \"prompt_tokens\": 9, \"cached_tokens\": 10, \"status\": 200",
         "the number of tokens in `observed` is 10; it must be from 0 to 9",
     );
     observed("\"endpoint\": \"a\", \"e2e\": 1, \"status\": 200, \"x\": 1", "unknown field `x`");
     check_fault(
-        "{\"llm-d-router-trace\": 2, \"block_tokens\": 16}\n",
-        "t.x:1: `llm-d-router-trace` is 2; it must be from 1 to 1",
+        "{\"llm-d-router-trace\": 3, \"block_tokens\": 16}\n",
+        "t.x:1: this is version 3 of the format; this llm-d-router reads 1 to 2",
     );
 }
 

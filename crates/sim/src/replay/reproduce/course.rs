@@ -4,12 +4,18 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use router_core::{Endpoint, Rejection, Stamp};
-use router_engine::{AttemptFailure, Exchange, ResponseHead, Routed, Router};
+use router_core::{DropReason, Endpoint, Rejection, Stamp};
+use router_engine::{
+    AttemptFailure, Exchange, Recorder, ResponseHead, Routed, Router,
+    record::{Event, Queued},
+};
 use router_framework::EndpointSink;
 use router_rt::Clock;
+use tokio::sync::mpsc;
 
-use super::{Difference, MAX_DIFFERENCES, Report, ReproduceError, Side, Terms, given};
+use super::{
+    Difference, MAX_DIFFERENCES, Report, ReproduceError, SCORE_TOLERANCE, Side, Terms, given,
+};
 use crate::replay::{
     read::Fault,
     recording::{
@@ -32,15 +38,23 @@ pub(super) struct Course<'a> {
     routers: BTreeMap<u32, Arc<Router>>,
     under_way: BTreeMap<(u32, u64), Exchange>,
     headers: HeaderMap,
+    /// The routers are recorded themselves: what they say of their decisions is then of the same kind as what is
+    /// compared with it.
+    recorder: Recorder,
+    recorded: mpsc::Receiver<Queued>,
     report: Report,
 }
 
 impl<'a> Course<'a> {
     /// Must be made on the runtime whose clock it goes by.
     pub(super) fn new(terms: &'a Terms) -> Self {
+        let clock = router::clock();
+        let (recorder, recorded) = Recorder::new(clock, true);
         Self {
             terms,
-            clock: router::clock(),
+            clock,
+            recorder,
+            recorded,
             routers: BTreeMap::new(),
             under_way: BTreeMap::new(),
             headers: HeaderMap::new(),
@@ -96,6 +110,7 @@ impl<'a> Course<'a> {
             // Have been seen to above.
             Input::Configuration(_) | Input::Gap { .. } => {}
         }
+        self.scores();
         Ok(Ok(()))
     }
 
@@ -116,8 +131,15 @@ impl<'a> Course<'a> {
         };
         let configuration = configuration.as_ref().unwrap_or(&own);
         let settings = given::settings(recorded);
-        let (built, _) =
-            router::build(configuration, registry, *allow_experimental, settings, self.clock)?;
+        let record = Some(self.recorder.router());
+        let (built, _) = router::build(
+            configuration,
+            registry,
+            *allow_experimental,
+            settings,
+            self.clock,
+            record,
+        )?;
         self.routers.insert(router, built);
         Ok(Ok(()))
     }
@@ -130,10 +152,14 @@ impl<'a> Course<'a> {
         decision: DecisionInput,
         at: Stamp,
     ) {
+        if decision.by_flow_control {
+            return self.report.note_flow_control(decision.reason);
+        }
         let id = decision.id;
         let (head, parsed, again) = given::request(&decision);
         let decided = which.begin_again(head, parsed, again).await;
-        self.compare(line, which, &decision, &decided, at);
+        let again = self.side(&decided);
+        self.compare(line, &decision, again, at);
         let Ok(mut routed) = decided else { return };
         // Where the request was refused, it holds nothing from here on.
         let Some(went_to) = decision.targets.first() else { return };
@@ -143,23 +169,51 @@ impl<'a> Course<'a> {
         self.under_way.insert((router, id), routed.exchange);
     }
 
-    fn compare(
-        &mut self,
-        line: usize,
-        which: &Router,
-        decision: &DecisionInput,
-        decided: &Result<Routed, Rejection>,
-        at: Stamp,
-    ) {
-        let targets: Vec<&str> = match decided {
-            Ok(routed) => routed.targets.iter().map(|target| &**target.id()).collect(),
-            Err(_) => Vec::new(),
+    /// What was decided, as a recording would tell it.
+    fn side(&mut self, decided: &Result<Routed, Rejection>) -> Side {
+        let targets = decided.as_ref().map(|routed| routed.targets.as_slice()).unwrap_or_default();
+        let rejection = decided.as_ref().err();
+        Side {
+            targets: targets.iter().map(|target| target.id().to_string()).collect(),
+            refused: rejection.map(|rejection| rejection.code.label().to_owned()),
+            reason: rejection.and_then(|r| r.reason).map(DropReason::as_str).map(str::to_owned),
+            scores: self.scores(),
+        }
+    }
+
+    /// Scores of the decision that was made since this was called last. Takes out all that was recorded.
+    fn scores(&mut self) -> Vec<(String, f64)> {
+        let mut scores = Vec::new();
+        while let Ok(Queued { entry, .. }) = self.recorded.try_recv() {
+            if let Event::Decided(decided) = entry.event {
+                let named = decided.scores.into_iter();
+                scores = named.map(|(endpoint, score)| (endpoint.to_string(), score)).collect();
+            }
+        }
+        // What is no number cannot be written and is missing in the recording as well.
+        scores.retain(|(_, score)| score.is_finite());
+        scores
+    }
+
+    fn compare(&mut self, line: usize, decision: &DecisionInput, again: Side, at: Stamp) {
+        let is_other = self.terms.configuration.is_some();
+        let scores = decision.scores.iter().map(|(name, score)| (name.clone(), score.0));
+        let recorded = Side {
+            targets: decision.targets.clone(),
+            refused: decision.refused.clone(),
+            reason: decision.reason.clone(),
+            scores: scores.collect(),
         };
-        let refused = decided.as_ref().err().map(|rejection| rejection.code.label());
-        let goes_alike = targets.first().copied() == decision.targets.first().map(String::as_str)
-            && refused == decision.refused.as_deref();
-        let is_equal =
-            goes_alike && (self.terms.configuration.is_some() || targets == decision.targets);
+        let is_reason_alike = recorded.reason.is_none() || recorded.reason == again.reason;
+        let goes_alike = recorded.targets.first() == again.targets.first()
+            && recorded.refused == again.refused
+            && (is_other || is_reason_alike);
+        let has_same_targets = goes_alike && recorded.targets == again.targets;
+        let is_equal = if is_other {
+            goes_alike
+        } else {
+            has_same_targets && are_alike(&recorded.scores, &again.scores)
+        };
         self.report.n_decisions += 1;
         if is_equal {
             self.report.n_equal += 1;
@@ -167,29 +221,14 @@ impl<'a> Course<'a> {
         }
         let is_unsettled = decision.changes > 0 || decision.from.is_some();
         self.report.n_unsettled += u64::from(is_unsettled);
-        self.report.n_same_endpoint += u64::from(goes_alike);
+        self.report.n_same_targets += u64::from(has_same_targets);
+        self.report.n_same_endpoint += u64::from(goes_alike && !has_same_targets);
         if self.report.differences.len() >= MAX_DIFFERENCES {
             return;
         }
-        let again = Side {
-            targets: targets.into_iter().map(str::to_owned).collect(),
-            refused: refused.map(str::to_owned),
-            scores: scores(which),
-        };
-        let recorded = Side {
-            targets: decision.targets.clone(),
-            refused: decision.refused.clone(),
-            scores: decision.scores.iter().map(|(name, score)| (name.clone(), score.0)).collect(),
-        };
         let request = decision.id;
-        self.report.differences.push(Difference {
-            line,
-            request,
-            at,
-            is_unsettled,
-            recorded,
-            again,
-        });
+        let difference = Difference { line, request, at, is_unsettled, recorded, again };
+        self.report.differences.push(difference);
     }
 
     fn failed(&mut self, router: u32, which: &Router, failed: &FailedInput) {
@@ -243,12 +282,11 @@ fn scraped(router: &Router, scrape: ScrapeInput, at: Stamp) {
     }
 }
 
-/// Totals of the decision that was made last, best first.
-fn scores(router: &Router) -> Vec<(String, f64)> {
-    let records = router.decisions().records();
-    let Some(record) = records.first() else { return Vec::new() };
-    let primary = record.profiles.iter().rev().find(|profile| profile.picked == record.targets);
-    let Some(profile) = primary.or(record.profiles.last()) else { return Vec::new() };
-    let rows = profile.candidates.iter().take(router_engine::record::MAX_SCORES);
-    rows.map(|row| (row.endpoint.clone(), row.total)).collect()
+/// Whether the same endpoints have the same scores. Which of equal ones stands before the other says nothing.
+fn are_alike(recorded: &[(String, f64)], again: &[(String, f64)]) -> bool {
+    let has = |(name, score): &(String, f64)| {
+        let other = again.iter().find(|(other, _)| other == name);
+        other.is_some_and(|(_, other)| (score - other).abs() <= SCORE_TOLERANCE)
+    };
+    recorded.len() == again.len() && recorded.iter().all(has)
 }

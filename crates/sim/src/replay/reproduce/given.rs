@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method};
 use router_core::{EndpointSpec, LoraSignals, Signals, Stamp, header};
-use router_engine::{
-    Again, Settings,
-    settings::{DecisionSettings, HealthSettings},
-};
+use router_engine::{Again, Settings, settings::HealthSettings};
 use router_framework::{
     EndCause, ParsedRequest, PromptInput, RequestHead, SubsetHint, Usage, keys::PromptBlocks,
 };
@@ -46,8 +43,6 @@ pub(super) fn settings(recorded: &ConfigurationInput) -> Settings {
             n_failed_scrapes: health.failed_scrapes,
             n_unavailable: health.unavailable,
         },
-        // For the scores of one that differs.
-        decisions: DecisionSettings { sampling: 1.0, capacity: 1 },
         ..Settings::default()
     }
 }

@@ -85,12 +85,18 @@ impl Recording {
 
     fn decided(&mut self, id: u64, targets: &[&str]) {
         self.add(Input::Decision(Box::new(DecisionInput {
-            id,
-            model: "m".to_owned(),
-            targets: targets.iter().map(|target| (*target).to_owned()).collect(),
-            refused: targets.is_empty().then(|| "ServiceUnavailable".to_owned()),
-            prompts: vec![PromptInput { tokens: 10, block_tokens: 64, blocks: vec![1] }],
-            ..DecisionInput::default()
+            scores: scores(targets),
+            ..decision(id, targets)
+        })));
+    }
+
+    /// Flow control refuses it.
+    fn turned_away(&mut self, id: u64, reason: &str) {
+        self.add(Input::Decision(Box::new(DecisionInput {
+            refused: Some("ResourceExhausted".to_owned()),
+            reason: Some(reason.to_owned()),
+            by_flow_control: true,
+            ..decision(id, &[])
         })));
     }
 
@@ -102,7 +108,8 @@ impl Recording {
     }
 
     fn close(&mut self) {
-        let end = RecordEnd { why: Why::Stopped, requests: 0, dropped: 0, under_way: 0 };
+        let why = Why::Stopped;
+        let end = RecordEnd { why, requests: 0, inputs: 0, dropped: 0, under_way: 0 };
         self.text += &(serde_json::to_string(&EndLine { end }).unwrap() + "\n");
     }
 
@@ -113,6 +120,24 @@ impl Recording {
         let terms = Terms { configuration, registry, allow_experimental: true };
         reproduce("r.jsonl", self.text.as_bytes(), &terms)
     }
+}
+
+fn decision(id: u64, targets: &[&str]) -> DecisionInput {
+    DecisionInput {
+        id,
+        model: "m".to_owned(),
+        targets: targets.iter().map(|target| (*target).to_owned()).collect(),
+        refused: targets.is_empty().then(|| "ServiceUnavailable".to_owned()),
+        prompts: vec![PromptInput { tokens: 10, block_tokens: 64, blocks: vec![1] }],
+        ..DecisionInput::default()
+    }
+}
+
+/// What `queue-scorer` says of queues of which each is as much longer than the one before it.
+fn scores(targets: &[&str]) -> Vec<(String, Exact)> {
+    let last = targets.len().saturating_sub(1).max(1) as f64;
+    let score = |nth: usize| Exact(1.0 - nth as f64 / last);
+    targets.iter().enumerate().map(|(nth, name)| ((*name).to_owned(), score(nth))).collect()
 }
 
 /// Three decisions by queues that change.
@@ -155,6 +180,70 @@ fn what_differs_is_shown_and_changes_nothing_that_comes_after_it() {
 }
 
 #[test]
+fn scores_are_compared_as_well() {
+    let check = |more: f64, n_equal| {
+        let mut recording = by_queue();
+        let targets = ["d/a", "d/b", "d/c"];
+        let mut other = decision(4, &targets);
+        other.scores = scores(&targets);
+        other.scores[1].1.0 += more;
+        recording.add(Input::Decision(Box::new(other)));
+        recording.close();
+        let report = recording.again(None).unwrap();
+        assert_eq!((report.n_equal, report.n_same_targets), (n_equal, 4 - n_equal), "{report:?}");
+        // Another configuration is asked where the request goes, and nothing else.
+        assert!(recording.again(Some(BY_QUEUE)).unwrap().is_equal());
+    };
+    check(0.0, 4);
+    check(SCORE_TOLERANCE / 2.0, 4);
+    check(2.0 * SCORE_TOLERANCE, 3);
+    check(-1.0, 3);
+}
+
+#[test]
+fn what_flow_control_refused_is_left_out() {
+    let mut recording = by_queue();
+    recording.turned_away(4, "rejected-saturated");
+    recording.turned_away(5, "rejected-ttl-expired");
+    recording.turned_away(6, "rejected-saturated");
+    recording.decided(7, &["d/a", "d/b", "d/c"]);
+    recording.close();
+    let report = recording.again(None).unwrap();
+    let refused = [("rejected-saturated", 2), ("rejected-ttl-expired", 1)];
+    let refused = refused.map(|(reason, n)| (reason.to_owned(), n)).into();
+    let expected = Report {
+        n_decisions: 4,
+        n_equal: 4,
+        refused_by_flow_control: refused,
+        ..Report::default()
+    };
+    assert_eq!(report, expected);
+    // Reasons of a file that somebody made up are no more than so many.
+    (0..50).for_each(|n| recording.turned_away(n, &format!("reason {n}")));
+    let lines = recording.text.lines().filter(|line| !line.starts_with("{\"end\""));
+    recording.text = lines.collect::<Vec<_>>().join("\n") + "\n";
+    let report = recording.again(None).unwrap();
+    assert_eq!(report.refused_by_flow_control.len(), MAX_REASONS + 1);
+    assert_eq!(report.refused_by_flow_control["other reasons"], 50 - (MAX_REASONS as u64 - 2));
+}
+
+#[test]
+fn an_older_recording_does_not_mark_what_flow_control_refused() {
+    let mut recording = by_queue();
+    recording.decided(4, &[]);
+    recording.close();
+    let first = |version: u64| format!("{{\"llm-d-router-trace\":{version},");
+    let older = Recording { text: recording.text.replace(&first(VERSION), &first(1)), t: 0 };
+    let notes = |recording: &Recording| recording.again(None).unwrap().notes;
+    assert_eq!(notes(&recording), Vec::<String>::new());
+    let notes = notes(&older);
+    assert!(notes.len() == 1 && notes[0].contains("an older router"), "{notes:?}");
+    let newer = Recording { text: recording.text.replace(&first(VERSION), &first(3)), t: 0 };
+    let error = newer.again(None).unwrap_err().to_string();
+    assert_eq!(error, "r.jsonl:1: this is version 3 of the format; this llm-d-router reads 1 to 2");
+}
+
+#[test]
 fn another_configuration_decides_about_what_really_went_on() {
     // By queue all go to `a`; by load none would have gone where one is under way already.
     let mut recording = Recording::of(BY_QUEUE);
@@ -194,6 +283,12 @@ fn what_is_not_whole_is_told() {
     assert_eq!((report.n_lines_missing, report.n_equal), (7, 3));
     let [cut_off, not_closed] = &report.notes[..] else { panic!("{report:?}") };
     assert!(cut_off.contains("cut off") && not_closed.contains("not closed"));
+
+    let mut recording = by_queue();
+    recording.text += "{\"end\":{\"why\":\"stopped\",\"requests\":4,\"inputs\":90,\"dropped\":0,\"under_way\":0}}\n";
+    let [requests, inputs] = &recording.again(None).unwrap().notes[..] else { panic!() };
+    assert_eq!(requests, "4 requests are missing: its last line counts 4, and there are 0");
+    assert!(inputs.contains("inputs are missing: its last line counts 90"), "{inputs}");
 }
 
 #[test]
@@ -219,4 +314,13 @@ fn what_cannot_be_made_again_says_why() {
     );
     check(line("{\"input\":{\"nonsense\":1},\"t\":1}"), "r.jsonl:2: unknown variant `nonsense`");
     check(Recording::of("kind: Nonsense").text, "test.yaml:1:7");
+    let mut whole = by_queue();
+    check(whole.text.clone() + "garbage\n", "r.jsonl:14: expected value");
+    check(whole.text.clone() + "{\"at\":1}\n", "r.jsonl:14: missing field `prompt_tokens`");
+    check(whole.text.clone() + &by_queue().text, "r.jsonl:14: another recording begins here");
+    whole.close();
+    check(
+        whole.text.clone() + "{\"at\":1,\"prompt_tokens\":1}\n",
+        "r.jsonl:15: there is a line after",
+    );
 }

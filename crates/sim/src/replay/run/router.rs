@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use router_engine::{Router, RouterEnv, Settings};
+use router_engine::{Record, Router, RouterEnv, Settings};
 use router_framework::{
     Loaded, PluginEnv, Registry,
     document::{self, Options, Style},
@@ -29,13 +29,15 @@ pub(in crate::replay) fn clock() -> Clock {
     Clock::with_unix_origin(UNIX_ORIGIN)
 }
 
-/// Reads the document and builds its pipeline, with the registry of its metrics.
+/// Reads the document and builds its pipeline, with the registry of its metrics. What it decides is told to
+/// `record`, where there is one.
 pub(in crate::replay) fn build(
     configuration: &Configuration,
     registry: &Registry,
     allow_experimental: bool,
     settings: Settings,
     clock: Clock,
+    record: Option<Record>,
 ) -> Result<(Arc<Router>, router_telemetry::Registry), RunError> {
     let metrics_registry = router_telemetry::Registry::default();
     let metrics = RouterMetrics::new(&metrics_registry, &BUILD)
@@ -49,7 +51,8 @@ pub(in crate::replay) fn build(
         metrics: Arc::clone(&metrics),
     };
     let loaded = load(configuration, registry, allow_experimental, &env)?;
-    Ok((Router::new(loaded, RouterEnv { clock, metrics, settings }), metrics_registry))
+    let router = Router::recorded(loaded, RouterEnv { clock, metrics, settings }, record);
+    Ok((router, metrics_registry))
 }
 
 fn load(
