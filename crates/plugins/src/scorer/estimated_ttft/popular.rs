@@ -11,8 +11,11 @@ use std::{
 
 use router_core::Stamp;
 
-/// Beginnings that are remembered. Those that are asked for often keep their place.
-const N_SLOTS: usize = 4096;
+/// Places of one set. A beginning may have any place of its set, so that about 1,500 are remembered before any is in
+/// another's way. Which ones are in the way depends on their hashes, and those of a recording are others: up to then
+/// its decisions can be made again.
+const N_WAYS: usize = 8;
+const N_SETS: usize = 1024;
 /// What was asked for so long ago counts 1/e.
 const MEMORY: Duration = Duration::from_mins(1);
 
@@ -21,7 +24,7 @@ const MEMORY: Duration = Duration::from_mins(1);
 /// Reading and counting take no lock. Two that count at once may lose one of the two: it is an estimate.
 #[derive(Debug)]
 pub(super) struct Popular {
-    slots: Box<[Slot]>,
+    sets: Box<[[Slot; N_WAYS]]>,
 }
 
 #[derive(Debug, Default)]
@@ -34,43 +37,56 @@ struct Slot {
 
 impl Default for Popular {
     fn default() -> Self {
-        Self { slots: (0..N_SLOTS).map(|_| Slot::default()).collect() }
+        Self { sets: (0..N_SETS).map(|_| <[Slot; N_WAYS]>::default()).collect() }
     }
 }
 
 impl Popular {
     /// Requests in the last minute or so, older ones for less.
     pub(super) fn count(&self, hash: u64, now: Stamp) -> f64 {
-        let Some(slot) = self.slot(hash) else { return 0.0 };
-        let (tag, count) = slot.read(now);
-        if tag == hash >> 32 { count } else { 0.0 }
+        self.set(hash)
+            .iter()
+            .find(|slot| slot.tag() == hash >> 32)
+            .map_or(0.0, |slot| slot.count(now))
     }
 
-    /// One more request.
+    /// One more request. What is asked for often keeps its place; of the others, the least popular one goes.
     pub(super) fn add(&self, hash: u64, now: Stamp) {
-        let Some(slot) = self.slot(hash) else { return };
-        let (tag, count) = slot.read(now);
-        let is_same = tag == hash >> 32;
-        // Whoever was there keeps the place for as long as it counts for more than one request.
-        if !is_same && count > 1.0 {
-            return;
+        let set = self.set(hash);
+        if let Some(known) = set.iter().find(|slot| slot.tag() == hash >> 32) {
+            return known.put(hash, known.count(now) + 1.0, now);
         }
-        let count = if is_same { count + 1.0 } else { 1.0 };
-        slot.tagged.store((hash >> 32) << 32 | u64::from((count as f32).to_bits()), Relaxed);
-        slot.at.store(now.as_nanos(), Relaxed);
+        let counted = set.iter().map(|slot| (slot.count(now), slot));
+        let least = counted.min_by(|(a, _), (b, _)| a.total_cmp(b));
+        // Whoever was there keeps the place for as long as it counts for more than one request.
+        if let Some((_, least)) = least.filter(|(count, _)| *count <= 1.0) {
+            least.put(hash, 1.0, now);
+        }
     }
 
-    fn slot(&self, hash: u64) -> Option<&Slot> {
-        self.slots.get(hash as usize % N_SLOTS)
+    fn set(&self, hash: u64) -> &[Slot] {
+        self.sets.get(hash as usize % N_SETS).map_or(&[], |set| set)
     }
 }
 
 impl Slot {
-    fn read(&self, now: Stamp) -> (u64, f64) {
-        let tagged = self.tagged.load(Relaxed);
+    fn tag(&self) -> u64 {
+        self.tagged.load(Relaxed) >> 32
+    }
+
+    fn count(&self, now: Stamp) -> f64 {
+        let count = f64::from(f32::from_bits(self.tagged.load(Relaxed) as u32));
+        // Nobody was here, and the exponential need not be known.
+        if count == 0.0 {
+            return 0.0;
+        }
         let age = now.since(Stamp::from_nanos(self.at.load(Relaxed)));
-        let left = (-age.as_secs_f64() / MEMORY.as_secs_f64()).exp();
-        (tagged >> 32, f64::from(f32::from_bits(tagged as u32)) * left)
+        count * (-age.as_secs_f64() / MEMORY.as_secs_f64()).exp()
+    }
+
+    fn put(&self, hash: u64, count: f64, now: Stamp) {
+        self.tagged.store((hash >> 32) << 32 | u64::from((count as f32).to_bits()), Relaxed);
+        self.at.store(now.as_nanos(), Relaxed);
     }
 }
 
@@ -98,14 +114,39 @@ mod tests {
 
     #[test]
     fn what_is_popular_keeps_its_place_until_it_is_forgotten() {
-        let (popular, other) = (Popular::default(), HASH ^ 0xff << 40);
-        popular.add(HASH, at(1));
-        popular.add(HASH, at(1));
+        let popular = Popular::default();
+        let of_set = |nth: u64| HASH ^ nth << 40;
+        let all: Vec<u64> = (0..N_WAYS as u64).map(of_set).collect();
+        for &hash in all.iter().chain(&all) {
+            popular.add(hash, at(1));
+        }
+        assert!(all.iter().all(|&hash| popular.count(hash, at(1)) == 2.0), "all have a place");
+        let other = of_set(0xff);
         popular.add(other, at(2));
         assert_eq!(popular.count(other, at(2)), 0.0);
-        assert!(popular.count(HASH, at(2)) > 1.9);
+        assert!(all.iter().all(|&hash| popular.count(hash, at(2)) > 1.9));
+        // One is asked for once more, and so is not the one that goes.
+        popular.add(HASH, at(2));
         popular.add(other, at(100));
-        assert_eq!((popular.count(HASH, at(100)), popular.count(other, at(100))), (0.0, 1.0));
+        assert_eq!(popular.count(other, at(100)), 1.0);
+        let n_left = all.iter().filter(|&&hash| popular.count(hash, at(100)) > 0.0).count();
+        assert!(n_left == N_WAYS - 1 && popular.count(HASH, at(100)) > 0.0, "{n_left}");
+    }
+
+    /// What a recording needs to come to the same counts by other hashes.
+    #[test]
+    fn a_thousand_beginnings_are_counted_whatever_their_hashes_are() {
+        for key in 0..20_u64 {
+            let popular = Popular::default();
+            let mut rng = router_rt::Rng::seeded(key);
+            let hashes: Vec<u64> = (0..1_000).map(|_| rng.next_u64()).collect();
+            for nth in 0..3_u32 {
+                for &hash in &hashes {
+                    assert_eq!(popular.count(hash, at(1)), f64::from(nth));
+                    popular.add(hash, at(1));
+                }
+            }
+        }
     }
 
     #[test]
