@@ -4,12 +4,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use router_testkit::process::{Launch, Stream, poll_until, run_to_end};
+use router_testkit::{
+    process::{Launch, Stream, poll_until, run_to_end},
+    router::sum,
+};
 use serde_json::{Value, json};
 
 use crate::system::{
     Front, Outcome, Plan, World,
-    client::Call,
+    client::{Call, Client},
     document::{self, Entry, scorer},
     world::LIMIT,
 };
@@ -17,6 +20,8 @@ use crate::system::{
 /// Text and values that clients send or get, none of which may stand in a recording.
 const SECRETS: [&str; 6] =
     ["walrus", "top-secret-key", "x-forwarded-secret", "sim-model", "acme-tenant", "a-client-id"];
+/// Answers of 503 in a row that take an endpoint out.
+const REFUSALS_UNTIL_OUT: u64 = 3;
 const N_SESSIONS: u64 = 12;
 const N_TURNS: u64 = 6;
 
@@ -46,8 +51,11 @@ fn turn(session: u64, nth: u64) -> Call {
         vec![json!({ "role": "system", "content": format!("{shared}{}", session % 3) })];
     messages.extend((0..=nth).map(said));
     let is_streamed = session.is_multiple_of(2);
+    // Most clients leave it to the model how long it answers, so that only usage tells.
+    let is_limited = session % 4 == 1;
     let body = json!({
-        "model": "sim-model", "max_tokens": 5 + session, "ignore_eos": true, "stream": is_streamed,
+        "model": "sim-model", "max_tokens": is_limited.then_some(5 + session),
+        "ignore_eos": is_limited, "stream": is_streamed,
         "stream_options": is_streamed.then(|| json!({ "include_usage": session.is_multiple_of(4) })),
         "messages": messages,
     });
@@ -64,9 +72,24 @@ fn turn(session: u64, nth: u64) -> Call {
     call.header("x-llm-d-inference-fairness-id", "acme-tenant")
 }
 
-/// Traffic, and an endpoint that goes while it has requests.
-async fn traffic_and_a_change(world: &World) -> Outcome {
+/// Changes how a server behaves.
+async fn set(world: &World, number: usize, keys: Value) -> Outcome {
+    let control = Client::new(world.server(number).address(), world.tasks.clone());
+    let answer = control.send(Call::json("/admin/config", &keys)).await?;
+    ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+    Ok(())
+}
+
+/// Traffic; then with two endpoints that fail, one that breaks connections and one that is overloaded; then with one
+/// that goes while it has requests.
+async fn traffic_and_changes(world: &World) -> Outcome {
     traffic(world).await?;
+    let overloaded = overload(world).await?;
+    let breaking = (overloaded + 1) % 3;
+    set(world, breaking, json!({ "reset-rate": 30 })).await?;
+    traffic(world).await?;
+    set(world, breaking, json!({ "reset-rate": 0 })).await?;
+    set(world, overloaded, json!({ "failure-injection-rate": 0 })).await?;
     let long =
         json!({ "model": "sim-model", "max_tokens": 200, "ignore_eos": true, "prompt": "walrus" });
     let client = world.client();
@@ -87,6 +110,30 @@ async fn traffic_and_a_change(world: &World) -> Outcome {
     Ok(())
 }
 
+/// Lets the endpoint that gets a request refuse all that come after it, until it gets no more for a while, and sends
+/// another request then. Gives its number.
+async fn overload(world: &World) -> anyhow::Result<usize> {
+    let client = world.client();
+    let ask = async || {
+        let short = json!({ "model": "sim-model", "max_tokens": 2, "prompt": "carpenter" });
+        client.send(Call::json("/v1/completions", &short)).await
+    };
+    let before = world.received();
+    ask().await?;
+    let after = world.received();
+    let chosen = before.iter().zip(&after).position(|(before, after)| before < after);
+    let chosen = chosen.context("no endpoint got it")?;
+    let overloaded = json!({ "failure-injection-rate": 100, "failure-types": ["server_error"] });
+    set(world, chosen, overloaded).await?;
+    let is_out = async || {
+        ask().await.ok()?;
+        (world.received()[chosen] - after[chosen] >= REFUSALS_UNTIL_OUT).then_some(())
+    };
+    poll_until(LIMIT, is_out).await.context("it is asked no more")?;
+    ask().await?;
+    Ok(chosen)
+}
+
 /// Conversations side by side, clients that leave, a batch of prompts.
 async fn traffic(world: &World) -> Outcome {
     let client = world.client();
@@ -94,9 +141,9 @@ async fn traffic(world: &World) -> Outcome {
         let client = client.clone();
         world.tasks.spawn("session", async move {
             for nth in 0..N_TURNS {
-                // Refused for being unimportant is an outcome, too.
+                // Refused for being unimportant is an outcome, too, and so is that no endpoint answered.
                 let answer = client.send(turn(session, nth)).await?;
-                ensure!([200, 429, 503].contains(&answer.status), "{}", answer.text());
+                ensure!([200, 429, 502, 503].contains(&answer.status), "{}", answer.text());
             }
             anyhow::Ok(())
         })
@@ -148,60 +195,133 @@ fn requests(lines: &[Value]) -> Vec<&Value> {
     lines.iter().filter(|line| !line["prompt_tokens"].is_null()).collect()
 }
 
-/// Records, stops, and holds the decisions that are made again against those that were made.
-async fn check(front: Front, entries: Vec<Entry>) -> Outcome {
+/// What a recording can lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lacking {
+    /// What endpoints say that a request took.
+    Usage,
+    /// Attempts that failed.
+    Failures,
+    /// Every second scrape.
+    Scrapes,
+    /// The marks of what flow control refused.
+    Marks,
+}
+
+impl Lacking {
+    /// Changes the line, or says that it goes; `nth` is the number of scrapes before it.
+    fn keeps(self, line: &mut Value, nth: u64) -> bool {
+        let mut remove = |pointer: &str, key: &str| {
+            let object = line.pointer_mut(pointer).and_then(Value::as_object_mut);
+            object.and_then(|object| object.remove(key));
+        };
+        match self {
+            Self::Usage => remove("/input/ended", "usage"),
+            Self::Marks => remove("/input/decision", "by_flow_control"),
+            Self::Failures => return line["input"]["failed"].is_null(),
+            Self::Scrapes => return line["input"]["scrape"].is_null() || nth.is_multiple_of(2),
+        }
+        true
+    }
+
+    /// The lines without it.
+    fn of(self, lines: &[Value]) -> Vec<Value> {
+        let mut n_scrapes = 0;
+        let mut lines = lines.to_vec();
+        lines.retain_mut(|line| {
+            let is_scrape = !line["input"]["scrape"].is_null();
+            let keeps = self.keeps(line, n_scrapes);
+            n_scrapes += u64::from(is_scrape);
+            keeps
+        });
+        lines
+    }
+}
+
+/// Makes the decisions again; all of them are the same.
+async fn all_equal(path: &Path, n_decisions: usize) -> anyhow::Result<String> {
+    let path = path.display().to_string();
+    let (is_equal, said) = replay(&["--reproduce", &path, "--allow-experimental-plugins"]).await?;
+    let expected = format!("{n_decisions} of {n_decisions} decisions equal");
+    ensure!(is_equal && said.contains(&expected), "{said}");
+    Ok(said)
+}
+
+/// Makes the decisions of other lines again; as many of them differ as may.
+async fn differ(lines: &[Value], may: impl Fn(usize) -> bool) -> anyhow::Result<String> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("other.jsonl").display().to_string();
+    let text: Vec<String> = lines.iter().map(Value::to_string).collect();
+    std::fs::write(&path, text.join("\n") + "\n")?;
+    let (is_equal, said) = replay(&["--reproduce", &path, "--allow-experimental-plugins"]).await?;
+    let counts = said.lines().find_map(|line| {
+        let (equal, all) = line.strip_suffix(" decisions equal")?.split_once(" of ")?;
+        Some((equal.parse::<usize>().ok()?, all.parse::<usize>().ok()?))
+    });
+    let (n_equal, n_all) = counts.with_context(|| said.clone())?;
+    ensure!(!is_equal && may(n_all - n_equal), "{said}");
+    ensure!(said.contains("\n  recorded  ") && said.contains("\n  again     "), "{said}");
+    Ok(said)
+}
+
+/// Records, stops, and holds the decisions that are made again against those that were made. Of a recording that
+/// lacks one of these, some are found to differ.
+async fn check(front: Front, entries: Vec<Entry>, needed: &[Lacking]) -> Outcome {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("recording.jsonl");
     let path = file.display().to_string();
     recorded(front, entries, &file, &["--record-inputs"])
         .run(async |world| {
-            traffic_and_a_change(world).await?;
+            traffic_and_changes(world).await?;
             stop(world).await
         })
         .await?;
     let lines = lines(&file)?;
     let of_kind = |kind: &str| lines.iter().filter(|line| !line["input"][kind].is_null()).count();
     let n_decisions = of_kind("decision");
-    ensure!(n_decisions as u64 > 2 * N_SESSIONS * N_TURNS, "{n_decisions} decisions");
+    ensure!(n_decisions as u64 > 3 * N_SESSIONS * N_TURNS, "{n_decisions} decisions");
     ensure!(of_kind("members") == 2 && of_kind("configuration") == 1);
-    ensure!(of_kind("ended") == of_kind("decision"), "some have not ended");
+    let is_refused = |line: &&Value| !line["input"]["decision"]["refused"].is_null();
+    let n_refused = lines.iter().filter(is_refused).count();
+    ensure!(of_kind("ended") + n_refused == n_decisions, "some have not ended");
     let left = requests(&lines).iter().filter(|r| r["observed"]["status"] == 499).count();
     ensure!(left > 0, "no client has left");
     no_secrets(&file)?;
 
-    let (is_equal, said) = replay(&["--reproduce", &path, "--allow-experimental-plugins"]).await?;
-    ensure!(
-        is_equal && said.contains(&format!("{n_decisions} of {n_decisions} decisions equal")),
-        "{said}"
-    );
+    let said = all_equal(&file, n_decisions).await?;
+    ensure!(!said.contains("missing"), "{said}");
     let other = ["--reproduce", &path, "--config", "random"];
     let (is_shown, said) = replay(&other).await?;
     ensure!(is_shown && said.contains("under random") && said.contains("\n  recorded  "), "{said}");
     let (is_played, said) = replay(&["--trace", &path, "--servers=2", "--seeds=1"]).await?;
     ensure!(is_played && said.contains("goodput"), "{said}");
 
-    // A decision that was made otherwise is found.
-    let forged = forge(&lines, folder.path())?;
-    let (is_equal, said) =
-        replay(&["--reproduce", &forged, "--allow-experimental-plugins"]).await?;
-    let found = format!("{} of {n_decisions} decisions equal", n_decisions - 1);
-    ensure!(!is_equal && said.contains(&found) && said.contains("\n  again     "), "{said}");
+    // A decision that was made otherwise is found, be it by its targets or by its scores.
+    differ(&forged(&lines, "targets", |targets| targets.reverse())?, |n| n == 1).await?;
+    let other_score = |scores: &mut Vec<Value>| scores[0][1] = json!(0.123_456);
+    let said = differ(&forged(&lines, "scores", other_score)?, |n| n == 1).await?;
+    ensure!(said.contains("1 of the others differ in their scores alone"), "{said}");
+    for lacking in needed {
+        let said = differ(&lacking.of(&lines), |n| n > 0).await;
+        said.with_context(|| format!("without {lacking:?}"))?;
+    }
     Ok(())
 }
 
-/// The recording, with the targets of its last decision turned round.
-fn forge(lines: &[Value], folder: &Path) -> anyhow::Result<String> {
+/// The recording with a list in its last decision that has one changed.
+fn forged(
+    lines: &[Value],
+    list: &str,
+    change: impl FnOnce(&mut Vec<Value>),
+) -> anyhow::Result<Vec<Value>> {
     let mut lines = lines.to_vec();
-    let targets = lines
+    let pointer = format!("/input/decision/{list}");
+    let of_last = lines
         .iter_mut()
         .rev()
-        .find_map(|line| line.pointer_mut("/input/decision/targets")?.as_array_mut())
-        .context("no decision")?;
-    targets.reverse();
-    let path = folder.join("forged.jsonl");
-    let text: Vec<String> = lines.iter().map(Value::to_string).collect();
-    std::fs::write(&path, text.join("\n") + "\n")?;
-    Ok(path.display().to_string())
+        .find_map(|line| line.pointer_mut(&pointer)?.as_array_mut().filter(|list| list.len() > 1));
+    change(of_last.context("no decision")?);
+    Ok(lines)
 }
 
 /// Nothing that anybody wrote or is called stands in the file.
@@ -213,19 +333,120 @@ fn no_secrets(file: &Path) -> Outcome {
     Ok(())
 }
 
+/// These go by scrapes.
 #[tokio::test]
 async fn decisions_of_the_go_default_are_made_again() -> Outcome {
-    check(Front::Serve, document::default_scorers()).await
+    let needed = [Lacking::Scrapes, Lacking::Failures];
+    check(Front::Serve, document::default_scorers(), &needed).await
 }
 
+/// These go by what answers took.
 #[tokio::test]
 async fn decisions_by_estimated_ttft_are_made_again() -> Outcome {
-    check(Front::Serve, vec![scorer("estimated-ttft-scorer", 1)]).await
+    let needed = [Lacking::Usage, Lacking::Failures];
+    check(Front::Serve, vec![scorer("estimated-ttft-scorer", 1)], &needed).await
 }
 
 #[tokio::test]
 async fn decisions_behind_envoy_are_made_again() -> Outcome {
-    check(Front::Envoy, vec![scorer("estimated-ttft-scorer", 1)]).await
+    check(Front::Envoy, vec![scorer("estimated-ttft-scorer", 1)], &[Lacking::Usage]).await
+}
+
+/// Two servers take one request at a time each, and of batches one may wait.
+fn queued(file: &Path) -> Plan {
+    let detector = Entry {
+        plugin_type: "concurrency-detector",
+        weight: None,
+        parameters: json!({ "maxConcurrency": 1 }),
+    };
+    let entries = vec![scorer("estimated-ttft-scorer", 1), detector];
+    recorded(Front::Serve, entries, file, &["--record-inputs"]).listed(2).more(json!({
+        "featureGates": ["flowControl"],
+        "flowControl": {
+            "saturationDetector": { "pluginRef": "concurrency-detector" },
+            "defaultRequestTTL": "1m",
+            "priorityBands": [{ "priority": -5, "maxRequests": 1 }],
+            "expert": { "trickleShare": 0, "trickleInterval": "0s" },
+        },
+        // Without the detector, which as a filter would refuse what flow control refuses.
+        "schedulingProfiles": [{
+            "name": "default",
+            "plugins": [{ "pluginRef": "estimated-ttft-scorer", "weight": 1 }],
+        }],
+    }))
+}
+
+/// Four batches while both servers are busy: one waits and three are refused.
+async fn refused_batches(world: &World) -> Outcome {
+    let client = world.client();
+    let send = |body: &Value, objective: &'static str| {
+        let client = client.clone();
+        let call = Call::json("/v1/completions", body);
+        let call = call.header("x-llm-d-inference-objective", objective);
+        world.tasks.spawn("request", async move { client.send(call).await })
+    };
+    let long = json!({
+        "model": "sim-model", "max_tokens": 20_000, "ignore_eos": true, "prompt": "walrus",
+    });
+    let busy = [0, 1].map(|_| send(&long, "none"));
+    let servers = &world.sim.servers()[..2];
+    let are_busy = || async {
+        let n: u64 = servers.iter().map(|server| server.stats().in_progress).sum();
+        (n == 2).then_some(())
+    };
+    poll_until(LIMIT, are_busy).await.context("the servers are never busy")?;
+    let short = json!({ "model": "sim-model", "max_tokens": 2, "prompt": "carpenter" });
+    let batches = [0; 4].map(|_| send(&short, "batch"));
+    let are_refused = || async {
+        let page = world.page("/metrics").await.ok()?;
+        let shed = [("outcome", "RejectedCapacity")];
+        (sum(&page, "llm_d_epp_flow_control_requests_total", &shed) == 3.0).then_some(())
+    };
+    poll_until(LIMIT, are_refused).await.context("three batches are never refused")?;
+    for number in [0, 1] {
+        world.hasten(number).await?;
+    }
+    let mut statuses = Vec::new();
+    for task in batches.into_iter().chain(busy) {
+        statuses.push(task.join().await??.status);
+    }
+    statuses.sort_unstable();
+    ensure!(statuses == [200, 200, 200, 429, 429, 429], "{statuses:?}");
+    for number in [0, 1] {
+        set(world, number, json!({ "time-factor": 0.2 })).await?;
+    }
+    Ok(())
+}
+
+/// What flow control refuses is no decision, and what it lets go is decided when it goes.
+#[tokio::test]
+async fn what_waited_is_made_again_and_what_flow_control_refused_is_left_out() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("recording.jsonl");
+    queued(&file)
+        .run(async |world| {
+            refused_batches(world).await?;
+            traffic(world).await?;
+            stop(world).await
+        })
+        .await?;
+    let lines = lines(&file)?;
+    let decisions = lines.iter().map(|line| &line["input"]["decision"]);
+    let decisions: Vec<_> = decisions.filter(|decision| !decision.is_null()).collect();
+    let n_refused = decisions.iter().filter(|d| d["by_flow_control"] == true).count();
+    ensure!((3..decisions.len() / 2).contains(&n_refused), "{n_refused} of {}", decisions.len());
+    let rows = requests(&lines);
+    let n_rows = rows.iter().filter(|row| row["refused"]["by_flow_control"] == true).count();
+    ensure!(n_rows == n_refused, "{n_rows} rows, {n_refused} decisions");
+    let waits: Vec<_> =
+        rows.iter().filter_map(|row| row["observed"]["dispatched"].as_f64()).collect();
+    ensure!(waits.iter().any(|waited| *waited > 0.01), "nothing waited: {waits:?}");
+
+    let said = all_equal(&file, decisions.len() - n_refused).await?;
+    let expected = format!("{n_refused} more requests were refused by flow control");
+    ensure!(said.contains(&expected) && said.contains("rejected-saturated"), "{said}");
+    differ(&Lacking::Marks.of(&lines), |n| n >= n_refused).await?;
+    Ok(())
 }
 
 /// Without inputs, and without a plugin that would cut prompts into blocks.

@@ -184,6 +184,41 @@ fn two_kinds_are_told_apart_and_come_back() {
     assert_eq!(fit.overall.faults(), []);
 }
 
+/// Requests come earlier and wait in the router for up to a second, so that their servers get them when they did.
+fn waiting(mut trace: Trace) -> Trace {
+    let mut rng = Rng::seeded(7);
+    for request in &mut trace.requests {
+        let Some(seen) = request.observed.as_mut() else { continue };
+        let most = Duration::from_secs_f64(rng.f64());
+        let waited = match &mut request.start {
+            Start::At(at) => {
+                let waited = most.min(at.since(Stamp::ORIGIN));
+                *at = Stamp::ORIGIN + (at.since(Stamp::ORIGIN) - waited);
+                waited
+            }
+            Start::After { think, .. } => {
+                let waited = most.min(*think);
+                *think -= waited;
+                waited
+            }
+        };
+        seen.dispatched = Some(waited);
+        seen.ttft = seen.ttft.map(|ttft| ttft + waited);
+        seen.e2e += waited;
+    }
+    trace
+}
+
+#[test]
+fn waits_in_the_router_are_no_time_of_servers() {
+    let plain = chats();
+    let fit = |trace: &Trace| fit(trace, Options::default(), &Progress::default()).unwrap();
+    let (plain, waited) = (fit(&plain), fit(&waiting(plain.clone())));
+    assert!(waited.waits.median > Duration::from_millis(300) && waited.waits.n_unknown == 0);
+    assert!(plain.waits.n_unknown > 0 && plain.waits.most == Duration::ZERO);
+    assert_eq!(Fit { waits: plain.waits, ..waited }, plain);
+}
+
 #[test]
 fn noise_and_outliers_move_little() {
     let fit = fitted(&noisy(chats(), 0.1, 0.03));
