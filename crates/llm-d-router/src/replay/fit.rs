@@ -136,17 +136,19 @@ fn left_out(fit: &Fit) -> String {
         text += " not streamed: their first tokens are not known, and only their ends count.\n";
     }
     let Waits { median, most, n_unknown } = fit.waits;
-    if most >= LONG_WAIT {
-        text += &format!(
-            "Requests waited {median:.1?} in the router on the median and {most:.1?} at most; times count from after that.\n"
-        );
-    }
-    if n_unknown > 0 {
-        text += &format!(
+    let waited = (most >= LONG_WAIT).then(|| {
+        format!(
+            "Requests waited {median:.1?} in the router on the median and {most:.1?} at most; times count from \
+             after that.\n"
+        )
+    });
+    let unknown = (n_unknown > 0).then(|| {
+        format!(
             "The record does not tell of {} how long the router kept it: that counts as time of its endpoint.\n",
             count(n_unknown, "request", "requests")
-        );
-    }
+        )
+    });
+    text.extend(waited.into_iter().chain(unknown));
     text
 }
 

@@ -20,7 +20,7 @@ pub struct Inputs<R> {
     lines: Lines<R>,
     version: u64,
     n_requests: u64,
-    n_inputs: u64,
+    n_read: u64,
     end: Option<RecordEnd>,
     is_cut_off: bool,
 }
@@ -34,7 +34,7 @@ impl<R: BufRead> Inputs<R> {
             lines,
             version: 0,
             n_requests: 0,
-            n_inputs: 0,
+            n_read: 0,
             end: None,
             is_cut_off: false,
         };
@@ -75,7 +75,7 @@ impl<R: BufRead> Inputs<R> {
                 return Err(Fault::Syntax(AFTER_END.to_owned()));
             }
             if is_input(text) {
-                self.n_inputs += 1;
+                self.n_read += 1;
                 let input: InputLine = self.lines.json()?;
                 within("`t`", input.t, 0..=MAX_NANOS)?;
                 return Ok(Some((self.lines.at, input)));
@@ -107,7 +107,7 @@ impl<R: BufRead> Inputs<R> {
 
     /// What the last line counts and was not there.
     pub fn missing(&self) -> Vec<String> {
-        self.end.map(|end| missing(&end, self.n_requests, self.n_inputs)).unwrap_or_default()
+        self.end.map(|end| missing(&end, self.n_requests, self.n_read)).unwrap_or_default()
     }
 
     /// The last line breaks off and has been left out.
