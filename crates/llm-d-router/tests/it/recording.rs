@@ -449,6 +449,42 @@ async fn what_waited_is_made_again_and_what_flow_control_refused_is_left_out() -
     Ok(())
 }
 
+/// What was recorded before stays where it is until the router serves; then it is kept.
+#[tokio::test]
+async fn a_router_that_cannot_start_touches_no_recording_and_one_that_starts_keeps_it() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let (file, kept) = (folder.path().join("r.jsonl"), folder.path().join("r.jsonl.1"));
+    let (config, endpoints) = (folder.path().join("c.yaml"), folder.path().join("e.yaml"));
+    std::fs::write(
+        &config,
+        document::document(&endpoints, &document::default_scorers(), &json!({})),
+    )?;
+    let serve = || {
+        let launch = Launch::new(env!("CARGO_BIN_EXE_llm-d-router"));
+        let launch = launch.args(["serve", "--listen=127.0.0.1:0", "--metrics-port=0"]);
+        launch.arg("--config-file").arg(&config).arg("--record").arg(&file)
+    };
+    std::fs::write(&file, "earlier")?;
+    // Its ports are open by then, and what its configuration names is not there.
+    let done = run_to_end(serve(), LIMIT).await?;
+    ensure!(!done.status.success() && done.stderr.contains("e.yaml"), "{}", done.stderr);
+    ensure!(std::fs::read_to_string(&file)? == "earlier" && !kept.try_exists()?);
+    std::fs::remove_file(&file)?;
+    run_to_end(serve(), LIMIT).await?;
+    ensure!(!file.try_exists()?, "a start that failed left a recording");
+
+    std::fs::write(&file, "earlier")?;
+    recorded(Front::Serve, document::default_scorers(), &file, &[])
+        .run(async |world| {
+            world.logged("the earlier recording is kept under another name").await?;
+            stop(world).await
+        })
+        .await?;
+    ensure!(std::fs::read_to_string(&kept)? == "earlier");
+    ensure!(lines(&file)?.len() == 2, "its first and its last line");
+    Ok(())
+}
+
 /// Without inputs, and without a plugin that would cut prompts into blocks.
 #[tokio::test]
 async fn a_trace_alone_has_what_playing_needs_and_nothing_else() -> Outcome {
