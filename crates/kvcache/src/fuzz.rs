@@ -36,7 +36,8 @@ pub fn fuzz_index(data: &[u8]) {
                     index.undo(&hashes, inserted);
                 }
             }
-            12 => index.set_capacity(endpoint, usize::from(length)),
+            12 if content % 2 == 0 => index.set_capacity(endpoint, usize::from(length)),
+            12 => index.believe(endpoint, usize::from(length)),
             13 if length % 4 == 0 => index.remove_endpoint(endpoint),
             _ => {
                 let mut counts = MatchCounts::new(4);

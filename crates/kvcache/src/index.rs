@@ -14,14 +14,18 @@
 //! they keep the blocks of running requests, and hand out again first what was freed longest ago. What its
 //! answer will fill takes room as long as it is under way. The reference counts a prompt as used when it is
 //! sent, which expects prompts in the cache that long answers, or a full batch, have pushed out.
+//! Where nobody says how much an endpoint's cache holds, more is remembered than is believed to be there (see
+//! `ages`).
 
 use std::fmt;
 
 use parking_lot::RwLock;
 use router_core::EndpointIndex;
+use smallvec::SmallVec;
 
 use crate::BlockHash;
 
+mod ages;
 mod check;
 mod holder;
 mod lru;
@@ -31,6 +35,7 @@ mod slab;
 mod table;
 mod trie;
 
+pub use ages::Run;
 use trie::{InsertedBlocks, Trie};
 
 /// Holds that a long operation removes before it lets others at the lock.
@@ -93,7 +98,9 @@ pub struct IndexDump {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointDump {
     pub endpoint: EndpointIndex,
+    /// Without those that are thought gone.
     pub n_blocks: usize,
+    /// What it is believed to hold where that is not known.
     pub capacity: usize,
     /// First blocks of the runs used last, most recent first.
     pub newest: Vec<BlockHash>,
@@ -172,10 +179,35 @@ impl PrefixIndex {
             let Some(holder) = trie.holders.register(endpoint) else { return };
             if let Some(state) = trie.holders.get_mut(holder) {
                 state.set_capacity(n_blocks);
+                state.ages = None;
             }
             holder
         };
         while !self.trie.write().evict_some(holder, STEPS_PER_LOCK) {}
+    }
+
+    /// Says how many blocks `endpoint` is believed to hold, where it is not known: those used least recently are then
+    /// taken for gone and not matched, but are remembered up to the capacity, and count again when more is believed.
+    pub fn believe(&self, endpoint: EndpointIndex, n_blocks: usize) {
+        let mut trie = self.trie.write();
+        let Some(holder) = trie.holders.register(endpoint) else { return };
+        if trie.holders.ages(holder).is_none() {
+            trie.stamp_all(holder, n_blocks);
+        }
+        let Some(state) = trie.holders.get_mut(holder) else { return };
+        let n_used = state.n_used();
+        if let Some(ages) = state.ages.as_deref_mut() {
+            ages.believe(n_blocks, n_used);
+        }
+    }
+
+    /// How deep the blocks of a prompt that `endpoint` had are, those that are thought gone included and those that
+    /// requests use left out. Empty where [`believe`](Self::believe) was not called since the endpoint's capacity was
+    /// set.
+    pub fn runs(&self, endpoint: EndpointIndex, hashes: &[BlockHash]) -> SmallVec<[Run; 4]> {
+        let trie = self.trie.read();
+        let holder = trie.holders.find(endpoint);
+        holder.map_or_else(SmallVec::new, |holder| trie.runs(holder, hashes))
     }
 
     /// Forgets an endpoint. It is invisible at once; its memory is free when the call returns, or soon after the
@@ -212,8 +244,8 @@ impl PrefixIndex {
         let endpoints = trie.holders.live().take(limit);
         let endpoints = endpoints.map(|(id, holder)| EndpointDump {
             endpoint: holder.endpoint,
-            n_blocks: holder.n_blocks,
-            capacity: holder.capacity,
+            n_blocks: holder.n_blocks - holder.n_gone(),
+            capacity: holder.expected(),
             newest: trie.newest_prefixes(id, DUMP_PREFIXES),
         });
         IndexDump {

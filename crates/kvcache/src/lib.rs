@@ -36,4 +36,4 @@ mod index;
 
 pub use fuzz::fuzz_index;
 pub use hash::{BYTES_PER_TOKEN, BlockHash, BlockHasher, PromptBlocks};
-pub use index::{EndpointDump, IndexConfig, IndexDump, Inserted, MatchCounts, PrefixIndex};
+pub use index::{EndpointDump, IndexConfig, IndexDump, Inserted, MatchCounts, PrefixIndex, Run};

@@ -26,6 +26,7 @@ impl Trie {
             + self.tails.n_bytes()
             + self.sets.n_bytes()
             + self.table.n_bytes()
+            + self.stamps.capacity() * size_of::<u32>()
             + self.holders.n_bytes()
             + self.n_heap_bytes
     }
@@ -81,6 +82,7 @@ impl Trie {
         let mut n_holds = 0;
         let mut n_blocks = 0;
         let mut newer = Id::NONE;
+        let mut stamp = u32::MAX;
         for hold in self.holds(holder) {
             let Some(view) = self.nodes.get(hold).and_then(Node::hold) else {
                 return Err(format!("{hold:?} in the list of {id:?} is no hold"));
@@ -88,6 +90,12 @@ impl Trie {
             agree!(view.holder, id, "holder of {hold:?}");
             agree!(view.links.newer, newer, "what is newer than {hold:?}");
             newer = hold;
+            if holder.ages.is_some() && self.stamp(hold) > stamp {
+                return Err(format!(
+                    "{hold:?} in the list of {id:?} is younger than those before it"
+                ));
+            }
+            stamp = self.stamp(hold);
             let n_held = self.n_held(hold) as usize;
             if n_held == 0 || n_holds > self.nodes.len() {
                 return Err(format!("{hold:?} in the list of {id:?} holds nothing or again"));
@@ -98,6 +106,10 @@ impl Trie {
         agree!(holder.oldest, newer, "oldest hold of {id:?}");
         if holder.live && n_holds > 0 && holder.n_over() > 0 {
             return Err(format!("{id:?} holds {n_blocks} blocks that should be evicted"));
+        }
+        if let Some(ages) = &holder.ages {
+            ages.check()?;
+            agree!(ages.n_blocks(), n_blocks, "blocks of {id:?} by age");
         }
         let (n_used_holds, n_in_use) = self.in_use(id);
         agree!(holder.n_in_use, n_in_use, "blocks of {id:?} in use");

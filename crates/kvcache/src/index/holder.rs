@@ -3,6 +3,7 @@
 use router_core::EndpointIndex;
 
 use super::{
+    ages::Ages,
     node::{HolderId, Node},
     slab::Id,
 };
@@ -36,6 +37,8 @@ pub(super) struct Holder {
     /// Ends of the list of its holds.
     pub(super) newest: Id<Node>,
     pub(super) oldest: Id<Node>,
+    /// Where what the endpoint holds is not known, and may be less than the capacity.
+    pub(super) ages: Option<Box<Ages>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -71,6 +74,7 @@ impl Holder {
             n_outstanding: 0,
             newest: Id::NONE,
             oldest: Id::NONE,
+            ages: None,
         }
     }
 
@@ -78,10 +82,25 @@ impl Holder {
         self.capacity = n_blocks.min(MAX_CAPACITY);
     }
 
+    /// Blocks that the endpoint has room for, as far as is known.
+    pub(super) fn expected(&self) -> usize {
+        self.ages.as_ref().map_or(self.capacity, |ages| ages.believed().min(self.capacity))
+    }
+
+    /// Blocks that are remembered and thought gone.
+    pub(super) fn n_gone(&self) -> usize {
+        self.ages.as_ref().map_or(0, |ages| ages.n_gone())
+    }
+
     /// Blocks that one more request may use.
     pub(super) fn room(&self) -> usize {
-        let left = (MAX_IN_USE * self.capacity).saturating_sub(self.n_in_use + self.n_reserved);
-        left.min(self.capacity)
+        let left = (MAX_IN_USE * self.expected()).saturating_sub(self.n_used());
+        left.min(self.expected())
+    }
+
+    /// Blocks that requests under way use or will fill.
+    pub(super) fn n_used(&self) -> usize {
+        self.n_in_use + self.n_reserved
     }
 
     /// Blocks beyond the capacity.
@@ -164,6 +183,10 @@ impl Holders {
         }
     }
 
+    pub(super) fn ages(&mut self, id: HolderId) -> Option<&mut Ages> {
+        self.get_mut(id)?.ages.as_deref_mut()
+    }
+
     pub(super) fn live(&self) -> impl Iterator<Item = (HolderId, &Holder)> {
         self.slots.iter().filter_map(|state| Some((state.current?, self.get(state.current?)?)))
     }
@@ -173,7 +196,10 @@ impl Holders {
     }
 
     pub(super) fn n_bytes(&self) -> usize {
-        self.all.capacity() * size_of::<Holder>() + self.slots.capacity() * size_of::<SlotState>()
+        let ages = self.all.iter().filter_map(|holder| holder.ages.as_deref());
+        ages.map(Ages::n_bytes).sum::<usize>()
+            + self.all.capacity() * size_of::<Holder>()
+            + self.slots.capacity() * size_of::<SlotState>()
     }
 
     /// Ends one of the holder's outstanding inserts; true when it was the last.

@@ -1,18 +1,22 @@
 //! Which holds requests under way use, and each holder's list of all others, most recently used first, linked
-//! through the nodes.
+//! through the nodes, and the stamps of their last use where ages are kept.
+
+use smallvec::SmallVec;
 
 use super::{
+    ages::{Ages, Run},
     node::{HolderId, Links, Node},
     slab::Id,
-    trie::Trie,
+    trie::{Step, Trie},
 };
+use crate::BlockHash;
 
 impl Trie {
     /// One more request uses the hold.
     pub(super) fn begin_use(&mut self, holder: HolderId, hold: Id<Node>) {
         let n_users = self.n_users(hold).unwrap_or(0);
         if n_users == 0 {
-            self.unlink(holder, hold);
+            self.unlink(holder, hold, Ages::take);
             let n_held = self.n_held(hold) as usize;
             if let Some(state) = self.holders.get_mut(holder) {
                 state.n_in_use += n_held;
@@ -48,7 +52,12 @@ impl Trie {
     /// Puts a hold that is in no list at the newest end.
     pub(super) fn push_newest(&mut self, holder: HolderId, hold: Id<Node>) {
         let Some(state) = self.holders.get(holder) else { return };
-        self.link(holder, hold, Links { newer: Id::NONE, older: state.newest });
+        let links = Links { newer: Id::NONE, older: state.newest };
+        self.link(holder, hold, links);
+        let n_held = self.n_held(hold);
+        if let Some(stamp) = self.holders.ages(holder).map(|ages| ages.push(n_held)) {
+            self.set_stamp(hold, stamp);
+        }
     }
 
     /// Puts a hold that is in no list just behind `newer`, or in use by those who use that.
@@ -57,14 +66,26 @@ impl Trie {
         if let Some(n_users) = newer_hold.links.n_users() {
             return self.set_users(hold, n_users);
         }
-        self.link(holder, hold, Links { newer, older: newer_hold.links.older });
+        let links = Links { newer, older: newer_hold.links.older };
+        self.link(holder, hold, links);
+        self.copy_stamp(newer, hold);
     }
 
-    pub(super) fn unlink(&mut self, holder: HolderId, hold: Id<Node>) {
+    /// Takes a hold out of the list if it is in it; `out` takes its blocks out of the ages.
+    pub(super) fn unlink(
+        &mut self,
+        holder: HolderId,
+        hold: Id<Node>,
+        out: impl FnOnce(&mut Ages, u32, u32),
+    ) {
         let links = self.nodes.get(hold).and_then(Node::hold).map(|hold| hold.links);
         let Some(links) = links.filter(|links| links.n_users().is_none()) else { return };
         self.set_older(holder, links.newer, links.older);
         self.set_newer(holder, links.older, links.newer);
+        let (stamp, n_held) = (self.stamp(hold), self.n_held(hold));
+        if let Some(ages) = self.holders.ages(holder) {
+            out(ages, stamp, n_held);
+        }
     }
 
     /// Makes the neighbours of a hold that has moved to another node point there.
@@ -100,5 +121,116 @@ impl Trie {
         } else if let Some(holder) = self.holders.get_mut(holder) {
             holder.oldest = newer;
         }
+    }
+
+    pub(super) fn stamp(&self, hold: Id<Node>) -> u32 {
+        self.stamps.get(hold.raw() as usize).copied().unwrap_or(0)
+    }
+
+    fn set_stamp(&mut self, hold: Id<Node>, stamp: u32) {
+        let at = hold.raw() as usize;
+        if at >= self.stamps.len() {
+            self.stamps.resize(at + 1, 0);
+        }
+        if let Some(place) = self.stamps.get_mut(at) {
+            *place = stamp;
+        }
+    }
+
+    /// A part of a hold, or the node that a hold has moved to, is as old as the hold.
+    pub(super) fn copy_stamp(&mut self, from: Id<Node>, to: Id<Node>) {
+        if !self.stamps.is_empty() {
+            self.set_stamp(to, self.stamp(from));
+        }
+    }
+
+    /// Begins to keep the ages of what an endpoint holds, or counts their stamps anew.
+    pub(super) fn stamp_all(&mut self, holder: HolderId, believed: usize) {
+        let Some(state) = self.holders.get(holder) else { return };
+        let newer = |&hold: &Id<Node>| {
+            let newer = self.nodes.get(hold)?.hold()?.links.newer;
+            (!newer.is_none()).then_some(newer)
+        };
+        let holds = std::iter::successors((!state.oldest.is_none()).then_some(state.oldest), newer);
+        let holds: Vec<_> = holds.map(|hold| (hold, self.n_held(hold))).collect();
+        let mut stamps = Vec::with_capacity(holds.len());
+        let ages = match &state.ages {
+            Some(ages) => {
+                let runs = holds.iter().map(|&(hold, n_held)| (self.stamp(hold), n_held));
+                ages.renumbered(runs, |stamp| stamps.push(stamp))
+            }
+            None => {
+                let mut ages = Ages::new(believed);
+                stamps.extend(holds.iter().map(|&(_, n_held)| ages.push(n_held)));
+                ages
+            }
+        };
+        for (&(hold, _), stamp) in holds.iter().zip(stamps) {
+            self.set_stamp(hold, stamp);
+        }
+        if let Some(state) = self.holders.get_mut(holder) {
+            state.ages = Some(Box::new(ages));
+        }
+    }
+
+    /// Of the first blocks of a prompt that the holder has, those that are not thought gone. `path` ends with the
+    /// segment of the last, of which it has `n_here`.
+    pub(super) fn n_kept(&self, id: HolderId, path: &[Step], n_here: u32) -> usize {
+        let all = path.last().map_or(0, |step| step.start + n_here as usize);
+        let ages = self.holders.get(id).and_then(|holder| holder.ages.as_deref());
+        let Some(ages) = ages.filter(|ages| ages.n_gone() > 0) else { return all };
+        let mut n_here = Some(n_here);
+        for (at, step) in path.iter().enumerate().rev() {
+            let Some((hold, n_held)) = self.held(step.segment, id) else { continue };
+            let n_used = n_here.take().unwrap_or(n_held).min(n_held);
+            let links = self.nodes.get(hold).and_then(Node::hold).map(|hold| hold.links);
+            if links.is_some_and(|links| links.n_users().is_some()) {
+                return step.start + n_used as usize;
+            }
+            let stamp = self.stamp(hold);
+            let n_kept = ages.n_kept(stamp);
+            if n_kept == 0 {
+                continue;
+            }
+            let n_before = self.n_of_run(id, path.get(..at).unwrap_or_default(), stamp);
+            if n_kept > n_before {
+                return step.start + n_used.min(n_kept - n_before) as usize;
+            }
+        }
+        0
+    }
+
+    /// Blocks of the run with this stamp at the end of the path.
+    fn n_of_run(&self, id: HolderId, path: &[Step], stamp: u32) -> u32 {
+        let holds = path.iter().rev().map_while(|step| self.held(step.segment, id));
+        let is_run = |&(hold, _): &(Id<Node>, u32)| {
+            let links = self.nodes.get(hold).and_then(Node::hold).map(|hold| hold.links);
+            links.is_some_and(|links| links.n_users().is_none()) && self.stamp(hold) == stamp
+        };
+        holds.take_while(is_run).map(|(_, n_held)| n_held).sum()
+    }
+
+    /// How deep the blocks of a prompt that the holder has are, those aside that requests use.
+    pub(super) fn runs(&self, id: HolderId, hashes: &[BlockHash]) -> SmallVec<[Run; 4]> {
+        let mut runs = SmallVec::new();
+        let Some(state) = self.holders.get(id) else { return runs };
+        let Some(ages) = state.ages.as_deref() else { return runs };
+        let (mut depth, mut newest, mut last) = (state.n_used(), ages.n_stamps(), None);
+        for step in self.path(hashes) {
+            let Some((hold, n_held)) = self.held(step.segment, id) else { break };
+            let links = self.nodes.get(hold).and_then(Node::hold).map(|hold| hold.links);
+            if links.is_some_and(|links| links.n_users().is_some()) {
+                continue;
+            }
+            let stamp = self.stamp(hold);
+            if last != Some(stamp) {
+                depth += ages.n_between(stamp, newest);
+                (newest, last) = (stamp as usize, Some(stamp));
+            }
+            let n_blocks = n_held.min(step.n_common) as usize;
+            runs.push(Run { start: step.start, n_blocks, depth });
+            depth += n_held as usize;
+        }
+        runs
     }
 }

@@ -4,6 +4,7 @@
 use smallvec::SmallVec;
 
 use super::{
+    ages::Ages,
     node::{HoldView, HolderId, Links, Node, Segment, Sharer, Sharers, Tail},
     slab::Id,
     trie::Trie,
@@ -49,7 +50,7 @@ impl Trie {
         let n_held = self.n_held(hold);
         match self.nodes.get(hold).copied() {
             Some(Node::Owned { segment, holder, .. }) => {
-                self.unlink(holder, hold);
+                self.unlink(holder, hold, Ages::forget);
                 self.table.remove(&mut self.nodes, hold);
                 self.nodes.remove(hold);
                 self.drop_tail(segment.tail);
@@ -57,7 +58,7 @@ impl Trie {
                 self.count(holder, -i64::from(n_held));
             }
             Some(Node::Hold { segment, holder, .. }) => {
-                self.unlink(holder, hold);
+                self.unlink(holder, hold, Ages::forget);
                 self.nodes.remove(hold);
                 self.edit_sharers(segment, |sharers| sharers.retain(|other| other.hold != hold));
                 self.count(holder, -i64::from(n_held));
@@ -72,11 +73,11 @@ impl Trie {
         let n_gone = self.n_held(hold).saturating_sub(n_blocks);
         match self.nodes.get(hold).copied() {
             Some(Node::Owned { holder, .. }) => {
-                self.count(holder, -i64::from(n_gone));
+                self.forget_last(holder, hold, n_gone);
                 self.trim(hold, n_blocks);
             }
             Some(Node::Hold { segment, holder, .. }) => {
-                self.count(holder, -i64::from(n_gone));
+                self.forget_last(holder, hold, n_gone);
                 self.edit_sharers(segment, |sharers| {
                     if let Some(own) = sharers.iter_mut().find(|sharer| sharer.hold == hold) {
                         own.n_blocks = n_blocks;
@@ -85,6 +86,15 @@ impl Trie {
                 self.settle(segment);
             }
             Some(Node::Free | Node::Shared { .. }) | None => {}
+        }
+    }
+
+    /// Counts the last blocks of a hold in the list as not held any more.
+    fn forget_last(&mut self, holder: HolderId, hold: Id<Node>, n_blocks: u32) {
+        self.count(holder, -i64::from(n_blocks));
+        let stamp = self.stamp(hold);
+        if let Some(ages) = self.holders.ages(holder) {
+            ages.forget(stamp, n_blocks);
         }
     }
 
@@ -144,6 +154,7 @@ impl Trie {
         let n_blocks = self.segment_len(id);
         let hold = self.nodes.insert(Node::Hold { segment: id, holder, fresh, links });
         self.relink(holder, hold);
+        self.copy_stamp(id, hold);
         let set = vec![Sharer { holder, n_blocks, hold }];
         self.n_heap_bytes += heap_of_sharers(&set);
         let sharers = self.sets.insert(set);
@@ -174,6 +185,7 @@ impl Trie {
             *node = Node::Owned { segment, holder, fresh, links };
         }
         self.relink(holder, id);
+        self.copy_stamp(hold, id);
     }
 
     /// Forgets the blocks of a segment after its first `n_blocks`.

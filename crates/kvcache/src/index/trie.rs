@@ -29,6 +29,9 @@ pub(super) struct Trie {
     pub(super) tails: Slab<Tail>,
     pub(super) sets: Slab<Sharers>,
     pub(super) table: Table,
+    /// By node, where it is a hold in a list: when its blocks were used last, as its holder's ages count. Empty where
+    /// no ages are kept.
+    pub(super) stamps: Vec<u32>,
     pub(super) holders: Holders,
     /// Blocks, each counted once however many endpoints hold it.
     pub(super) n_blocks: usize,
@@ -49,12 +52,12 @@ pub(super) struct InsertedBlocks {
 
 /// A segment on a prompt's way.
 #[derive(Clone, Copy)]
-struct Step {
-    segment: Id<Node>,
+pub(super) struct Step {
+    pub(super) segment: Id<Node>,
     /// Blocks of the prompt before it.
-    start: usize,
+    pub(super) start: usize,
     /// Leading blocks of the segment that the prompt has.
-    n_common: u32,
+    pub(super) n_common: u32,
 }
 
 /// The holders of a segment of either kind, as a slice ordered by holder.
@@ -81,6 +84,7 @@ impl Trie {
             tails: Slab::default(),
             sets: Slab::default(),
             table: Table::new(seed),
+            stamps: Vec::new(),
             holders: Holders::new(default_capacity),
             n_blocks: 0,
             n_pairs: 0,
@@ -185,13 +189,19 @@ impl Trie {
     pub(super) fn match_prefix(&self, hashes: &[BlockHash], mut visit: impl FnMut(&Holder, u32)) {
         let path = self.path(hashes);
         let mut deeper = SharersView::Many(&[]);
-        for step in path.iter().rev() {
+        for (at, step) in path.iter().enumerate().rev() {
             let here = self.sharers(step.segment);
             // Holders of the next segment hold this one too.
             for sharer in difference(here.as_slice(), deeper.as_slice()) {
                 let n_here = sharer.n_blocks.min(step.n_common);
                 match self.holders.get(sharer.holder) {
-                    Some(holder) if holder.live => visit(holder, step.start as u32 + n_here),
+                    Some(holder) if holder.live => {
+                        let path = path.get(..=at).unwrap_or_default();
+                        let n_kept = self.n_kept(sharer.holder, path, n_here);
+                        if n_kept > 0 {
+                            visit(holder, n_kept as u32);
+                        }
+                    }
                     _ => {}
                 }
             }
@@ -237,10 +247,18 @@ impl Trie {
 
     fn evict(&mut self, holder: HolderId) {
         while !self.evict_some(holder, usize::MAX) {}
+        let Some(state) = self.holders.get_mut(holder) else { return };
+        let n_used = state.n_used();
+        let Some(ages) = state.ages.as_deref_mut() else { return };
+        ages.settle(n_used);
+        if ages.is_worn() {
+            let believed = ages.believed();
+            self.stamp_all(holder, believed);
+        }
     }
 
     /// The segments that the prompt runs through, as far as anybody holds its blocks.
-    fn path(&self, hashes: &[BlockHash]) -> SmallVec<[Step; SHORT_PATH]> {
+    pub(super) fn path(&self, hashes: &[BlockHash]) -> SmallVec<[Step; SHORT_PATH]> {
         let mut path = SmallVec::new();
         let mut start = 0;
         while let Some((&first, rest)) = hashes.get(start..).and_then(<[_]>::split_first) {

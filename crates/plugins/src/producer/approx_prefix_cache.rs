@@ -15,7 +15,8 @@
 //! It is never below 64 tokens.
 //!
 //! **Capacity.** With `autoTune`, as many blocks are remembered for an endpoint as its KV cache holds: engine blocks × engine block size / block size, followed when it changes, at most 1,048,576.
-//! For an endpoint that reports none it begins with `lruCapacityPerServer`, and follows what answers show that say how many tokens of their prompt were cached: a prefix that is missing although less was used since than the endpoint is thought to hold lowers it, one that is found raises it, up to `lruCapacityPerServer`.
+//! For an endpoint that reports none, `lruCapacityPerServer` blocks are remembered, and how many of them are there is learned from answers that say how many tokens of their prompt were cached: of a prefix whose end was missing it is known how much was used since, which is the size of the cache to one block.
+//! What one endpoint has shown is believed of the others, unless they have shown more.
 //! Without `autoTune` it is `lruCapacityPerServer`.
 //! Requests under way may use up to four times of it, since they may wait in the model server's queue; beyond that, prompts are not remembered.
 //!
@@ -280,8 +281,7 @@ impl EndpointListener for ApproxPrefixCache {
     }
 
     fn removed(&self, endpoint: &Arc<Endpoint>) {
-        self.holdings.known().remove(endpoint);
-        self.holdings.index().remove_endpoint(endpoint.index());
+        self.holdings.forget(endpoint);
     }
 }
 

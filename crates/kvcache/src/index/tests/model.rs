@@ -22,6 +22,10 @@ pub(super) enum Step {
         slot: u32,
         capacity: usize,
     },
+    Believe {
+        slot: u32,
+        n_blocks: usize,
+    },
     /// The endpoint goes and another one takes its slot.
     Replace {
         slot: u32,
@@ -32,8 +36,12 @@ pub(super) enum Step {
 #[derive(Default)]
 struct Endpoint {
     capacity: usize,
+    /// What it is believed to hold, where that is not known.
+    believed: Option<usize>,
     /// Those that nobody uses, last used first.
     free: Vec<BlockHash>,
+    /// Of these, so many at the end are thought gone.
+    n_gone: usize,
     /// Those that requests use, with how many, and whether one was served with it.
     used: BTreeMap<BlockHash, (usize, bool)>,
     n_reserved: usize,
@@ -66,6 +74,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         10 => (any::<usize>(), prop::bool::weighted(0.3))
             .prop_map(|(which, takes_back)| Step::End { which, takes_back }),
         1 => (slot(), 0usize..30).prop_map(|(slot, capacity)| Step::SetCapacity { slot, capacity }),
+        2 => (slot(), 0usize..30).prop_map(|(slot, n_blocks)| Step::Believe { slot, n_blocks }),
         1 => (slot(), any::<bool>()).prop_map(|(slot, is_told)| Step::Replace { slot, is_told }),
     ]
 }
@@ -89,6 +98,10 @@ pub(super) fn compare(default_capacity: usize, steps: &[Step]) -> Result<(), Tes
                 index.set_capacity(at(*slot), *capacity);
                 model.set_capacity(at(*slot), *capacity);
             }
+            Step::Believe { slot, n_blocks } => {
+                index.believe(at(*slot), *n_blocks);
+                model.believe(at(*slot), *n_blocks);
+            }
             Step::Replace { slot, is_told } => {
                 model.endpoints.remove(&at(*slot));
                 if *is_told {
@@ -108,9 +121,19 @@ pub(super) fn compare(default_capacity: usize, steps: &[Step]) -> Result<(), Tes
         }
         for hashes in prompts.iter().rev().take(5) {
             prop_assert_eq!(matches(&index, hashes), model.matches(hashes), "{:?}", hashes);
+            for endpoint in model.endpoints.keys() {
+                let depths: Vec<_> =
+                    index.runs(*endpoint, hashes).iter().flat_map(depths).collect();
+                prop_assert_eq!(depths, model.depths(*endpoint, hashes), "{:?}", hashes);
+            }
         }
     }
     Ok(())
+}
+
+fn depths(run: &Run) -> impl Iterator<Item = (usize, usize)> {
+    let Run { start, n_blocks, depth } = *run;
+    (0..n_blocks).map(move |at| (start + at, depth + at))
 }
 
 impl Endpoint {
@@ -118,14 +141,27 @@ impl Endpoint {
         self.used.contains_key(hash) || self.free.contains(hash)
     }
 
+    /// Whether it is believed to be there.
+    fn shows(&self, hash: &BlockHash) -> bool {
+        let there = self.free.len() - self.n_gone;
+        self.used.contains_key(hash) || self.free[..there].contains(hash)
+    }
+
     fn room(&self) -> usize {
-        let left = (4 * self.capacity).saturating_sub(self.used.len() + self.n_reserved);
-        left.min(self.capacity)
+        let capacity = self.believed.map_or(self.capacity, |believed| believed.min(self.capacity));
+        let left = (4 * capacity).saturating_sub(self.used.len() + self.n_reserved);
+        left.min(capacity)
     }
 
     fn evict(&mut self) {
-        let n_kept = self.capacity.saturating_sub(self.used.len() + self.n_reserved);
+        let n_used = self.used.len() + self.n_reserved;
+        let n_kept = self.free.len().min(self.capacity.saturating_sub(n_used));
+        self.n_gone -= self.n_gone.min(self.free.len() - n_kept);
         self.free.truncate(n_kept);
+        if let Some(believed) = self.believed {
+            let there = believed.saturating_sub(n_used);
+            self.n_gone = self.n_gone.max(n_kept.saturating_sub(there));
+        }
     }
 }
 
@@ -151,6 +187,8 @@ impl Model {
         let first_new = hashes[..n_blocks].iter().position(is_new).unwrap_or(n_blocks);
         for hash in &hashes[..n_blocks] {
             let free = state.free.iter().position(|other| other == hash);
+            let is_gone = free.is_some_and(|free| free >= state.free.len() - state.n_gone);
+            state.n_gone -= usize::from(is_gone);
             state.used.entry(*hash).or_insert((0, free.is_some())).0 += 1;
             free.map(|free| state.free.remove(free));
         }
@@ -192,14 +230,37 @@ impl Model {
     fn set_capacity(&mut self, endpoint: EndpointIndex, capacity: usize) {
         let state = self.endpoint(endpoint);
         state.capacity = capacity;
+        (state.believed, state.n_gone) = (None, 0);
         state.evict();
+    }
+
+    fn believe(&mut self, endpoint: EndpointIndex, n_blocks: usize) {
+        let state = self.endpoint(endpoint);
+        let rises = state.believed.is_some_and(|believed| believed < n_blocks);
+        state.believed = Some(n_blocks);
+        if rises {
+            state.n_gone = 0;
+        }
+        state.evict();
+    }
+
+    /// Of each block of the prompt that the endpoint has and nobody uses, its place and how many are newer or in use.
+    fn depths(&self, endpoint: EndpointIndex, hashes: &[BlockHash]) -> Vec<(usize, usize)> {
+        let state = &self.endpoints[&endpoint];
+        if state.believed.is_none() {
+            return Vec::new();
+        }
+        let n_used = state.used.len() + state.n_reserved;
+        let depth = |hash| state.free.iter().position(|other| other == hash).map(|at| n_used + at);
+        let held = hashes.iter().take_while(|hash| state.has(hash)).enumerate();
+        held.filter_map(|(at, hash)| Some((at, depth(hash)?))).collect()
     }
 
     /// The reference's walk: go on while some endpoint has the block, count the blocks of each.
     fn matches(&self, hashes: &[BlockHash]) -> Vec<(EndpointIndex, u32)> {
         let mut counts = BTreeMap::<_, u32>::new();
         for hash in hashes {
-            let has = |state: &Endpoint| state.has(hash);
+            let has = |state: &Endpoint| state.shows(hash);
             let holders: Vec<_> =
                 self.endpoints.iter().filter(|(_, state)| has(state)).map(|(&e, _)| e).collect();
             if holders.is_empty() {

@@ -4,21 +4,22 @@ use std::sync::Arc;
 
 use router_core::{Endpoint, EndpointSlot, Stamp};
 use router_framework::{End, EndCause, Lease, keys::HashedPrompts};
-use router_kvcache::{Inserted, PrefixIndex};
+use router_kvcache::{Inserted, PrefixIndex, Run};
 use smallvec::SmallVec;
 
 use super::{
     answers::AnswerLength,
-    capacity::{Capacity, Probe},
+    capacity::{Capacity, Learned, Told},
 };
 use crate::producer::{found::found_tokens, known::KnownEndpoints};
 
 /// Blocks remembered per endpoint at most, whatever it reports: 64 Mi tokens with blocks of 64.
 pub(super) const MAX_CAPACITY: usize = 1 << 20;
 
-/// A prefix was there if so much of it was, but for a block: servers count in blocks of their own, and tokens of
-/// text are estimated.
+/// A prefix was there if so much of it was, but for a block, where tokens of text are estimated.
 const FOUND_SHARE: f64 = 0.9;
+/// Router and model server count the same tokens if they differ by no more than a template adds.
+const SAME_TOKENS: f64 = 0.01;
 
 /// The index, with its capacities.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(super) struct Holdings {
     default_capacity: usize,
     capacities: EndpointSlot<Capacity>,
     answers: AnswerLength,
+    learned: Learned,
     known: KnownEndpoints,
 }
 
@@ -45,6 +47,7 @@ impl Holdings {
             default_capacity,
             capacities,
             answers: AnswerLength::default(),
+            learned: Learned::default(),
             known: KnownEndpoints::default(),
         }
     }
@@ -55,6 +58,13 @@ impl Holdings {
 
     pub(super) fn known(&self) -> &KnownEndpoints {
         &self.known
+    }
+
+    /// The endpoint has gone.
+    pub(super) fn forget(&self, endpoint: &Endpoint) {
+        self.known.remove(endpoint);
+        self.learned.forget(endpoint.index());
+        self.index.remove_endpoint(endpoint.index());
     }
 
     /// The endpoint's KV cache in blocks of the index, if it reports it (defect A-25 of
@@ -75,41 +85,42 @@ impl Holdings {
     ) -> Held {
         let capacity = endpoint.slot(&self.capacities).filter(|_| self.follows_engine);
         let reported = self.reported(endpoint, hashed.block_tokens());
-        if let Some(capacity) = capacity {
-            let n_blocks = reported.unwrap_or_else(|| capacity.remembered(self.default_capacity));
-            if let Some(n_blocks) = capacity.tell(n_blocks, self.default_capacity) {
-                self.index.set_capacity(endpoint.index(), n_blocks);
-            }
+        let told = capacity
+            .and_then(|capacity| capacity.tell(reported, self.default_capacity, &self.learned));
+        match told {
+            Some(Told::Reported(n_blocks)) => self.index.set_capacity(endpoint.index(), n_blocks),
+            Some(Told::Believed(n_blocks)) => self.index.believe(endpoint.index(), n_blocks),
+            None => {}
         }
         let answer = self.answers.expected(output_cap) / f64::from(hashed.block_tokens().max(1));
         let n_more = answer.ceil() as usize / hashed.prompts.len().max(1);
-        let watched = capacity.filter(|_| reported.is_none()).and_then(|capacity| {
-            // What an answer says of several prompts is not known of each.
-            let [prompt] = &hashed.prompts[..] else { return None };
-            Some(Watched { probe: capacity.begin(&prompt.hashes, n_more), n_more })
-        });
+        // What an answer says of several prompts is not known of each.
+        let runs = match &hashed.prompts[..] {
+            [prompt] if capacity.is_some() && reported.is_none() => {
+                self.index.runs(endpoint.index(), &prompt.hashes)
+            }
+            _ => SmallVec::new(),
+        };
         let insert = |hashes| self.index.insert(endpoint.index(), hashes, n_more);
         let inserted = hashed.prompts.iter().map(|prompt| insert(&prompt.hashes)).collect();
-        Held { endpoint: Arc::clone(endpoint), inserted, watched }
+        Held { endpoint: Arc::clone(endpoint), inserted, runs }
     }
 
-    /// An answer of the endpoint says that `found` tokens of its prompt were cached.
-    fn learn(&self, held: &Held, block_tokens: u32, found: f64) {
+    /// An answer of the endpoint says that `found` tokens of its prompt were cached. `is_exact` where both count the
+    /// same tokens.
+    fn learn(&self, held: &Held, block_tokens: u32, found: f64, is_exact: bool) {
         let capacity = held.endpoint.slot(&self.capacities);
-        let probe = held.watched.as_ref().and_then(|watched| watched.probe);
-        let Some((capacity, probe)) = capacity.zip(probe) else { return };
-        let expected = probe.n_blocks as f64 * f64::from(block_tokens);
-        let was_there = found + f64::from(block_tokens) >= FOUND_SHARE * expected;
-        capacity.learn(probe, was_there, self.default_capacity);
+        let Some((capacity, last)) = capacity.zip(held.runs.last()) else { return };
+        let n_known = last.start + last.n_blocks;
+        let n_found = found / f64::from(block_tokens.max(1));
+        let share = if is_exact { 1.0 } else { FOUND_SHARE };
+        let is_whole = n_found + 1.0 >= share * n_known as f64;
+        let n_found = if is_whole { n_known } else { n_found as usize };
+        capacity.learn(held.endpoint.index(), &held.runs, n_found, &self.learned);
     }
 
     /// The endpoint is done with the prompts. A prefix that nobody computed must not attract anyone (defect A-27).
     fn end(&self, held: Held, hashed: &HashedPrompts, was_served: bool) {
-        if let (Some(watched), [prompt]) = (&held.watched, &hashed.prompts[..])
-            && let Some(capacity) = held.endpoint.slot(&self.capacities)
-        {
-            capacity.end(&prompt.hashes, watched.n_more, was_served);
-        }
         // Last in, first out: a later prompt of the batch may build on an earlier one's blocks.
         for (prompt, inserted) in hashed.prompts.iter().zip(held.inserted).rev() {
             if was_served {
@@ -126,15 +137,8 @@ impl Holdings {
 struct Held {
     endpoint: Arc<Endpoint>,
     inserted: SmallVec<[Inserted; 1]>,
-    watched: Option<Watched>,
-}
-
-/// A request that may tell how much its endpoint's cache holds.
-#[derive(Debug)]
-struct Watched {
-    probe: Option<Probe>,
-    /// Blocks that its answer is to fill.
-    n_more: usize,
+    /// How deep its prompt was, where that may tell how much the endpoint's cache holds.
+    runs: SmallVec<[Run; 4]>,
 }
 
 /// What a request put into the index. It stays there when a model server took the request up, and is in use as long
@@ -183,7 +187,9 @@ impl IndexLease {
         let n_tokens = self.hashed.prompts.first().map_or(0, |prompt| prompt.n_tokens);
         let found = found_tokens(&usage, n_tokens as f64);
         if let Some((held, found)) = self.primary.as_ref().zip(found) {
-            self.holdings.learn(held, self.hashed.block_tokens(), found);
+            let difference = usage.prompt_tokens.abs_diff(n_tokens as u64);
+            let is_exact = difference as f64 <= SAME_TOKENS * n_tokens as f64;
+            self.holdings.learn(held, self.hashed.block_tokens(), found, is_exact);
         }
     }
 }
