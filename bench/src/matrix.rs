@@ -3,7 +3,7 @@
 //! A cell is a workload at a load on a pool. In each, the best baseline is chosen on some seeds, once for each
 //! measure that is judged, and what the default policy loses against it is measured on others, seed by seed. In
 //! the same cells the default policy plays with metrics that come late or never. What is not clear of its bound
-//! then is played on more seeds, in a second stage.
+//! then is played on more seeds, in a second stage, and what is not clear of it to either side in a third.
 //!
 //! Runs are kept in a file as they end, so that an interrupted call goes on where it was. A kept run counts as long
 //! as nothing that decides it has changed: the trace, the pool, the document, and what the policy does in three

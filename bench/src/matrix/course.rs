@@ -1,5 +1,5 @@
 //! The runs in their order: in each cell what selects, what is judged, and the baselines that were chosen; then, of
-//! all cells, what is not clear of its bound once more on further seeds.
+//! all cells, what is not clear of its bound on further seeds, stage by stage.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,8 +30,18 @@ struct Played {
 /// Plays all cells and judges them.
 pub(super) async fn play(plan: Plan, args: &MatrixArgs) -> Result<Results> {
     let player = Arc::new(Player::new(plan, args).await?);
-    let cells = second_stage(&player, first_stage(&player).await?).await?;
-    Ok(Results::of(&player.plan, cells, player.progress.elapsed(), player.progress.counts()))
+    let plan = &player.plan;
+    let mut played = first_stage(&player).await?;
+    loop {
+        let more = |of: &Played| judge::more_runs(plan, &of.rows);
+        let runs: Vec<BTreeSet<Run>> = played.iter().map(more).collect();
+        if runs.iter().all(BTreeSet::is_empty) {
+            break;
+        }
+        played = next_stage(&player, played, runs).await?;
+    }
+    let cells = played.iter().map(|of| of.judge(plan)).collect::<Result<Vec<CellResult>>>()?;
+    Ok(Results::of(plan, cells, player.progress.elapsed(), player.progress.counts()))
 }
 
 /// Plays the first seeds of all cells.
@@ -51,35 +61,31 @@ async fn first_stage(player: &Arc<Player>) -> Result<Vec<Played>> {
     in_order(playing).await
 }
 
-/// Plays the further seeds of what is not clear of its bound, and judges all cells.
-async fn second_stage(player: &Arc<Player>, cells: Vec<Played>) -> Result<Vec<CellResult>> {
+/// Plays what each cell needs of a further stage.
+async fn next_stage(
+    player: &Arc<Player>,
+    cells: Vec<Played>,
+    runs: Vec<BTreeSet<Run>>,
+) -> Result<Vec<Played>> {
     let plan = &player.plan;
-    let mut planned = Vec::new();
-    let (mut n_runs, mut n_cells, mut n_open, mut n_verdicts) = (0, 0, 0, 0);
-    for played in cells {
+    let (mut n_open, mut n_verdicts) = (0, 0);
+    for played in &cells {
         let regrets = played.judge(plan)?.regrets(plan.ours());
         n_verdicts += regrets.len();
         n_open += regrets.iter().filter(|(of, _)| of.verdict != Verdict::Holds).count();
-        let runs = judge::more_runs(plan, &played.rows);
-        n_runs += runs.len();
-        n_cells += usize::from(!runs.is_empty());
-        planned.push((played, runs));
     }
-    if n_runs > 0 {
-        player.progress.begin("the second stage");
-        player.progress.plan(n_runs);
-        player.progress.say(&format!(
-            "{n_open} of {n_verdicts} verdicts do not hold on the first seeds; {n_cells} cells play on more, for these and what is not clear of its bound"
-        ));
-    }
-    let playing = planned.into_iter().map(|(mut played, runs)| async move {
-        let is_again = !runs.is_empty();
-        play_runs(player, &played.cell, &runs, &mut played.rows).await?;
-        let result = played.judge(plan)?;
-        if is_again {
-            player.progress.say(&result.line(plan.ours()));
+    let n_cells = runs.iter().filter(|runs| !runs.is_empty()).count();
+    player.progress.begin_stage();
+    player.progress.plan(runs.iter().map(BTreeSet::len).sum());
+    player.progress.say(&format!(
+        "{n_open} of {n_verdicts} verdicts do not hold so far; {n_cells} cells play on more seeds, for what is not clear of its bound"
+    ));
+    let playing = cells.into_iter().zip(runs).map(|(mut played, runs)| async move {
+        if !runs.is_empty() {
+            play_runs(player, &played.cell, &runs, &mut played.rows).await?;
+            player.progress.say(&played.judge(plan)?.line(plan.ours()));
         }
-        Ok(result)
+        Ok(played)
     });
     in_order(playing).await
 }

@@ -25,9 +25,9 @@ pub(super) struct Plan {
     pub(super) judge: Vec<u64>,
     /// Late metrics are judged on these as well: the slowest requests differ more from seed to seed.
     pub(super) late: Vec<u64>,
-    /// What does not hold on the seeds before is judged on these as well.
-    pub(super) judge_more: Vec<u64>,
-    pub(super) late_more: Vec<u64>,
+    /// By stage; what is open after the seeds before is judged on these as well.
+    pub(super) judge_more: Vec<Vec<u64>>,
+    pub(super) late_more: Vec<Vec<u64>>,
     pub(super) goals: Goals,
     pub(super) bounds: Bounds,
     /// The one that is judged comes first.
@@ -136,9 +136,11 @@ struct RawSeeds {
     judge: Vec<u64>,
     #[serde(default)]
     late: Vec<u64>,
-    /// How many there are in the end where it takes more to hold; as many as there are where nothing is said.
-    judge_in_all: Option<usize>,
-    late_in_all: Option<usize>,
+    /// How many there are after each further stage.
+    #[serde(default)]
+    judge_in_all: Vec<usize>,
+    #[serde(default)]
+    late_in_all: Vec<usize>,
 }
 
 #[derive(Deserialize)]
@@ -197,7 +199,7 @@ struct RawPart {
     cells: Vec<String>,
     minutes: Option<f64>,
     /// In place of the plan's.
-    judge_in_all: Option<usize>,
+    judge_in_all: Option<Vec<usize>>,
     /// All where nothing is said.
     baselines: Option<Vec<String>>,
 }
@@ -237,10 +239,11 @@ impl Plan {
             raw.seeds.late.iter().all(|seed| !raw.seeds.judge.contains(seed)),
             "seeds that judge judge late metrics, too"
         );
-        let judge_in_all = part.and_then(|part| part.judge_in_all).or(raw.seeds.judge_in_all);
+        let of_part = part.and_then(|part| part.judge_in_all.as_ref());
+        let judge_in_all = of_part.unwrap_or(&raw.seeds.judge_in_all);
         let judge_more = more_seeds(&raw.seeds.select, &raw.seeds.judge, judge_in_all)?;
         let late = [&raw.seeds.judge[..], &raw.seeds.late].concat();
-        let late_more = more_seeds(&raw.seeds.select, &late, raw.seeds.late_in_all)?;
+        let late_more = more_seeds(&raw.seeds.select, &late, &raw.seeds.late_in_all)?;
         Ok(Self {
             duration: seconds(part.and_then(|part| part.minutes).unwrap_or(raw.minutes) * 60.0)?,
             select: raw.seeds.select,
@@ -284,14 +287,18 @@ fn one() -> f64 {
     1.0
 }
 
-/// The numbers after the last of `first` that do not select, until there are `n_in_all`.
-fn more_seeds(select: &[u64], first: &[u64], n_in_all: Option<usize>) -> Result<Vec<u64>> {
-    let n_in_all = n_in_all.unwrap_or(first.len());
-    let n_more = n_in_all.checked_sub(first.len());
-    let n_more =
-        n_more.with_context(|| format!("{n_in_all} seeds in all, and {first:?} at first"))?;
+/// For each stage the next numbers after the last of `first` that do not select, until there are so many in all.
+fn more_seeds(select: &[u64], first: &[u64], in_all: &[usize]) -> Result<Vec<Vec<u64>>> {
     let last = first.iter().copied().max().unwrap_or_default();
-    Ok((last.saturating_add(1)..).filter(|seed| !select.contains(seed)).take(n_more).collect())
+    let mut numbers = (last.saturating_add(1)..).filter(|seed| !select.contains(seed));
+    let mut stages = Vec::new();
+    let mut n_before = first.len();
+    for &n_in_all in in_all {
+        ensure!(n_in_all > n_before, "{n_in_all} seeds in all, and {n_before} before");
+        stages.push(numbers.by_ref().take(n_in_all - n_before).collect::<Vec<_>>());
+        n_before = n_in_all;
+    }
+    Ok(stages)
 }
 
 fn is_chosen(name: &str, patterns: &[String]) -> bool {
@@ -452,19 +459,20 @@ mod tests {
         assert_eq!(scrapes, ["50ms", "5s", "60s", "never"]);
         let capacities: Vec<f64> = plan.pools.iter().map(|pool| pool.capacity).collect();
         assert_eq!(capacities, [8.0, 6.0]);
-        // Regret is judged on 16 seeds in the end, late metrics on 32.
-        assert_eq!(plan.judge_more, (6..=18).collect::<Vec<_>>());
-        assert_eq!(plan.late_more, (11..=34).collect::<Vec<_>>());
+        // Regret is judged on 16 seeds and on 64 in the end, late metrics on 32 and on 128.
+        let stages = |stages: [std::ops::RangeInclusive<u64>; 2]| stages.map(Vec::from_iter);
+        assert_eq!(plan.judge_more, stages([6..=18, 19..=66]));
+        assert_eq!(plan.late_more, stages([11..=34, 35..=130]));
     }
 
     #[test]
     fn more_seeds_follow_those_at_first_and_do_not_select() {
-        let check = |n_in_all, expected: &[u64]| {
-            assert_eq!(more_seeds(&[1, 7], &[3, 5], n_in_all).unwrap(), expected);
+        let check = |in_all: &[usize], expected: &[&[u64]]| {
+            assert_eq!(more_seeds(&[1, 7], &[3, 5], in_all).unwrap(), expected);
         };
-        check(None, &[]);
-        check(Some(2), &[]);
-        check(Some(5), &[6, 8, 9]);
+        check(&[], &[]);
+        check(&[5], &[&[6, 8, 9]]);
+        check(&[3, 5, 6], &[&[6], &[8, 9], &[10]]);
     }
 
     #[test]
@@ -482,7 +490,7 @@ mod tests {
         check("--part smoke --cells rag", 1);
         let of_part = plan("--part smoke").unwrap();
         assert_eq!((of_part.policies.len(), of_part.scrapes.len()), (4, 1));
-        assert_eq!(of_part.judge_more, [6, 7]);
+        assert_eq!(of_part.judge_more, [[6, 7]]);
         assert!(plan("--part nothing").is_err());
     }
 
@@ -497,8 +505,8 @@ mod tests {
         check("judge = [3, 4, 5]", "judge = [2, 3]", "a seed cannot both select and judge");
         check("judge = [3, 4, 5]", "judge = []", "must be named");
         check("late = [6", "late = [5", "judge late metrics, too");
-        check("judge_in_all = 16", "judge_in_all = 2", "2 seeds in all, and [3, 4, 5] at first");
-        check("late_in_all = 32", "late_in_all = 7", "7 seeds in all");
+        check("judge_in_all = [16", "judge_in_all = [3", "3 seeds in all, and 3 before");
+        check("late_in_all = [32, 128]", "late_in_all = [32, 9]", "9 seeds in all, and 32 before");
         check("minutes = 15", "minutes = 0", "no length of time");
         check("ours = \"estimated-ttft\"", "ours = \"theirs\"", "no preset called theirs");
         check("policy = \"go-default\"", "policy = \"none\"", "no policy called none");

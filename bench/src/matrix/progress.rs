@@ -22,10 +22,11 @@ struct State {
     n_played_before: usize,
 }
 
-/// Runs of one stage: how many the second has is known when the first has ended.
+/// Runs of one stage: how many the next has is known when this one has ended.
 #[derive(Clone, Copy, Debug)]
 struct Stage {
-    name: &'static str,
+    /// From 1.
+    number: usize,
     n_planned: usize,
     n_known: usize,
     n_played: usize,
@@ -38,17 +39,17 @@ struct Stage {
 impl Progress {
     pub(super) fn new(jobs: usize) -> Self {
         let started = Instant::now();
-        let stage = Stage::new("the first stage");
+        let stage = Stage::new(1);
         let state = State { started, stage, n_known_before: 0, n_played_before: 0 };
         Self { state: Mutex::new(state), jobs, is_terminal: std::io::stderr().is_terminal() }
     }
 
     /// The next stage begins; what was planned before has been played.
-    pub(super) fn begin(&self, name: &'static str) {
+    pub(super) fn begin_stage(&self) {
         let mut state = self.state.lock();
         state.n_known_before += state.stage.n_known;
         state.n_played_before += state.stage.n_played;
-        state.stage = Stage::new(name);
+        state.stage = Stage::new(state.stage.number + 1);
     }
 
     pub(super) fn plan(&self, n_runs: usize) {
@@ -98,8 +99,8 @@ impl Progress {
 // === impl Stage ===
 
 impl Stage {
-    fn new(name: &'static str) -> Self {
-        Self { name, n_planned: 0, n_known: 0, n_played: 0, wall: 0.0 }
+    fn new(number: usize) -> Self {
+        Self { number, n_planned: 0, n_known: 0, n_played: 0, wall: 0.0 }
     }
 
     fn line(&self, jobs: usize) -> String {
@@ -111,7 +112,7 @@ impl Stage {
             let seconds = n_left as f64 * self.wall / self.n_played as f64 / jobs.max(1) as f64;
             format!(", about {} min left", (seconds / 60.0).ceil())
         };
-        format!("{n_done} of {} runs of {}{left}", self.n_planned, self.name)
+        format!("{n_done} of {} runs of stage {}{left}", self.n_planned, self.number)
     }
 }
 
@@ -122,13 +123,13 @@ mod tests {
     #[test]
     fn the_line_says_what_is_done_and_what_is_left() {
         let check = |n_known, n_played, wall, expected| {
-            let stage = Stage { name: "a stage", n_planned: 100, n_known, n_played, wall };
+            let stage = Stage { number: 3, n_planned: 100, n_known, n_played, wall };
             assert_eq!(stage.line(2), expected);
         };
-        check(0, 0, 0.0, "0 of 100 runs of a stage");
-        check(40, 0, 0.0, "40 of 100 runs of a stage");
-        check(40, 10, 30.0, "50 of 100 runs of a stage, about 2 min left");
-        check(0, 100, 300.0, "100 of 100 runs of a stage, about 0 min left");
+        check(0, 0, 0.0, "0 of 100 runs of stage 3");
+        check(40, 0, 0.0, "40 of 100 runs of stage 3");
+        check(40, 10, 30.0, "50 of 100 runs of stage 3, about 2 min left");
+        check(0, 100, 300.0, "100 of 100 runs of stage 3, about 0 min left");
     }
 
     #[tokio::test(start_paused = true)]
@@ -140,12 +141,12 @@ mod tests {
         progress.known();
         progress.played(60.0);
         let line = || progress.state.lock().stage.line(1);
-        assert_eq!(line(), "3 of 3 runs of the first stage, about 0 min left");
-        progress.begin("the second stage");
+        assert_eq!(line(), "3 of 3 runs of stage 1, about 0 min left");
+        progress.begin_stage();
         progress.plan(5);
         progress.played(120.0);
         progress.known();
-        assert_eq!(line(), "2 of 5 runs of the second stage, about 6 min left");
+        assert_eq!(line(), "2 of 5 runs of stage 2, about 6 min left");
         assert_eq!(progress.counts(), (2, 3));
     }
 }

@@ -10,7 +10,8 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Regret {
     pub mean: f64,
-    /// Upper end of its 95 % interval.
+    /// Ends of its 95 % interval.
+    pub lower: f64,
     pub upper: f64,
     /// Pairs that it rests on, one for each seed.
     pub n_seeds: usize,
@@ -60,7 +61,7 @@ impl Regret {
     /// `shown` grows with the regret, and is 0 where that is.
     fn of_each(regrets: &[f64], bound: f64, shown: fn(f64) -> f64) -> Self {
         let estimate = Estimate::of(regrets.iter().copied());
-        let (mean, upper) = (shown(estimate.mean), shown(estimate.upper()));
+        let [lower, mean, upper] = [estimate.lower(), estimate.mean, estimate.upper()].map(shown);
         let verdict = if mean > bound {
             Verdict::Loses
         } else if upper <= bound || regrets.iter().all(|regret| *regret <= 0.0) {
@@ -68,7 +69,7 @@ impl Regret {
         } else {
             Verdict::Unclear
         };
-        Self { mean, upper, n_seeds: regrets.len(), verdict }
+        Self { mean, lower, upper, n_seeds: regrets.len(), verdict }
     }
 }
 
@@ -115,8 +116,12 @@ mod tests {
         assert_eq!(longer.verdict, Verdict::Loses);
         let chance = of(&[(1.0, 2.0), (2.0, 1.0)]);
         assert!(chance.mean.abs() < 1e-9 && chance.upper > 100.0, "{chance:?}");
+        // The ends are as many times as long and as short.
+        let ends = (1.0 + chance.lower / 100.0) * (1.0 + chance.upper / 100.0);
+        assert!(chance.lower < -50.0 && (ends - 1.0).abs() < 1e-9, "{chance:?}");
         assert_eq!(chance.verdict, Verdict::Unclear);
-        let nothing = Regret { mean: 0.0, upper: 0.0, n_seeds: 0, verdict: Verdict::Holds };
+        let (n_seeds, verdict) = (0, Verdict::Holds);
+        let nothing = Regret { mean: 0.0, lower: 0.0, upper: 0.0, n_seeds, verdict };
         assert_eq!(of(&[(0.0, 1.0), (1.0, 0.0)]), nothing);
     }
 }

@@ -73,26 +73,38 @@ fn head(text: &mut String, results: &Results) {
 /// How what is not clear of its bound on the first seeds comes to its verdict.
 fn stages(results: &Results) -> String {
     let Results { judge, late, judge_more, late_more, .. } = results;
+    let regret = in_all(judge, judge_more);
     let has_late = results.cells.iter().any(|cell| !cell.stale.is_empty());
-    let late = [&judge[..], late].concat();
-    let late = if has_late && !late_more.is_empty() {
-        format!(" (of late metrics: {})", in_all(&late, late_more))
-    } else {
-        String::new()
+    let late = if has_late { in_all(&[&judge[..], late].concat(), late_more) } else { Vec::new() };
+    let of_stage = |more_idx: usize| match (regret.get(more_idx), late.get(more_idx)) {
+        (Some(regret), Some(late)) => format!("{regret} (of late metrics: {late})"),
+        (Some(regret), None) => regret.clone(),
+        (None, Some(late)) => format!("of late metrics {late}"),
+        (None, None) => String::new(),
     };
-    if judge_more.is_empty() && late.is_empty() {
+    let n_more = regret.len().max(late.len());
+    if n_more == 0 {
         return String::new();
     }
-    format!(
-        "Where that end is above the bound, further seeds are played, both sides on each, and the verdict is that of \
-         all together: {}{late}. *Seeds* says on how many a verdict rests.",
-        in_all(judge, judge_more)
-    )
+    let rule = |more_idx| match more_idx {
+        0 => {
+            "Where the upper end is above the bound, further seeds are played, both sides on each, and the verdict \
+              is that of all together"
+        }
+        _ => "Where the bound then lies within the interval, so are more",
+    };
+    let lines = (0..n_more).map(|idx| format!("{}: {}.\n", rule(idx), of_stage(idx)));
+    lines.collect::<Vec<_>>().concat() + "*Seeds* says on how many a verdict rests."
 }
 
-fn in_all(first: &[u64], more: &[u64]) -> String {
-    let all = [first, more].concat();
-    format!("{} seeds, {}", all.len(), shown(&all))
+/// All seeds up to each further stage.
+fn in_all(first: &[u64], more: &[Vec<u64>]) -> Vec<String> {
+    let mut all = first.to_vec();
+    let stages = more.iter().map(|seeds| {
+        all.extend(seeds);
+        format!("{} seeds, {}", all.len(), shown(&all))
+    });
+    stages.collect()
 }
 
 /// Seeds for people: the first and the last of three or more that follow each other.
@@ -237,9 +249,11 @@ fn stale(text: &mut String, results: &Results) {
     let bound = results.bounds.stale_ttft_p99_percent;
     line(text, format!("TTFT p99 must be at most {bound} % longer than with scrapes every 50 ms."));
     let first = [&results.judge[..], &results.late].concat();
-    let again = match &results.late_more[..] {
+    let again = match &in_all(&first, &results.late_more)[..] {
         [] => String::new(),
-        more => format!(", and where it does not hold on those on {}", in_all(&first, more)),
+        stages => {
+            format!(", and where that is not clear of the bound on {}", stages.join(", or on "))
+        }
     };
     line(text, format!("`{}` was played on seeds {}{again}.", results.ours, shown(&first)));
     results.notes.iter().for_each(|note| line(text, note.clone()));

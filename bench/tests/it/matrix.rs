@@ -83,11 +83,18 @@ async fn what_does_not_hold_plays_on_more_seeds_and_is_kept_like_any_other() {
     let folder = tempfile::tempdir().unwrap();
     let (state, plan) = (folder.path().join("runs.jsonl"), folder.path().join("plan.toml"));
     let text = include_str!("../../matrix.toml");
-    // So TTFT p90 cannot hold, and goodput does.
-    let bound = "ttft_p90_percent = 10.0";
-    assert!(text.contains(bound) && text.contains("goodput_points = 3.0"));
-    let text = text.replace(bound, "ttft_p90_percent = -99.0");
-    fs::write(&plan, text.replace("goodput_points = 3.0", "goodput_points = 100.0")).unwrap();
+    // So TTFT p90 cannot hold, goodput does, and there is a third stage.
+    let (bound, changed) = ("ttft_p90_percent = 10.0", "ttft_p90_percent = -99.0");
+    let mut text = text.to_owned();
+    for (from, to) in [
+        (bound, changed),
+        ("goodput_points = 3.0", "goodput_points = 100.0"),
+        ("judge_in_all = [5]", "judge_in_all = [5, 6]"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    fs::write(&plan, &text).unwrap();
     let flags = format!("--cells mooncake/near/homogeneous --plan {}", plan.display());
     let results = matrix::results(&args(&state, &flags)).await.unwrap();
     let cell = &results.cells[0];
@@ -97,12 +104,12 @@ async fn what_does_not_hold_plays_on_more_seeds_and_is_kept_like_any_other() {
     assert_eq!((ttft.first.unwrap().n_seeds, ttft.regret.n_seeds), (3, 5));
     assert_eq!(ttft.regret.verdict, matrix::Verdict::Loses);
 
-    // Only the two sides play them.
+    // Only the two sides play them, and after a clear loss nobody plays on.
     let played = rows(&state);
     assert_eq!(played.len(), results.n_played);
     let is_more = |row: &&Value| {
         let run = row["run"].as_str().unwrap();
-        run.ends_with("seed=6") || run.ends_with("seed=7")
+        ["seed=6", "seed=7", "seed=8"].iter().any(|seed| run.ends_with(seed))
     };
     let more: Vec<Value> = played.iter().filter(is_more).cloned().collect();
     assert_eq!(more.len(), 4, "{more:?}");
@@ -110,8 +117,8 @@ async fn what_does_not_hold_plays_on_more_seeds_and_is_kept_like_any_other() {
     assert_eq!(n_of_policy(&more, &ttft.baseline), 2);
 
     // One that was interrupted in the second stage goes on there.
-    let text = fs::read_to_string(&state).unwrap();
-    fs::write(&state, &text[..text.len() - 10]).unwrap();
+    let lines = fs::read_to_string(&state).unwrap();
+    fs::write(&state, &lines[..lines.len() - 10]).unwrap();
     let report = folder.path().join("report.md");
     let again = format!("{flags} --report {}", report.display());
     matrix::run(&args(&state, &again)).await.unwrap();
@@ -122,11 +129,25 @@ async fn what_does_not_hold_plays_on_more_seeds_and_is_kept_like_any_other() {
     // Through text as well: a number may be read back with another last bit.
     let cells = serde_json::to_string(&results.cells).unwrap();
     assert_eq!(written["cells"], serde_json::from_str::<Value>(&cells).unwrap());
-    let text = fs::read_to_string(&report).unwrap();
-    for part in ["is that of all together: 5 seeds, 3 to 7.", "| 3 | holds |", "| 5 | **loses** |"]
-    {
-        assert!(text.contains(part), "{part} is not in\n{text}");
+    let said = fs::read_to_string(&report).unwrap();
+    for part in [
+        "is that of all together: 5 seeds, 3 to 7.\n",
+        "so are more: 6 seeds, 3 to 8.\n",
+        "| 3 | holds |",
+        "| 5 | **loses** |",
+    ] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
     }
+
+    // With a bound in the interval of both stages the third is all that is left to play.
+    let upper = ttft.regret.upper.min(ttft.first.unwrap().upper);
+    let inside = f64::midpoint(ttft.regret.lower, upper);
+    assert!(ttft.regret.lower < inside && inside < upper, "{ttft:?}");
+    fs::write(&plan, text.replace(changed, &format!("ttft_p90_percent = {inside:?}"))).unwrap();
+    let on = matrix::results(&args(&state, &flags)).await.unwrap();
+    let ttft = &on.cells[0].ttft_p90;
+    assert_eq!((on.n_played, on.n_known), (2, results.n_played));
+    assert_eq!((ttft.first.unwrap().n_seeds, ttft.regret.n_seeds), (3, 6));
 }
 
 #[tokio::test]
