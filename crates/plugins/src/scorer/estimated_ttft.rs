@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! first token = fixed time + decode step + (prompt tokens leased there and not computed yet + uncached tokens of this prompt) / prefill rate
+//!             + answers that must end before this one can begin × expected tokens of an answer × decode step / slots
 //! imposed     = uncached tokens of this prompt × own share × ((8 + requests behind) / the pool's prefill rate + 0.3 × requests that decode / prefill rate)
 //!             + what its answer adds to a decode step × expected tokens of the answer × 0.3 × requests there
 //! score       = 1 / (1 + first token + imposed)
@@ -20,6 +21,11 @@
 //! They are taken to be as many, but no more than there would be requests of the mean length in the uncached tokens that wait.
 //! They count at the pool's rate: a slow endpoint delays each of them longer, and gets fewer.
 //! Of a burst it therefore takes more than it can do in the same time as the others, and these are free earlier for whoever comes next.
+//!
+//! **Slots.** A model server computes only so many answers at once (vLLM's `max-num-seqs`); who finds no slot waits for an answer to end.
+//! How many slots there are shows where first tokens come while others wait, and answers under way stay as many as they were at most.
+//! While nothing of that was seen, the term is 0; a number that is passed, or not reached for five minutes, is forgotten.
+//! Requests that found no slot teach nothing of the prefill rate, and where slots lack, requests behind are those that would be let in meanwhile.
 //!
 //! **What is counted.** Tokens are leased when the request is sent and given back with the first byte of the response, or with the request's end, whatever ends it.
 //! Tokens count for more after a long context, since they attend to it.
@@ -88,6 +94,7 @@ mod fit;
 mod lease;
 mod ledger;
 mod popular;
+mod slots;
 mod speed;
 
 pub const PLUGIN: PluginDef = PluginDef::new::<Params>(
@@ -310,7 +317,7 @@ impl Scorer for EstimatedTtft {
             let mut load = account.load(cx.now, &common);
             let kept = self.correct(cx, endpoint, account, &mut load, &typical);
             let cached = known.cached(position) * typical.hits * kept;
-            let cost = load.cost(&Job { cached, ..job }, typical.uncached).total();
+            let cost = load.cost(&Job { cached, ..job }, &typical).total();
             *out = if cost.is_finite() { cost.max(0.0) } else { f64::MAX };
             best = best.min(*out);
         }
@@ -382,6 +389,7 @@ impl DumpState for EstimatedTtft {
                 "waiting": load.n_waiting,
                 "decoding": load.n_decoding,
                 "context": load.context.round(),
+                "slots": load.slots.is_finite().then(|| load.slots.round()),
                 "prefillTokensPerSecond": (1.0 / load.prefill.per_unit).round(),
                 "decodeStepSeconds": load.step(),
             }))

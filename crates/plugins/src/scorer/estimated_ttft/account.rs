@@ -18,6 +18,7 @@ use router_telemetry::metrics::Gauge;
 use super::{
     cost::{Job, Load, SEQUENCE_TOKENS},
     ledger::{Ledger, Place, Sent, Silent, Summary, Totals},
+    slots::Slots,
     speed::{Learner, Pool, Prefill, Sample, Slowness, Speed},
 };
 use crate::signal::usable;
@@ -40,6 +41,7 @@ struct Book {
     /// Seconds that an effective token takes, as the last decision saw it.
     per_token: f64,
     peak: Peak,
+    slots: Slots,
 }
 
 /// The most requests that were under way in one second, and in the one before.
@@ -59,6 +61,8 @@ pub(super) struct Entry {
     job: Job,
     /// Effective tokens that others had there to compute before it.
     ahead: f64,
+    /// Answers that were there before it, under way or not.
+    present: f64,
     /// Length of a decode step when it came.
     step: f64,
     first_byte: Option<(Stamp, Totals)>,
@@ -77,7 +81,7 @@ pub(super) struct Answer {
 }
 
 /// Words of [`Account::shown`].
-const N_SHOWN: usize = 15;
+const N_SHOWN: usize = 16;
 
 /// Signals up to this age correct what is known here: they can be compared with what was under way in the last
 /// one or two seconds. Older ones say nothing that is not known better.
@@ -110,7 +114,8 @@ impl Account {
         let place = book.ledger.take(now, sent);
         self.publish(&mut book, now);
         let (ahead, step) = (load.pending, load.step());
-        Entry { place, taken: now, job: *job, ahead, step, first_byte: None, shows }
+        let present = load.n_waiting + load.n_decoding;
+        Entry { place, taken: now, job: *job, ahead, present, step, first_byte: None, shows }
     }
 
     pub(super) fn first_byte(&self, now: Stamp, entry: &mut Entry) {
@@ -119,6 +124,10 @@ impl Account {
         book.ledger.pass(now, per_token);
         book.ledger.first_byte(now, &entry.place);
         entry.first_byte = Some((now, book.ledger.totals(now)));
+        if entry.shows {
+            let Summary { n_decoding, n_waiting, .. } = book.ledger.summary();
+            book.slots.note(now, n_decoding, n_waiting);
+        }
         self.publish(&mut book, now);
     }
 
@@ -138,7 +147,7 @@ impl Account {
             book.ledger.end(now, &entry.place);
             let speed = pool.speed().times(book.learner.slowness());
             self.publish(&mut book, now);
-            entry.sample(now, answer?, totals, &speed)
+            entry.sample(now, answer?, totals, &speed, book.slots.bound())
         };
         // What the endpoint has in common with the others is learned first, and what is left is its own.
         let (common, sample) = pool.observe(&sample);
@@ -185,6 +194,8 @@ impl Account {
             learned.fade(age / (age + HALF_TRUST_SECONDS))
         };
         let speed = common.times(slowness);
+        // 0 until there was a request.
+        let slots = Some(number(15)).filter(|slots| *slots > 0.0).unwrap_or(f64::INFINITY);
         let summary = summary.at(now, speed.prefill.per_unit);
         Load {
             pending: summary.pending,
@@ -192,6 +203,7 @@ impl Account {
             n_waiting: summary.n_waiting,
             n_decoding: summary.n_decoding,
             context: summary.context,
+            slots,
             prefill: speed.prefill,
             per_token: common.prefill.per_unit,
             step: speed.step,
@@ -237,6 +249,7 @@ impl Account {
             summary.silent.tokens.to_bits(),
             summary.silent.n_answers.to_bits(),
             summary.silent.context.to_bits(),
+            book.slots.bound().to_bits(),
         ];
         for (shown, word) in self.shown.iter().zip(words) {
             shown.store(word, Relaxed);
@@ -258,8 +271,15 @@ impl Peak {
 }
 
 impl Entry {
-    /// What a good answer showed.
-    fn sample(&self, now: Stamp, answer: Answer, totals: Totals, speed: &Speed) -> Sample {
+    /// What a good answer showed of an endpoint that has so many slots.
+    fn sample(
+        &self,
+        now: Stamp,
+        answer: Answer,
+        totals: Totals,
+        speed: &Speed,
+        slots: f64,
+    ) -> Sample {
         // Answers of one request decode side by side. Where they differ in length, the longest sets the time, and a
         // step looks longer than it is by as much as that is longer than the mean.
         let n_answers = f64::from(self.job.n_answers);
@@ -273,7 +293,10 @@ impl Entry {
         let waited = first_byte.since(self.taken).as_secs_f64();
         let (ahead, seconds) = (self.ahead, waited - self.step);
         let (prompt, cached) = (self.job.prompt, self.job.cached);
-        sample.prefill = Some(Prefill { ahead, prompt, cached, seconds });
+        // Who found no slot waited for another answer to end: that is no time of prefill.
+        if self.present < slots {
+            sample.prefill = Some(Prefill { ahead, prompt, cached, seconds });
+        }
         let took = now.since(first_byte).as_secs_f64();
         if took <= 0.0 {
             return sample;

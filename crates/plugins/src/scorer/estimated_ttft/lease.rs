@@ -65,7 +65,7 @@ impl Hold {
             let load = account.load(now, &shared.pool.speed());
             (
                 account.take(now, job, streams, &load),
-                load.cost(job, shared.pool.typical().uncached).first_token,
+                load.cost(job, &shared.pool.typical()).first_token,
             )
         });
         let (entry, predicted) = taken.unzip();

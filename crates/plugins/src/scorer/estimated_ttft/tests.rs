@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use http::StatusCode;
 use router_core::{Signals, Stamp};
@@ -340,6 +340,11 @@ fn job(prompt: f64, output: f64) -> Job {
     Job { prompt, cached: 0.0, output, n_answers, n_copies, cached_best: 0.0, reuses: 0.0 }
 }
 
+/// Requests with so many uncached tokens, and answers of a hundred.
+fn typical(uncached: f64) -> Typical {
+    Typical { output: 100.0, prompt: uncached, uncached, hits: 1.0 }
+}
+
 /// What servers say of an answer of so many tokens.
 fn said(n_tokens: u64) -> Answer {
     Answer { n_tokens: Some(n_tokens), prompt: None, hits: None }
@@ -452,7 +457,7 @@ fn a_clock_that_stands_still_teaches_nothing_absurd() {
         account.end(now, &entry, Some(answer), &pool);
     }
     let load = account.load(now, &pool.speed());
-    let cost = load.cost(&job(1e6, 1e4), pool.typical().uncached);
+    let cost = load.cost(&job(1e6, 1e4), &pool.typical());
     assert!(cost.total().is_finite() && cost.first_token > 0.0, "{cost:?}");
 }
 
@@ -460,12 +465,12 @@ fn a_clock_that_stands_still_teaches_nothing_absurd() {
 fn a_copy_that_many_have_use_of_costs_less_than_one_for_a_single_conversation() {
     let load = Account::default().load(Stamp::from_nanos(1), &START);
     let cost = |cached_best, reuses| {
-        load.cost(&Job { cached_best, reuses, ..job(10_000.0, 100.0) }, 1_000.0).total()
+        load.cost(&Job { cached_best, reuses, ..job(10_000.0, 100.0) }, &typical(1_000.0)).total()
     };
     assert_eq!(cost(0.0, 100.0), cost(9_000.0, 0.0), "new text, and text of its own");
     assert!(cost(9_000.0, 1.0) < 0.7 * cost(9_000.0, 0.0));
     assert!(cost(9_000.0, 1.0) > cost(9_000.0, 10.0));
-    let first_token = load.cost(&job(10_000.0, 100.0), 1_000.0).first_token;
+    let first_token = load.cost(&job(10_000.0, 100.0), &typical(1_000.0)).first_token;
     assert!(cost(10_000.0, 1e9) > first_token, "it still delays this request");
 }
 
@@ -481,7 +486,7 @@ fn of_a_burst_a_slow_endpoint_takes_more_than_it_does_in_the_same_time_and_less_
     let tokens = request.effective_tokens();
     let mut loads = [idle(2.0 / 3.0), idle(4.0 / 3.0)];
     for _ in 0..90 {
-        let [fast, slow] = loads.map(|load| load.cost(&request, tokens).total());
+        let [fast, slow] = loads.map(|load| load.cost(&request, &typical(tokens)).total());
         let taken = &mut loads[usize::from(slow < fast)];
         taken.n_waiting += 1.0;
         taken.pending += tokens;
@@ -495,7 +500,7 @@ fn of_a_burst_a_slow_endpoint_takes_more_than_it_does_in_the_same_time_and_less_
 fn short_prompts_that_wait_count_by_their_tokens_and_long_ones_by_their_number() {
     let imposed = |n_waiting, leased| {
         let load = Load { leased, n_waiting, ..idle(1.0) };
-        load.cost(&job(2_000.0, 100.0), 500.0).imposed
+        load.cost(&job(2_000.0, 100.0), &typical(500.0)).imposed
     };
     assert_eq!(imposed(1.0, 500.0), imposed(1.0, 50_000.0));
     // The answer makes the steps of all of them longer.
@@ -503,6 +508,90 @@ fn short_prompts_that_wait_count_by_their_tokens_and_long_ones_by_their_number()
         (imposed(10.0, 1_000.0), imposed(10.0, 5_000.0), imposed(0.0, 0.0));
     let share = (short - none) / (typical - none);
     assert!(share > 0.2 && share < 0.3, "{share}");
+}
+
+#[test]
+fn where_no_slot_is_left_the_first_token_waits_for_answers_to_end() {
+    let (request, typical) = (job(200.0, 100.0), typical(200.0));
+    let cost = |n_waiting: f64, n_decoding: f64, slots: f64| {
+        let load = Load { n_waiting, n_decoding, slots, ..idle(1.0) };
+        (load.cost(&request, &typical).first_token, 100.0 * load.step() / slots)
+    };
+    let unknown = |n_waiting: f64, n_decoding: f64| cost(n_waiting, n_decoding, f64::INFINITY).0;
+    let check = |n_waiting: f64, n_decoding: f64, n_ends: f64| {
+        let (first_token, between_ends) = cost(n_waiting, n_decoding, 64.0);
+        let wait = first_token - unknown(n_waiting, n_decoding);
+        assert!((wait - n_ends * between_ends).abs() < 1e-9, "{n_waiting} {n_decoding}: {wait}");
+    };
+    check(0.0, 63.0, 0.0);
+    check(20.0, 40.0, 0.0);
+    check(0.0, 64.0, 1.0);
+    check(20.0, 64.0, 21.0);
+    check(30.0, 50.0, 17.0);
+}
+
+#[test]
+fn where_slots_lack_long_requests_do_not_gather_where_few_wait() {
+    let imposed = |n_waiting, leased, n_decoding| {
+        let load = Load { n_waiting, leased, n_decoding, slots: 64.0, ..idle(1.0) };
+        load.cost(&job(2_000.0, 100.0), &typical(500.0)).imposed
+    };
+    let few_long = imposed(5.0, 40_000.0, 64.0);
+    let many_short = imposed(40.0, 2_000.0, 64.0);
+    assert!(few_long > many_short, "{few_long} {many_short}");
+    // With slots left, those that come are as many as those that wait.
+    assert!(imposed(5.0, 40_000.0, 20.0) < imposed(40.0, 20_000.0, 20.0));
+}
+
+/// An endpoint with so many slots, which are all that lacks: one request waits for the others all the time.
+fn overrun(
+    account: &Account,
+    pool: &Pool,
+    from: Stamp,
+    n_slots: usize,
+    n_requests: usize,
+) -> Stamp {
+    let (mut now, mut rng) = (from, Rng::seeded(9));
+    let (mut waiting, mut decoding) = (VecDeque::new(), Vec::new());
+    for _ in 0..n_requests {
+        while waiting.len() <= 20 {
+            let job = job(200.0 + 4_000.0 * rng.f64(), 100.0);
+            let load = account.load(now, &pool.speed());
+            waiting.push_back((now, job, account.take(now, &job, true, &load)));
+        }
+        now = now + Duration::from_millis(400);
+        if decoding.len() == n_slots {
+            let (entry, _) = decoding.swap_remove(rng.below(n_slots));
+            account.end(now, &entry, Some(said(100)), pool);
+        }
+        let Some((_, _, mut entry)) = waiting.pop_front() else { continue };
+        account.first_byte(now, &mut entry);
+        decoding.push((entry, now));
+    }
+    for (_, _, entry) in waiting {
+        account.end(now, &entry, None, pool);
+    }
+    for (entry, _) in decoding {
+        account.end(now, &entry, None, pool);
+    }
+    now
+}
+
+#[test]
+fn waits_for_a_slot_are_not_learned_as_times_of_prefill() {
+    let (account, pool) = (Account::default(), Pool::new(START, 256.0));
+    let now = serve(&account, &pool, TRUTH, Stamp::from_nanos(1), 0.0, 150);
+    assert_eq!(account.load(now, &pool.speed()).slots, f64::INFINITY);
+    let before = speed(&account, &pool, now).prefill.at(2_000.0);
+    let now = overrun(&account, &pool, now, 16, 1_000);
+    assert_eq!(account.load(now, &pool.speed()).slots, 16.0);
+    let after = speed(&account, &pool, now).prefill.at(2_000.0);
+    assert!(after < 1.3 * before, "{before} {after}");
+    // With slots left, it is learned how fast prefill is.
+    let slower = Speed { prefill: TRUTH.prefill.times(3.0), ..TRUTH };
+    let now = serve(&account, &pool, slower, now, 0.0, 80);
+    let found = speed(&account, &pool, now).prefill.at(2_000.0) / slower.prefill.at(2_000.0);
+    assert!((0.75..1.25).contains(&found), "{found}");
 }
 
 #[tokio::test]
