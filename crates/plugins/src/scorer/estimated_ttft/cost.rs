@@ -144,7 +144,7 @@ impl Load {
     ///
     /// Where slots lack, they are as many as typical ones that are let in while it waits, few or many that wait now:
     /// by their number, long requests would gather where few long ones wait, and short ones wait elsewhere for slots
-    /// that they leave sooner (`wild-tenant` past capacity loses 7 % of its goodput by that).
+    /// that they leave sooner (`wild-tenant` past capacity loses 7 points of goodput by that).
     fn behind(&self, typical: &Typical) -> f64 {
         let (leased, uncached) = (self.leased, typical.uncached.max(1.0));
         let for_slot = self.for_slot(typical);

@@ -557,21 +557,18 @@ fn overrun(
         while waiting.len() <= 20 {
             let job = job(200.0 + 4_000.0 * rng.f64(), 100.0);
             let load = account.load(now, &pool.speed());
-            waiting.push_back((now, job, account.take(now, &job, true, &load)));
+            waiting.push_back(account.take(now, &job, true, &load));
         }
         now = now + Duration::from_millis(400);
         if decoding.len() == n_slots {
-            let (entry, _) = decoding.swap_remove(rng.below(n_slots));
+            let entry = decoding.swap_remove(rng.below(n_slots));
             account.end(now, &entry, Some(said(100)), pool);
         }
-        let Some((_, _, mut entry)) = waiting.pop_front() else { continue };
+        let Some(mut entry) = waiting.pop_front() else { continue };
         account.first_byte(now, &mut entry);
-        decoding.push((entry, now));
+        decoding.push(entry);
     }
-    for (_, _, entry) in waiting {
-        account.end(now, &entry, None, pool);
-    }
-    for (entry, _) in decoding {
+    for entry in waiting.into_iter().chain(decoding) {
         account.end(now, &entry, None, pool);
     }
     now
