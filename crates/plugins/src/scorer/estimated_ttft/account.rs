@@ -17,6 +17,7 @@ use router_telemetry::metrics::Gauge;
 
 use super::{
     cost::{Job, Load, SEQUENCE_TOKENS},
+    fit::Line,
     ledger::{Ledger, Place, Sent, Silent, Summary, Totals},
     slots::Slots,
     speed::{Learner, Pool, Prefill, Sample, Slowness, Speed},
@@ -42,6 +43,8 @@ struct Book {
     per_token: f64,
     peak: Peak,
     slots: Slots,
+    /// Seconds over effective tokens, as the last request that found a slot left them.
+    prefill: Option<Line>,
 }
 
 /// The most requests that were under way in one second, and in the one before.
@@ -139,7 +142,7 @@ impl Account {
         answer: Option<Answer>,
         pool: &Pool,
     ) -> Option<Speed> {
-        let sample = {
+        let (sample, found_slot) = {
             let mut book = self.book.lock();
             let per_token = book.per_token;
             book.ledger.pass(now, per_token);
@@ -147,12 +150,17 @@ impl Account {
             book.ledger.end(now, &entry.place);
             let speed = pool.speed().times(book.learner.slowness());
             self.publish(&mut book, now);
-            entry.sample(now, answer?, totals, &speed, book.slots.bound())
+            let found_slot = entry.present < book.slots.bound();
+            let known = book.prefill.filter(|_| !found_slot);
+            (entry.sample(now, answer?, totals, &speed, known), found_slot)
         };
         // What the endpoint has in common with the others is learned first, and what is left is its own.
         let (common, sample) = pool.observe(&sample);
         let mut book = self.book.lock();
         book.learner.observe(&sample, &common);
+        if found_slot {
+            book.prefill = Some(common.times(book.learner.slowness()).prefill);
+        }
         book.learned_at = now.max(Stamp::from_nanos(1));
         self.publish(&mut book, now);
         Some(common.times(book.learner.slowness()))
@@ -271,14 +279,15 @@ impl Peak {
 }
 
 impl Entry {
-    /// What a good answer showed of an endpoint that has so many slots.
+    /// What a good answer showed. `known` is given where it found no slot and waited for another answer to end: that
+    /// is no time of prefill.
     fn sample(
         &self,
         now: Stamp,
         answer: Answer,
         totals: Totals,
         speed: &Speed,
-        slots: f64,
+        known: Option<Line>,
     ) -> Sample {
         // Answers of one request decode side by side. Where they differ in length, the longest sets the time, and a
         // step looks longer than it is by as much as that is longer than the mean.
@@ -293,10 +302,12 @@ impl Entry {
         let waited = first_byte.since(self.taken).as_secs_f64();
         let (ahead, seconds) = (self.ahead, waited - self.step);
         let (prompt, cached) = (self.job.prompt, self.job.cached);
-        // Who found no slot waited for another answer to end: that is no time of prefill.
-        if self.present < slots {
-            sample.prefill = Some(Prefill { ahead, prompt, cached, seconds });
+        let mut prefill = Prefill { ahead, prompt, cached, seconds };
+        if let Some(known) = known {
+            // Left out, it would follow whatever others teach the pool.
+            prefill.seconds = known.at(prefill.work());
         }
+        sample.prefill = Some(prefill);
         let took = now.since(first_byte).as_secs_f64();
         if took <= 0.0 {
             return sample;

@@ -47,7 +47,7 @@ pub(super) struct Prefill {
 
 impl Prefill {
     /// Effective tokens that had to be computed.
-    fn work(&self) -> f64 {
+    pub(super) fn work(&self) -> f64 {
         self.ahead + self.own()
     }
 
