@@ -122,7 +122,8 @@ fn goodput(outcome: &Outcome) -> f64 {
 /// The fewest servers on which 99 % of the requests are good, each sent where the fewest are.
 fn n_needed(trace: &Trace) -> usize {
     let text = preset("least-requests").unwrap().document;
-    let is_enough = |n_servers: &usize| goodput(&run_as(text, trace.clone(), *n_servers, true, 1)) >= 0.99;
+    let is_enough =
+        |n_servers: &usize| goodput(&run_as(text, trace.clone(), *n_servers, true, 1)) >= 0.99;
     (1..N_SERVERS).find(is_enough).unwrap_or(N_SERVERS)
 }
 
