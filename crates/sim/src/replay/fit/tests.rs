@@ -193,7 +193,7 @@ fn waiting(mut trace: Trace) -> Trace {
         let waited = match &mut request.start {
             Start::At(at) => {
                 let waited = most.min(at.since(Stamp::ORIGIN));
-                *at = Stamp::ORIGIN + (at.since(Stamp::ORIGIN) - waited);
+                *at = Stamp::ORIGIN + at.since(Stamp::ORIGIN).saturating_sub(waited);
                 waited
             }
             Start::After { think, .. } => {
