@@ -47,7 +47,9 @@ fn trace(n_requests: u64, gap: Duration, n_shared: u64, n_own: u64, output_token
 }
 
 fn run(trace: Trace, n_servers: usize, metrics: bool, seed: u64) -> Outcome {
-    run_as(ESTIMATED_TTFT, trace, n_servers, metrics, seed)
+    let outcome = run_as(ESTIMATED_TTFT, trace, n_servers, metrics, seed);
+    assert!(outcome.requests.iter().all(|request| request.fate == Fate::Served));
+    outcome
 }
 
 fn run_as(document: &str, trace: Trace, n_servers: usize, metrics: bool, seed: u64) -> Outcome {
@@ -63,9 +65,7 @@ fn run_as(document: &str, trace: Trace, n_servers: usize, metrics: bool, seed: u
         registry: Registry::new(router_plugins::PLUGINS.iter().copied()),
         options: Options { jitter: Duration::ZERO, allow_experimental: true, ..Options::default() },
     };
-    let outcome = play(&setup, seed, &Progress::default()).unwrap();
-    assert!(outcome.requests.iter().all(|request| request.fate == Fate::Served));
-    outcome
+    play(&setup, seed, &Progress::default()).unwrap()
 }
 
 /// Requests by server.
