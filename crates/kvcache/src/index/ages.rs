@@ -7,6 +7,8 @@
 //! Time is counted in ends of use. Each puts a run of blocks at the newest end of the holder's list and gives it the
 //! next stamp; a block's depth, the number of blocks that are newer or in use, is then a sum over stamps.
 
+use std::collections::BTreeMap;
+
 /// Stamps, at least, before they are counted anew.
 const MIN_STAMPS: usize = if cfg!(test) { 8 } else { 1024 };
 
@@ -131,6 +133,11 @@ impl Ages {
         self.settle(n_in_use);
     }
 
+    /// Whether nothing of the run with this stamp is gone.
+    pub(super) fn is_there(&self, stamp: u32) -> bool {
+        stamp as usize > self.gone || (stamp as usize == self.gone && self.cut == 0)
+    }
+
     /// Of the run with this stamp, blocks from its beginning that are not gone.
     pub(super) fn n_kept(&self, stamp: u32) -> u32 {
         let at = stamp as usize;
@@ -193,6 +200,11 @@ impl Ages {
 
     pub(super) fn n_bytes(&self) -> usize {
         size_of::<Self>() + self.counts.capacity() * size_of::<u32>()
+    }
+
+    /// Runs that are not empty, for checks.
+    pub(super) fn by_stamp(&self) -> BTreeMap<u32, u32> {
+        (0..).zip(self.counts.iter().copied()).filter(|(_, count)| *count > 0).collect()
     }
 
     /// Says what is wrong.

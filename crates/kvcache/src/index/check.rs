@@ -1,5 +1,7 @@
 //! Figures about the trie: its memory, what a dump shows, and whether its links and counters agree.
 
+use std::collections::BTreeMap;
+
 use super::{
     holder::Holder,
     node::{HolderId, Node, Sharer},
@@ -83,6 +85,7 @@ impl Trie {
         let mut n_blocks = 0;
         let mut newer = Id::NONE;
         let mut stamp = u32::MAX;
+        let mut by_stamp = BTreeMap::new();
         for hold in self.holds(holder) {
             let Some(view) = self.nodes.get(hold).and_then(Node::hold) else {
                 return Err(format!("{hold:?} in the list of {id:?} is no hold"));
@@ -96,6 +99,7 @@ impl Trie {
                 ));
             }
             stamp = self.stamp(hold);
+            *by_stamp.entry(stamp).or_default() += self.n_held(hold);
             let n_held = self.n_held(hold) as usize;
             if n_held == 0 || n_holds > self.nodes.len() {
                 return Err(format!("{hold:?} in the list of {id:?} holds nothing or again"));
@@ -110,6 +114,7 @@ impl Trie {
         if let Some(ages) = &holder.ages {
             ages.check()?;
             agree!(ages.n_blocks(), n_blocks, "blocks of {id:?} by age");
+            agree!(ages.by_stamp(), by_stamp, "blocks of {id:?} by stamp");
         }
         let (n_used_holds, n_in_use) = self.in_use(id);
         agree!(holder.n_in_use, n_in_use, "blocks of {id:?} in use");

@@ -178,6 +178,7 @@ impl Holders {
         let Some(id) = self.dead.pop() else { return };
         let Some(holder) = self.get_mut(id) else { return };
         holder.is_listed = false;
+        holder.ages = None;
         if holder.n_outstanding == 0 {
             self.free.push(id);
         }

@@ -176,38 +176,32 @@ impl Trie {
     /// Of the first blocks of a prompt that the holder has, those that are not thought gone. `path` ends with the
     /// segment of the last, of which it has `n_here`.
     pub(super) fn n_kept(&self, id: HolderId, path: &[Step], n_here: u32) -> usize {
-        let all = path.last().map_or(0, |step| step.start + n_here as usize);
+        let Some(last) = path.last() else { return 0 };
+        let all = last.start + n_here as usize;
         let ages = self.holders.get(id).and_then(|holder| holder.ages.as_deref());
         let Some(ages) = ages.filter(|ages| ages.n_gone() > 0) else { return all };
-        let mut n_here = Some(n_here);
-        for (at, step) in path.iter().enumerate().rev() {
-            let Some((hold, n_held)) = self.held(step.segment, id) else { continue };
-            let n_used = n_here.take().unwrap_or(n_held).min(n_held);
-            let links = self.nodes.get(hold).and_then(Node::hold).map(|hold| hold.links);
-            if links.is_some_and(|links| links.n_users().is_some()) {
-                return step.start + n_used as usize;
-            }
-            let stamp = self.stamp(hold);
-            let n_kept = ages.n_kept(stamp);
-            if n_kept == 0 {
-                continue;
-            }
-            let n_before = self.n_of_run(id, path.get(..at).unwrap_or_default(), stamp);
-            if n_kept > n_before {
-                return step.start + n_used.min(n_kept - n_before) as usize;
-            }
-        }
-        0
-    }
-
-    /// Blocks of the run with this stamp at the end of the path.
-    fn n_of_run(&self, id: HolderId, path: &[Step], stamp: u32) -> u32 {
-        let holds = path.iter().rev().map_while(|step| self.held(step.segment, id));
-        let is_run = |&(hold, _): &(Id<Node>, u32)| {
-            let links = self.nodes.get(hold).and_then(Node::hold).map(|hold| hold.links);
-            links.is_some_and(|links| links.n_users().is_none()) && self.stamp(hold) == stamp
+        let stamp = |step: &Step| {
+            let (hold, n_held) = self.held(step.segment, id)?;
+            let is_used = self.n_users(hold).is_some();
+            Some((n_held, (!is_used).then(|| self.stamp(hold))))
         };
-        holds.take_while(is_run).map(|(_, n_held)| n_held).sum()
+        // What a prompt has is the older the deeper it is: where its end is there, all is.
+        if stamp(last).is_none_or(|(_, stamp)| stamp.is_none_or(|stamp| ages.is_there(stamp))) {
+            return all;
+        }
+        let (mut n_before, mut run) = (0, None);
+        for step in path {
+            let Some((n_held, Some(stamp))) = stamp(step) else { continue };
+            if run != Some(stamp) {
+                (n_before, run) = (0, Some(stamp));
+            }
+            let n_kept = ages.n_kept(stamp).saturating_sub(n_before);
+            if n_kept < n_held {
+                return all.min(step.start + n_kept as usize);
+            }
+            n_before += n_held;
+        }
+        all
     }
 
     /// How deep the blocks of a prompt that the holder has are, those aside that requests use.

@@ -24,8 +24,8 @@
 //!
 //! **Slots.** A model server computes only so many answers at once (vLLM's `max-num-seqs`); who finds no slot waits for an answer to end.
 //! How many slots there are shows where first tokens come while others wait, and answers under way stay as many as they were at most.
-//! While nothing of that was seen, the term is 0; a number that is passed, or not reached for five minutes, is forgotten.
-//! Requests that found no slot teach nothing of the prefill rate, and where slots lack, requests behind are those that would be let in meanwhile.
+//! While nothing of that was seen, the term is 0; a number that is passed, or not reached for five minutes, is forgotten, and where answers are all of one length it is not known.
+//! Requests that found no slot teach nothing new of the prefill rate, and where slots lack, requests behind are those that would be let in meanwhile.
 //!
 //! **What is counted.** Tokens are leased when the request is sent and given back with the first byte of the response, or with the request's end, whatever ends it.
 //! Tokens count for more after a long context, since they attend to it.

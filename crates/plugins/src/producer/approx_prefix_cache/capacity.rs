@@ -32,6 +32,8 @@ const SAME_KIND: f64 = 0.03;
 const HYSTERESIS: f64 = 0.03;
 /// Blocks that are believed at least: 4,096 tokens.
 const MIN_CAPACITY: usize = 64;
+/// So many answers in a row that find more than was learned are no chance: the edge was none, or is no more.
+const N_DEEPER: u32 = 8;
 
 /// What is known of one endpoint's capacity.
 #[derive(Debug, Default)]
@@ -48,6 +50,10 @@ struct State {
     /// Before an edge was seen: the most that may be there, and what was.
     at_most: Option<usize>,
     at_least: usize,
+    /// Answers that found more than the edge says, since one missed something.
+    n_deeper: u32,
+    /// The endpoint has gone; requests that were under way there teach nothing any more.
+    has_gone: bool,
 }
 
 /// The mean of the edges seen. Blocks.
@@ -76,13 +82,15 @@ struct Shown {
 }
 
 impl Capacity {
-    /// What the index is to be told of the endpoint, unless it knows. `limit` is what it goes by until it is told.
+    /// Tells the index what is known of the endpoint, unless it knows, by `tell`, one after the other. `limit` is
+    /// what it goes by until it is told.
     pub(super) fn tell(
         &self,
         reported: Option<usize>,
         limit: usize,
         learned: &Learned,
-    ) -> Option<Told> {
+        tell: impl FnOnce(Told),
+    ) {
         let mut state = self.0.lock();
         let new = match reported {
             Some(n_blocks) => Told::Reported(n_blocks),
@@ -94,11 +102,10 @@ impl Capacity {
             }
             (told, new) => told == new,
         };
-        if known {
-            return None;
+        if !known {
+            state.told = Some(new);
+            tell(new);
         }
-        state.told = Some(new);
-        Some(new)
     }
 
     /// An answer of the endpoint showed that of the prompt's blocks, which were so deep, the first `n_found` were
@@ -112,9 +119,21 @@ impl Capacity {
     ) {
         let shown = Shown::of(runs, n_found);
         let mut state = self.0.lock();
-        if let Some(edge) = state.learn(shown, learned) {
-            learned.0.lock().insert(endpoint, edge);
+        if state.has_gone || !state.learn(shown, learned) {
+            return;
         }
+        let mut edges = learned.0.lock();
+        match state.edge {
+            Some(edge) => edges.insert(endpoint, edge),
+            None => edges.remove(&endpoint),
+        };
+    }
+
+    /// The endpoint has gone.
+    pub(super) fn forget(&self, endpoint: EndpointIndex, learned: &Learned) {
+        let mut state = self.0.lock();
+        state.has_gone = true;
+        learned.0.lock().remove(&endpoint);
     }
 }
 
@@ -131,30 +150,52 @@ impl State {
         n_blocks.clamp(MIN_CAPACITY.min(limit), limit)
     }
 
-    /// Gives what is known of the edge where that has changed.
-    fn learn(&mut self, shown: Shown, learned: &Learned) -> Option<Edge> {
-        let Some(known) = self.edge else {
-            self.at_least = self.at_least.max(shown.there);
-            if let Some(edge) = shown.edge() {
-                let own = Edge { mean: edge, n_seen: 1 };
-                self.edge = Some(learned.near(edge).map_or(own, |other| other.with(edge)));
-                return self.edge;
-            }
-            let gone = shown.gone?;
+    /// Whether what is known of the edge has changed.
+    fn learn(&mut self, shown: Shown, learned: &Learned) -> bool {
+        match self.edge {
+            Some(edge) => self.learn_more(edge, shown),
+            None => self.learn_first(shown, learned),
+        }
+    }
+
+    fn learn_first(&mut self, shown: Shown, learned: &Learned) -> bool {
+        // What is missing although there was more has been dropped for another reason.
+        let was_there = ((1.0 - SAME_KIND) * self.at_least as f64) as usize;
+        let gone = shown.gone.filter(|gone| *gone > was_there);
+        self.at_least = self.at_least.max(shown.there);
+        self.at_most = self.at_most.filter(|most| *most >= shown.there);
+        let Some(gone) = gone else { return false };
+        let Some(edge) = shown.edge() else {
             self.at_most = Some(self.at_most.map_or(gone - 1, |most| most.min(gone - 1)));
-            return None;
+            return false;
         };
+        let own = Edge { mean: edge, n_seen: 1 };
+        self.edge = Some(learned.near(edge).map_or(own, |other| other.with(edge)));
+        true
+    }
+
+    fn learn_more(&mut self, known: Edge, shown: Shown) -> bool {
         let least = shown.there as f64;
         let most = shown.gone.map_or(f64::INFINITY, |gone| gone as f64 - 1.0);
+        let is_deeper = shown.gone.is_none() && least > (1.0 + NOISE) * known.mean;
+        self.n_deeper = match shown.gone {
+            Some(_) => 0,
+            None => self.n_deeper + u32::from(is_deeper),
+        };
+        if self.n_deeper >= N_DEEPER {
+            let (told, at_least) = (self.told, shown.there);
+            *self = Self { told, at_least, ..Self::default() };
+            return true;
+        }
         let shown = match shown.edge() {
-            _ if most < RECENT_SHARE * known.mean => return None,
+            _ if most < RECENT_SHARE * known.mean => return false,
             Some(edge) => edge,
             None if most < (1.0 - NOISE) * known.mean => most,
-            None if least > (1.0 + NOISE) * known.mean => least,
-            None => return None,
+            None if is_deeper => least,
+            None => return false,
         };
         self.edge = Some(known.with(shown));
-        self.edge
+        true
     }
 }
 
@@ -202,10 +243,6 @@ impl Learned {
         let edges = self.0.lock();
         let near = |edge: &&Edge| (edge.mean / capacity - 1.0).abs() < SAME_KIND;
         edges.values().filter(near).max_by_key(|edge| edge.n_seen).copied()
-    }
-
-    pub(super) fn forget(&self, endpoint: EndpointIndex) {
-        self.0.lock().remove(&endpoint);
     }
 }
 
@@ -281,9 +318,10 @@ mod tests {
                 let nth = mix(at) % n_prompts;
                 let hashes: Vec<_> =
                     (0..PROMPT as u64).map(|at| BlockHash(mix(nth << 32 | at))).collect();
-                if let Some(Told::Believed(n_blocks)) = capacity.tell(None, LIMIT, &self.learned) {
+                capacity.tell(None, LIMIT, &self.learned, |told| {
+                    let Told::Believed(n_blocks) = told else { return };
                     self.index.believe(endpoint(slot), n_blocks);
-                }
+                });
                 let runs = self.index.runs(endpoint(slot), &hashes);
                 let inserted = self.index.insert(endpoint(slot), &hashes, 0);
                 self.index.release(&hashes, inserted);
@@ -326,7 +364,8 @@ mod tests {
         assert_eq!(play.believed(2), LIMIT);
         play.play(2, 90, 1_000);
         assert_near(play.believed(2), 8_010);
-        play.learned.forget(endpoint(0));
+        play.endpoints[0].0.forget(endpoint(0), &play.learned);
+        play.play(0, 60, 1_000);
         assert_near(play.believed(3), 8_010);
     }
 
@@ -373,6 +412,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_missing_for_another_reason_is_no_bound_for_long() {
+        let (capacity, learned) = (Capacity::default(), Learned::default());
+        capacity.learn(endpoint(0), &[run(0, 200, 10)], 0, &learned);
+        assert_eq!(believed(&capacity, &learned), MIN_CAPACITY);
+        capacity.learn(endpoint(0), &[run(0, 200, 8_000)], 200, &learned);
+        assert_eq!(believed(&capacity, &learned), LIMIT);
+        // Now it is known that there is more.
+        capacity.learn(endpoint(0), &[run(0, 200, 10)], 0, &learned);
+        capacity.learn(endpoint(0), &[run(0, 200, 10)], 1, &learned);
+        assert_eq!(believed(&capacity, &learned), LIMIT);
+    }
+
+    #[test]
+    fn an_edge_that_was_none_is_given_up() {
+        let (capacity, learned) = (Capacity::default(), Learned::default());
+        capacity.learn(endpoint(0), &[run(0, 200, 0)], 1, &learned);
+        assert_eq!(believed(&capacity, &learned), MIN_CAPACITY);
+        for _ in 0..N_DEEPER {
+            capacity.learn(endpoint(0), &[run(0, 200, 8_000)], 200, &learned);
+        }
+        assert_eq!(believed(&capacity, &learned), LIMIT);
+        assert_eq!(learned.smallest(0), None);
+    }
+
+    #[test]
     fn absurd_answers_leave_something_to_believe() {
         let (capacity, learned) = (Capacity::default(), Learned::default());
         capacity.learn(endpoint(0), &[run(0, 1, 0)], 0, &learned);
@@ -389,11 +453,16 @@ mod tests {
     #[test]
     fn the_index_is_told_what_is_new() {
         let (capacity, learned) = (Capacity::default(), Learned::default());
-        assert_eq!(capacity.tell(Some(100), 100, &learned), None);
-        assert_eq!(capacity.tell(Some(200), 100, &learned), Some(Told::Reported(200)));
-        assert_eq!(capacity.tell(Some(203), 100, &learned), None);
-        assert_eq!(capacity.tell(None, 100, &learned), Some(Told::Believed(100)));
-        assert_eq!(capacity.tell(None, 100, &learned), None);
-        assert_eq!(capacity.tell(Some(100), 100, &learned), Some(Told::Reported(100)));
+        let check = |reported, expected| {
+            let mut told = None;
+            capacity.tell(reported, 100, &learned, |new| told = Some(new));
+            assert_eq!(told, expected, "{reported:?}");
+        };
+        check(Some(100), None);
+        check(Some(200), Some(Told::Reported(200)));
+        check(Some(203), None);
+        check(None, Some(Told::Believed(100)));
+        check(None, None);
+        check(Some(100), Some(Told::Reported(100)));
     }
 }

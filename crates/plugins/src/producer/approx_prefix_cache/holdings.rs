@@ -63,7 +63,9 @@ impl Holdings {
     /// The endpoint has gone.
     pub(super) fn forget(&self, endpoint: &Endpoint) {
         self.known.remove(endpoint);
-        self.learned.forget(endpoint.index());
+        if let Some(capacity) = endpoint.slot(&self.capacities) {
+            capacity.forget(endpoint.index(), &self.learned);
+        }
         self.index.remove_endpoint(endpoint.index());
     }
 
@@ -85,12 +87,11 @@ impl Holdings {
     ) -> Held {
         let capacity = endpoint.slot(&self.capacities).filter(|_| self.follows_engine);
         let reported = self.reported(endpoint, hashed.block_tokens());
-        let told = capacity
-            .and_then(|capacity| capacity.tell(reported, self.default_capacity, &self.learned));
-        match told {
-            Some(Told::Reported(n_blocks)) => self.index.set_capacity(endpoint.index(), n_blocks),
-            Some(Told::Believed(n_blocks)) => self.index.believe(endpoint.index(), n_blocks),
-            None => {}
+        if let Some(capacity) = capacity {
+            capacity.tell(reported, self.default_capacity, &self.learned, |told| match told {
+                Told::Reported(n_blocks) => self.index.set_capacity(endpoint.index(), n_blocks),
+                Told::Believed(n_blocks) => self.index.believe(endpoint.index(), n_blocks),
+            });
         }
         let answer = self.answers.expected(output_cap) / f64::from(hashed.block_tokens().max(1));
         let n_more = answer.ceil() as usize / hashed.prompts.len().max(1);
@@ -114,8 +115,12 @@ impl Holdings {
         let n_known = last.start + last.n_blocks;
         let n_found = found / f64::from(block_tokens.max(1));
         let share = if is_exact { 1.0 } else { FOUND_SHARE };
-        let is_whole = n_found + 1.0 >= share * n_known as f64;
-        let n_found = if is_whole { n_known } else { n_found as usize };
+        let n_found = match n_found as usize {
+            _ if n_found + 1.0 >= share * n_known as f64 => n_known,
+            // Where in the prompt the tokens that are cached end is not known.
+            1.. if !is_exact => return,
+            n_found => n_found,
+        };
         capacity.learn(held.endpoint.index(), &held.runs, n_found, &self.learned);
     }
 

@@ -70,6 +70,8 @@ pub(super) struct Entry {
     step: f64,
     first_byte: Option<(Stamp, Totals)>,
     shows: bool,
+    /// Its number among the answers that begun there, from 1.
+    nth: u64,
 }
 
 /// A good answer that has ended.
@@ -118,7 +120,17 @@ impl Account {
         self.publish(&mut book, now);
         let (ahead, step) = (load.pending, load.step());
         let present = load.n_waiting + load.n_decoding;
-        Entry { place, taken: now, job: *job, ahead, present, step, first_byte: None, shows }
+        Entry {
+            place,
+            taken: now,
+            job: *job,
+            ahead,
+            present,
+            step,
+            first_byte: None,
+            shows,
+            nth: 0,
+        }
     }
 
     pub(super) fn first_byte(&self, now: Stamp, entry: &mut Entry) {
@@ -129,6 +141,7 @@ impl Account {
         entry.first_byte = Some((now, book.ledger.totals(now)));
         if entry.shows {
             let Summary { n_decoding, n_waiting, .. } = book.ledger.summary();
+            entry.nth = book.slots.begin();
             book.slots.note(now, n_decoding, n_waiting);
         }
         self.publish(&mut book, now);
@@ -147,6 +160,10 @@ impl Account {
             let per_token = book.per_token;
             book.ledger.pass(now, per_token);
             let totals = book.ledger.totals(now);
+            if entry.nth > 0 {
+                let n_decoding = book.ledger.summary().n_decoding;
+                book.slots.end(entry.nth, n_decoding);
+            }
             book.ledger.end(now, &entry.place);
             let speed = pool.speed().times(book.learner.slowness());
             self.publish(&mut book, now);

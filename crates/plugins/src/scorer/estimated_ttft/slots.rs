@@ -4,6 +4,8 @@
 //! short its prompt. Nothing in a response tells the two waits apart. But where slots lack, each answer that ends
 //! makes place for one: for as long as requests wait, those under way stay as many as the slots. Where prompts are
 //! what takes time, answers begin and end independently of each other, and their number goes up and down.
+//! It does not where all answers are of one length: they then end in the order in which they began, and nothing is
+//! believed.
 
 use std::time::Duration;
 
@@ -14,10 +16,13 @@ use router_core::Stamp;
 pub(super) struct Slots {
     /// The most answers that were under way.
     highest: f64,
-    /// Share of the first tokens, forgetting, at which hardly fewer were.
+    /// Of the latest first tokens, the share that came while (almost) as many were.
     full: f64,
     /// When as many were under way last.
     reached: Stamp,
+    n_begun: u64,
+    /// Of the latest answers that ended, the share that did in the order in which they had begun.
+    in_order: f64,
 }
 
 /// First tokens that count for [`Slots::full`], and how many more for each answer under way: a number that goes up
@@ -33,6 +38,14 @@ const SLACK: f64 = 1.0 / 32.0;
 const MIN_SLACK: f64 = 1.0;
 /// Share of the difference by which a number that is not reached is corrected.
 const FALL: f64 = 0.01;
+/// An answer ends in order if as many others have begun since it did as are under way, give or take this share.
+const ORDER_SLACK: f64 = 0.2;
+/// From this share on, answers are of one length. Of lengths that chance makes, one answer in six seems in order.
+const ORDERED: f64 = 0.5;
+/// Answers that count for that share.
+const N_ORDERED: f64 = 32.0;
+/// Fewer answers than this are no bound: so few stay the same by chance, and engines have more slots.
+const MIN_BOUND: f64 = 8.0;
 /// A number that was not reached for so long is forgotten: the model server may have been started anew.
 const MEMORY: Duration = Duration::from_mins(5);
 
@@ -41,7 +54,7 @@ impl Slots {
     pub(super) fn note(&mut self, now: Stamp, n_decoding: f64, n_waiting: f64) {
         if n_decoding > self.highest || now.since(self.reached) > MEMORY {
             // Whatever it was taken for, it was no bound.
-            *self = Self { highest: n_decoding, full: 0.0, reached: now };
+            (self.highest, self.full, self.reached) = (n_decoding, 0.0, now);
             return;
         }
         // With slots left for those that wait, they wait for something else.
@@ -59,14 +72,30 @@ impl Slots {
         }
     }
 
+    /// An answer begins; gives its number.
+    pub(super) fn begin(&mut self) -> u64 {
+        self.n_begun += 1;
+        self.n_begun
+    }
+
+    /// That answer ends, one of `n_decoding`.
+    pub(super) fn end(&mut self, nth: u64, n_decoding: f64) {
+        let (n_younger, n_others) = (self.n_begun.saturating_sub(nth) as f64, n_decoding - 1.0);
+        let is_in_order = (n_younger - n_others).abs() <= ORDER_SLACK * n_others;
+        self.in_order += (f64::from(u8::from(is_in_order)) - self.in_order) / N_ORDERED;
+    }
+
     /// Infinite while no bound is known.
     pub(super) fn bound(&self) -> f64 {
-        if self.full > KNOWN { self.highest } else { f64::INFINITY }
+        let is_known = self.full > KNOWN && self.in_order < ORDERED && self.highest >= MIN_BOUND;
+        if is_known { self.highest } else { f64::INFINITY }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use router_rt::Rng;
 
     use super::*;
@@ -77,7 +106,7 @@ mod tests {
         n_slots: u64,
         n_prompts: u64,
         n_arrivals: f64,
-        n_decoding: u64,
+        decoding: Vec<u64>,
         n_waiting: u64,
         now: Stamp,
         rng: Rng,
@@ -85,9 +114,9 @@ mod tests {
 
     impl Server {
         fn new(n_slots: u64, n_prompts: u64, n_arrivals: f64) -> Self {
-            let (n_decoding, n_waiting, now) = (0, 0, Stamp::from_nanos(1));
+            let (decoding, n_waiting, now) = (Vec::new(), 0, Stamp::from_nanos(1));
             let rng = Rng::seeded(n_slots + n_prompts);
-            Self { n_slots, n_prompts, n_arrivals, n_decoding, n_waiting, now, rng }
+            Self { n_slots, n_prompts, n_arrivals, decoding, n_waiting, now, rng }
         }
 
         /// The share of the time in which `slots` has a bound, and the last one.
@@ -95,15 +124,16 @@ mod tests {
             let mut n_known = 0;
             for _ in 0..n_steps {
                 self.now = self.now + Duration::from_millis(50);
-                let n_taken =
-                    self.n_waiting.min(self.n_prompts).min(self.n_slots - self.n_decoding);
-                for _ in 0..n_taken {
+                let n_free = self.n_slots.saturating_sub(self.decoding.len() as u64);
+                for _ in 0..self.n_waiting.min(self.n_prompts).min(n_free) {
                     self.n_waiting -= 1;
-                    self.n_decoding += 1;
-                    slots.note(self.now, self.n_decoding as f64, self.n_waiting as f64);
+                    self.decoding.push(slots.begin());
+                    slots.note(self.now, self.decoding.len() as f64, self.n_waiting as f64);
                 }
-                let n_ended = (0..self.n_decoding).filter(|_| self.rng.chance(0.01)).count();
-                self.n_decoding -= n_ended as u64;
+                let (rng, n_decoding) = (&mut self.rng, self.decoding.len());
+                for nth in self.decoding.extract_if(.., |_| rng.chance(0.01)) {
+                    slots.end(nth, n_decoding as f64);
+                }
                 self.n_waiting +=
                     (0..100).filter(|_| self.rng.chance(self.n_arrivals / 100.0)).count() as u64;
                 n_known += usize::from(slots.bound().is_finite());
@@ -129,6 +159,22 @@ mod tests {
             let (known, bound) =
                 Server::new(1 << 20, n_prompts, n_arrivals).play(&mut slots, 20_000);
             assert!(known < 0.05, "{n_prompts} {n_arrivals}: {known}, {bound}");
+        }
+    }
+
+    #[test]
+    fn answers_of_one_length_are_no_bound() {
+        for n_answers in [1, 2, 3, 28, 200] {
+            let (mut slots, mut under_way) = (Slots::default(), VecDeque::new());
+            for at in 1..2_000 {
+                if under_way.len() == n_answers {
+                    slots.end(under_way.pop_front().unwrap(), n_answers as f64);
+                }
+                under_way.push_back(slots.begin());
+                let now = Stamp::from_nanos(1) + Duration::from_millis(250) * at;
+                slots.note(now, under_way.len() as f64, 10.0);
+            }
+            assert_eq!(slots.bound(), f64::INFINITY, "{n_answers}");
         }
     }
 
