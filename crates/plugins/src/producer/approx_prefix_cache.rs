@@ -15,7 +15,7 @@
 //! It is never below 64 tokens.
 //!
 //! **Capacity.** With `autoTune`, as many blocks are remembered for an endpoint as its KV cache holds: engine blocks × engine block size / block size, followed when it changes, at most 1,048,576.
-//! For an endpoint that reports none, `lruCapacityPerServer` blocks are remembered, and how many of them are there is learned from answers that say how many tokens of their prompt were cached: of a prefix whose end was missing it is known how much was used since, which is the size of the cache to one block.
+//! For an endpoint that reports none, `lruCapacityPerServer` blocks are remembered, and how many of them are there is learned from answers that say how many tokens of their prompt were cached: of a prefix whose end was missing it is known how much was used since, which is the size of the cache, to about 1 %.
 //! What one endpoint has shown is believed of the others, unless they have shown more.
 //! Without `autoTune` it is `lruCapacityPerServer`.
 //! Requests under way may use up to four times of it, since they may wait in the model server's queue; beyond that, prompts are not remembered.
