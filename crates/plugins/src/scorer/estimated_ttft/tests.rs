@@ -474,6 +474,24 @@ fn a_copy_that_many_have_use_of_costs_less_than_one_for_a_single_conversation() 
     assert!(cost(10_000.0, 1e9) > first_token, "it still delays this request");
 }
 
+#[test]
+fn where_slots_are_taken_nobody_has_use_of_a_copy() {
+    let imposed = |n_decoding, slots, reuses| {
+        let load = Load { n_decoding, slots, ..idle(1.0) };
+        let job = Job { cached_best: 9_000.0, reuses, ..job(10_000.0, 100.0) };
+        load.cost(&job, &typical(1_000.0)).imposed
+    };
+    let saved = |n_decoding, slots| {
+        let of = |reuses| imposed(n_decoding, slots, reuses);
+        1.0 - of(1e9) / of(0.0)
+    };
+    let at_first = saved(64.0, f64::INFINITY);
+    assert!(at_first > 0.8, "{at_first}");
+    assert!(saved(32.0, 64.0) > 0.9 * at_first, "half of the slots: {}", saved(32.0, 64.0));
+    assert!(saved(60.0, 64.0) < 0.3 * at_first, "few left: {}", saved(60.0, 64.0));
+    assert_eq!(saved(64.0, 64.0), 0.0);
+}
+
 /// An idle endpoint, so many times as slow as the pool.
 fn idle(slowness: f64) -> Load {
     let load = Account::default().load(Stamp::from_nanos(1), &START);
