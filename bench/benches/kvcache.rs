@@ -41,7 +41,7 @@ fn block_hashing(c: &mut Criterion) {
 /// A request that is sent and ends.
 fn put(index: &PrefixIndex, slot: u32, hashes: &[BlockHash]) {
     let inserted = index.insert(endpoint(slot), hashes, 0);
-    index.release(hashes, inserted);
+    index.release(hashes, inserted, 0);
 }
 
 /// An index in which `n_holders` endpoints hold the prompt, each to another length.

@@ -31,7 +31,7 @@ pub fn fuzz_index(data: &[u8]) {
                 let (hashes, inserted) =
                     under_way.swap_remove(usize::from(content) % under_way.len());
                 if at < 9 {
-                    index.release(&hashes, inserted);
+                    index.release(&hashes, inserted, usize::from(length % 8));
                 } else {
                     index.undo(&hashes, inserted);
                 }
@@ -50,7 +50,7 @@ pub fn fuzz_index(data: &[u8]) {
         assert!(checked.is_ok(), "{checked:?} after {operation:?}");
     }
     for (hashes, inserted) in under_way {
-        index.release(&hashes, inserted);
+        index.release(&hashes, inserted, 1);
     }
     for slot in 0..4 {
         (0..4).for_each(|generation| index.remove_endpoint(EndpointIndex { slot, generation }));

@@ -12,7 +12,8 @@
 //! exceeds the capacity keeps its leading blocks.
 //! Blocks that a request under way uses are never evicted, and count as used when it ends, as in model servers:
 //! they keep the blocks of running requests, and hand out again first what was freed longest ago. What its
-//! answer will fill takes room as long as it is under way. The reference counts a prompt as used when it is
+//! answer will fill takes room as long as it is under way, and what it has filled until it is the oldest, or the
+//! conversation goes on there. The reference counts a prompt as used when it is
 //! sent, which expects prompts in the cache that long answers, or a full batch, have pushed out.
 //! Where nobody says how much an endpoint's cache holds, more is remembered than is believed to be there (see
 //! `ages`).
@@ -98,7 +99,7 @@ pub struct IndexDump {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointDump {
     pub endpoint: EndpointIndex,
-    /// Without those that are thought gone.
+    /// With those of answers, without those that are thought gone.
     pub n_blocks: usize,
     /// What it is believed to hold where that is not known.
     pub capacity: usize,
@@ -143,10 +144,12 @@ impl PrefixIndex {
         Inserted { blocks: holder.and_then(|holder| trie.insert(holder, hashes, n_more)) }
     }
 
-    /// The request has ended: its blocks may be evicted, as those used last. `hashes` are those of the insert.
-    pub fn release(&self, hashes: &[BlockHash], inserted: Inserted) {
+    /// The request has ended: its blocks may be evicted, as those used last, and before them the `n_answer` that its
+    /// answer filled. These take room until then, or until a request uses the prompt's last block: a conversation
+    /// that goes on has its last answer in its next prompt. `hashes` are those of the insert.
+    pub fn release(&self, hashes: &[BlockHash], inserted: Inserted, n_answer: usize) {
         if let Some(blocks) = inserted.blocks {
-            self.trie.write().end(hashes, blocks, true);
+            self.trie.write().end(hashes, blocks, Some(n_answer));
         }
     }
 
@@ -154,7 +157,7 @@ impl PrefixIndex {
     /// request uses, or that one was served with.
     pub fn undo(&self, hashes: &[BlockHash], inserted: Inserted) {
         if let Some(blocks) = inserted.blocks {
-            self.trie.write().end(hashes, blocks, false);
+            self.trie.write().end(hashes, blocks, None);
         }
     }
 
@@ -247,7 +250,7 @@ impl PrefixIndex {
         let endpoints = trie.holders.live().take(limit);
         let endpoints = endpoints.map(|(id, holder)| EndpointDump {
             endpoint: holder.endpoint,
-            n_blocks: holder.n_blocks - holder.n_gone(),
+            n_blocks: (holder.n_blocks + holder.n_answered).saturating_sub(holder.n_gone()),
             capacity: holder.expected(),
             newest: trie.newest_prefixes(id, DUMP_PREFIXES),
         });

@@ -27,7 +27,7 @@
 //! assert_eq!(counts.get(endpoint), prompt.hashes.len() as u32);
 //!
 //! // Once the request has ended, other prompts may take its place.
-//! index.release(&prompt.hashes, inserted);
+//! index.release(&prompt.hashes, inserted, 0);
 //! ```
 
 mod fuzz;

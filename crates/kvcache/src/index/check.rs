@@ -82,7 +82,7 @@ impl Trie {
 
     fn check_holder(&self, id: HolderId, holder: &Holder) -> Result<usize, String> {
         let mut n_holds = 0;
-        let mut n_blocks = 0;
+        let (mut n_blocks, mut n_answered) = (0, 0);
         let mut newer = Id::NONE;
         let mut stamp = u32::MAX;
         let mut by_stamp = BTreeMap::new();
@@ -99,12 +99,13 @@ impl Trie {
                 ));
             }
             stamp = self.stamp(hold);
-            *by_stamp.entry(stamp).or_default() += self.n_held(hold);
+            *by_stamp.entry(stamp).or_default() += self.n_with_answer(hold);
             let n_held = self.n_held(hold) as usize;
             if n_held == 0 || n_holds > self.nodes.len() {
                 return Err(format!("{hold:?} in the list of {id:?} holds nothing or again"));
             }
             n_blocks += n_held;
+            n_answered += view.past.n_answer() as usize;
             n_holds += 1;
         }
         agree!(holder.oldest, newer, "oldest hold of {id:?}");
@@ -113,10 +114,11 @@ impl Trie {
         }
         if let Some(ages) = &holder.ages {
             ages.check()?;
-            agree!(ages.n_blocks(), n_blocks, "blocks of {id:?} by age");
+            agree!(ages.n_blocks(), n_blocks + n_answered, "blocks of {id:?} by age");
             agree!(ages.by_stamp(), by_stamp, "blocks of {id:?} by stamp");
         }
         let (n_used_holds, n_in_use) = self.in_use(id);
+        agree!(holder.n_answered, n_answered, "blocks of answers of {id:?}");
         agree!(holder.n_in_use, n_in_use, "blocks of {id:?} in use");
         agree!(holder.n_blocks, n_blocks + n_in_use, "blocks of {id:?}");
         Ok(n_holds + n_used_holds)
@@ -129,7 +131,7 @@ impl Trie {
             view.is_some_and(|view| view.links.n_users().is_some())
         });
         used.fold((0, 0), |(n_holds, n_blocks), (hold, _)| {
-            (n_holds + 1, n_blocks + self.n_held(hold) as usize)
+            (n_holds + 1, n_blocks + self.n_with_answer(hold) as usize)
         })
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Holder {
     pub(super) n_in_use: usize,
     /// Blocks that requests under way will fill beside those.
     pub(super) n_reserved: usize,
+    /// Blocks of ended answers behind holds in the list.
+    pub(super) n_answered: usize,
     /// Inserts that have been neither released nor undone.
     pub(super) n_outstanding: usize,
     /// Ends of the list of its holds.
@@ -71,6 +73,7 @@ impl Holder {
             n_blocks: 0,
             n_in_use: 0,
             n_reserved: 0,
+            n_answered: 0,
             n_outstanding: 0,
             newest: Id::NONE,
             oldest: Id::NONE,
@@ -105,7 +108,7 @@ impl Holder {
 
     /// Blocks beyond the capacity.
     pub(super) fn n_over(&self) -> usize {
-        (self.n_blocks + self.n_reserved).saturating_sub(self.capacity)
+        (self.n_blocks + self.n_answered + self.n_reserved).saturating_sub(self.capacity)
     }
 }
 

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::{
     ages::{Ages, Run},
-    node::{HolderId, Links, Node},
+    node::{HolderId, Links, Node, Past},
     slab::Id,
     trie::{Step, Trie},
 };
@@ -49,13 +49,16 @@ impl Trie {
         }
     }
 
-    /// Puts a hold that is in no list at the newest end.
-    pub(super) fn push_newest(&mut self, holder: HolderId, hold: Id<Node>) {
-        let Some(state) = self.holders.get(holder) else { return };
+    /// Puts a hold that is in no list at the newest end, with so many blocks of an answer behind it.
+    pub(super) fn push_newest(&mut self, holder: HolderId, hold: Id<Node>, n_answer: usize) {
+        let past = Past::answered(n_answer);
+        let Some(state) = self.holders.get_mut(holder) else { return };
+        state.n_answered += past.n_answer() as usize;
         let links = Links { newer: Id::NONE, older: state.newest };
         self.link(holder, hold, links);
-        let n_held = self.n_held(hold);
-        if let Some(stamp) = self.holders.ages(holder).map(|ages| ages.push(n_held)) {
+        self.set_past(hold, past);
+        let n_blocks = self.n_with_answer(hold);
+        if let Some(stamp) = self.holders.ages(holder).map(|ages| ages.push(n_blocks)) {
             self.set_stamp(hold, stamp);
         }
     }
@@ -71,7 +74,8 @@ impl Trie {
         self.copy_stamp(newer, hold);
     }
 
-    /// Takes a hold out of the list if it is in it; `out` takes its blocks out of the ages.
+    /// Takes a hold out of the list if it is in it, and forgets the answer behind it; `out` takes its blocks out of
+    /// the ages.
     pub(super) fn unlink(
         &mut self,
         holder: HolderId,
@@ -82,9 +86,12 @@ impl Trie {
         let Some(links) = links.filter(|links| links.n_users().is_none()) else { return };
         self.set_older(holder, links.newer, links.older);
         self.set_newer(holder, links.older, links.newer);
-        let (stamp, n_held) = (self.stamp(hold), self.n_held(hold));
-        if let Some(ages) = self.holders.ages(holder) {
-            out(ages, stamp, n_held);
+        let (stamp, past, n_blocks) = (self.stamp(hold), self.past(hold), self.n_with_answer(hold));
+        self.set_past(hold, past.of_beginning());
+        let Some(state) = self.holders.get_mut(holder) else { return };
+        state.n_answered = state.n_answered.saturating_sub(past.n_answer() as usize);
+        if let Some(ages) = state.ages.as_deref_mut() {
+            out(ages, stamp, n_blocks);
         }
     }
 
@@ -152,16 +159,16 @@ impl Trie {
             (!newer.is_none()).then_some(newer)
         };
         let holds = std::iter::successors((!state.oldest.is_none()).then_some(state.oldest), newer);
-        let holds: Vec<_> = holds.map(|hold| (hold, self.n_held(hold))).collect();
+        let holds: Vec<_> = holds.map(|hold| (hold, self.n_with_answer(hold))).collect();
         let mut stamps = Vec::with_capacity(holds.len());
         let ages = match &state.ages {
             Some(ages) => {
-                let runs = holds.iter().map(|&(hold, n_held)| (self.stamp(hold), n_held));
+                let runs = holds.iter().map(|&(hold, n_blocks)| (self.stamp(hold), n_blocks));
                 ages.renumbered(runs, |stamp| stamps.push(stamp))
             }
             None => {
                 let mut ages = Ages::new(believed);
-                stamps.extend(holds.iter().map(|&(_, n_held)| ages.push(n_held)));
+                stamps.extend(holds.iter().map(|&(_, n_blocks)| ages.push(n_blocks)));
                 ages
             }
         };
@@ -223,7 +230,7 @@ impl Trie {
             }
             let n_blocks = n_held.min(step.n_common) as usize;
             runs.push(Run { start: step.start, n_blocks, depth });
-            depth += n_held as usize;
+            depth += self.n_with_answer(hold) as usize;
         }
         runs
     }

@@ -21,12 +21,16 @@ pub(super) enum Node {
     #[default]
     Free,
     /// A segment with one holder, who holds all of it.
-    Owned { segment: Segment, holder: HolderId, fresh: bool, links: Links },
+    Owned { segment: Segment, holder: HolderId, past: Past, links: Links },
     /// A segment with several holders, the longest of whom holds all of it.
     Shared { segment: Segment, sharers: Id<Sharers> },
     /// One holder's part of a shared segment.
-    Hold { segment: Id<Node>, holder: HolderId, fresh: bool, links: Links },
+    Hold { segment: Id<Node>, holder: HolderId, past: Past, links: Links },
 }
+
+/// What the requests that used a hold have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Past(u8);
 
 /// A run of blocks without a branch inside for any one holder.
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +64,7 @@ pub(super) struct Sharer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HoldView {
     pub(super) holder: HolderId,
-    /// No request that used it has been served yet.
-    pub(super) fresh: bool,
+    pub(super) past: Past,
     pub(super) links: Links,
 }
 
@@ -87,6 +90,33 @@ impl Links {
     }
 }
 
+impl Past {
+    /// No request that used it has been served yet.
+    pub(super) const NONE: Self = Self(u8::MAX);
+    pub(super) const SERVED: Self = Self(0);
+
+    /// The last request that used it has ended. Its answer filled so many blocks behind the hold, of which no more
+    /// are remembered than fit here: 16,256 tokens in blocks of 64.
+    pub(super) fn answered(n_blocks: usize) -> Self {
+        Self(u8::try_from(n_blocks).map_or(u8::MAX - 1, |n_blocks| n_blocks.min(u8::MAX - 1)))
+    }
+
+    /// One that used it has been served, whatever there was.
+    pub(super) fn served(self) -> Self {
+        if self == Self::NONE { Self::SERVED } else { self }
+    }
+
+    /// Blocks of an answer behind the hold's last one, which are as old as it is.
+    pub(super) fn n_answer(self) -> u32 {
+        if self == Self::NONE { 0 } else { u32::from(self.0) }
+    }
+
+    /// That of a part of the hold before its last block.
+    pub(super) fn of_beginning(self) -> Self {
+        if self == Self::NONE { self } else { Self::SERVED }
+    }
+}
+
 impl Node {
     pub(super) fn segment(&self) -> Option<&Segment> {
         match self {
@@ -104,8 +134,8 @@ impl Node {
 
     pub(super) fn hold(&self) -> Option<HoldView> {
         match *self {
-            Self::Owned { holder, fresh, links, .. } | Self::Hold { holder, fresh, links, .. } => {
-                Some(HoldView { holder, fresh, links })
+            Self::Owned { holder, past, links, .. } | Self::Hold { holder, past, links, .. } => {
+                Some(HoldView { holder, past, links })
             }
             Self::Free | Self::Shared { .. } => None,
         }
@@ -118,9 +148,9 @@ impl Node {
         }
     }
 
-    pub(super) fn clear_fresh(&mut self) {
+    pub(super) fn set_past(&mut self, new: Past) {
         match self {
-            Self::Owned { fresh, .. } | Self::Hold { fresh, .. } => *fresh = false,
+            Self::Owned { past, .. } | Self::Hold { past, .. } => *past = new,
             Self::Free | Self::Shared { .. } => {}
         }
     }

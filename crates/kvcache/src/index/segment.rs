@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::{
     ages::Ages,
-    node::{HoldView, HolderId, Links, Node, Segment, Sharer, Sharers, Tail},
+    node::{HoldView, HolderId, Links, Node, Past, Segment, Sharer, Sharers, Tail},
     slab::Id,
     trie::Trie,
 };
@@ -20,7 +20,7 @@ impl Trie {
         rest: &[BlockHash],
     ) -> Id<Node> {
         let segment = Segment::new(first, self.put_tail(rest));
-        let node = Node::Owned { segment, holder, fresh: true, links: Links::in_use(0) };
+        let node = Node::Owned { segment, holder, past: Past::NONE, links: Links::in_use(0) };
         let id = self.nodes.insert(node);
         self.table.insert(&mut self.nodes, id);
         let n_blocks = 1 + rest.len();
@@ -33,7 +33,7 @@ impl Trie {
     pub(super) fn join(&mut self, segment: Id<Node>, holder: HolderId, n_blocks: u32) -> Id<Node> {
         self.make_shared(segment);
         let links = Links::in_use(0);
-        let hold = self.nodes.insert(Node::Hold { segment, holder, fresh: true, links });
+        let hold = self.nodes.insert(Node::Hold { segment, holder, past: Past::NONE, links });
         self.edit_sharers(segment, |sharers| {
             let at = sharers.partition_point(|sharer| sharer.holder < holder);
             if sharers.len() == sharers.capacity() {
@@ -68,7 +68,7 @@ impl Trie {
         }
     }
 
-    /// Cuts a hold down to its first `n_blocks`, which are at least one and fewer than it has.
+    /// Cuts a hold without an answer down to its first `n_blocks`, which are at least one and fewer than it has.
     pub(super) fn shorten(&mut self, hold: Id<Node>, n_blocks: u32) {
         let n_gone = self.n_held(hold).saturating_sub(n_blocks);
         match self.nodes.get(hold).copied() {
@@ -86,6 +86,20 @@ impl Trie {
                 self.settle(segment);
             }
             Some(Node::Free | Node::Shared { .. }) | None => {}
+        }
+    }
+
+    /// Forgets so many blocks of the answer behind a hold in the list.
+    pub(super) fn forget_answer(&mut self, hold: Id<Node>, n_blocks: u32) {
+        let Some(view) = self.nodes.get(hold).and_then(Node::hold) else { return };
+        let n_left = view.past.n_answer().saturating_sub(n_blocks);
+        self.set_past(hold, Past::answered(n_left as usize));
+        if let Some(holder) = self.holders.get_mut(view.holder) {
+            holder.n_answered = holder.n_answered.saturating_sub(n_blocks as usize);
+        }
+        let stamp = self.stamp(hold);
+        if let Some(ages) = self.holders.ages(view.holder) {
+            ages.forget(stamp, n_blocks);
         }
     }
 
@@ -108,9 +122,10 @@ impl Trie {
         let segment = Segment::new(first, self.put_tail(&rest));
         self.truncate_tail(upper, n_upper);
         match self.nodes.get(upper).copied() {
-            Some(Node::Owned { holder, fresh, .. }) => {
-                let node = Node::Owned { segment, holder, fresh, links: Links::in_use(0) };
+            Some(Node::Owned { holder, past, .. }) => {
+                let node = Node::Owned { segment, holder, past, links: Links::in_use(0) };
                 let id = self.nodes.insert(node);
+                self.set_past(upper, past.of_beginning());
                 self.push_behind(holder, upper, id);
                 self.table.insert(&mut self.nodes, id);
             }
@@ -131,10 +146,10 @@ impl Trie {
         self.table.insert(&mut self.nodes, lower);
         for sharer in &mut below {
             let upper_hold = sharer.hold;
-            let fresh =
-                self.nodes.get(upper_hold).and_then(Node::hold).is_some_and(|hold| hold.fresh);
+            let past = self.past(upper_hold);
+            self.set_past(upper_hold, past.of_beginning());
             let (holder, links) = (sharer.holder, Links::in_use(0));
-            sharer.hold = self.nodes.insert(Node::Hold { segment: lower, holder, fresh, links });
+            sharer.hold = self.nodes.insert(Node::Hold { segment: lower, holder, past, links });
             self.push_behind(holder, upper_hold, sharer.hold);
         }
         below.shrink_to_fit();
@@ -148,11 +163,11 @@ impl Trie {
 
     /// Turns an owned segment into a shared one whose only holder, for now, is its owner.
     fn make_shared(&mut self, id: Id<Node>) {
-        let Some(&Node::Owned { segment, holder, fresh, links }) = self.nodes.get(id) else {
+        let Some(&Node::Owned { segment, holder, past, links }) = self.nodes.get(id) else {
             return;
         };
         let n_blocks = self.segment_len(id);
-        let hold = self.nodes.insert(Node::Hold { segment: id, holder, fresh, links });
+        let hold = self.nodes.insert(Node::Hold { segment: id, holder, past, links });
         self.relink(holder, hold);
         self.copy_stamp(id, hold);
         let set = vec![Sharer { holder, n_blocks, hold }];
@@ -172,7 +187,7 @@ impl Trie {
         let last = if let &[last] = sharers { Some(last.hold) } else { None };
         self.trim(id, n_blocks);
         let Some(hold) = last else { return };
-        let Some(HoldView { holder, fresh, links }) = self.nodes.get(hold).and_then(Node::hold)
+        let Some(HoldView { holder, past, links }) = self.nodes.get(hold).and_then(Node::hold)
         else {
             return;
         };
@@ -182,7 +197,7 @@ impl Trie {
         if let Some(node) = self.nodes.get_mut(id)
             && let Some(&segment) = node.segment()
         {
-            *node = Node::Owned { segment, holder, fresh, links };
+            *node = Node::Owned { segment, holder, past, links };
         }
         self.relink(holder, id);
         self.copy_stamp(hold, id);
@@ -196,6 +211,21 @@ impl Trie {
 
     pub(super) fn segment_len(&self, id: Id<Node>) -> u32 {
         1 + self.tail(id).len() as u32
+    }
+
+    pub(super) fn past(&self, hold: Id<Node>) -> Past {
+        self.nodes.get(hold).and_then(Node::hold).map_or(Past::NONE, |hold| hold.past)
+    }
+
+    pub(super) fn set_past(&mut self, hold: Id<Node>, past: Past) {
+        if let Some(node) = self.nodes.get_mut(hold) {
+            node.set_past(past);
+        }
+    }
+
+    /// Blocks that a hold covers, and those of the answer behind it.
+    pub(super) fn n_with_answer(&self, hold: Id<Node>) -> u32 {
+        self.n_held(hold) + self.past(hold).n_answer()
     }
 
     /// Blocks that a hold covers.

@@ -140,11 +140,11 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::node::{HolderId, Links, Segment};
+    use crate::index::node::{HolderId, Links, Past, Segment};
 
     fn owned(hash: u64) -> Node {
         let segment = Segment::new(BlockHash(hash), Id::NONE);
-        Node::Owned { segment, holder: HolderId(0), fresh: false, links: Links::in_use(0) }
+        Node::Owned { segment, holder: HolderId(0), past: Past::SERVED, links: Links::in_use(0) }
     }
 
     #[test]

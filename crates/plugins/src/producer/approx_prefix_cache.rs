@@ -7,6 +7,7 @@
 //!
 //! It follows the router's own requests, not the model servers: what a server has got from others is not known here.
 //! What a server drops is foreseen as engines do it: blocks of requests under way stay, those of requests that have ended go in the order of their ends, the last block of a prompt first, and answers under way take room for as many tokens as answers have had of late.
+//! What an answer has filled stays as long as the end of its prompt, and goes before it.
 //! What is remembered is taken back when no model server took the request up, and moves along when the request moves to another endpoint.
 //! An endpoint that goes is forgotten at once.
 //!

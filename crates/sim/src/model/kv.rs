@@ -1,7 +1,7 @@
 //! KV blocks: a fixed number of them, reference-counted, found again by hash, evicted in LRU order.
 //!
 //! A block is in use (`refs > 0`) or free. Free blocks form a list in the order in which they are handed out
-//! again: blocks without a hash first, then hashed ones, least recently freed first. A free block keeps its hash,
+//! again: blocks that are not full first, then full ones, least recently freed first. A free block keeps its hash,
 //! and so its content, until it is handed out; that is the prefix cache. Usage counts blocks in use only, as
 //! vLLM does.
 //!
@@ -50,6 +50,8 @@ impl Hasher for Spread {
 #[derive(Debug)]
 struct Block {
     hash: Option<BlockHash>,
+    /// Its content is that of a whole block, whether its hash is known or not.
+    is_full: bool,
     refs: u32,
     prev: BlockIdx,
     next: BlockIdx,
@@ -84,6 +86,7 @@ impl BlockPool {
         let blocks = (0..n_blocks)
             .map(|idx| Block {
                 hash: None,
+                is_full: false,
                 refs: 0,
                 prev: idx.checked_sub(1).unwrap_or(NONE),
                 next: if idx + 1 < n_blocks { idx + 1 } else { NONE },
@@ -155,7 +158,7 @@ impl BlockPool {
         }
         self.unlink(idx);
         let block = self.block_mut(idx);
-        block.refs = 1;
+        (block.refs, block.is_full) = (1, false);
         if let Some(hash) = block.hash.take() {
             self.by_hash.remove(&hash);
             self.n_evicted += 1;
@@ -163,11 +166,14 @@ impl BlockPool {
         Some(idx)
     }
 
-    /// Makes a block that has just filled up findable.
-    pub(crate) fn store(&mut self, idx: BlockIdx, hash: BlockHash) {
+    /// Makes a block that has just filled up findable, if anybody may look for it: engines keep those as well whose
+    /// hash no trace knows, because no later prompt has them.
+    pub(crate) fn store(&mut self, idx: BlockIdx, hash: Option<BlockHash>) {
         if !self.caching {
             return;
         }
+        self.block_mut(idx).is_full = hash.is_none();
+        let Some(hash) = hash else { return };
         if let Entry::Vacant(entry) = self.by_hash.entry(hash) {
             entry.insert(idx);
             self.block_mut(idx).hash = Some(hash);
@@ -182,7 +188,7 @@ impl BlockPool {
             let block = self.block_mut(idx);
             block.refs = block.refs.saturating_sub(1);
             if block.refs == 0 {
-                if block.hash.is_some() {
+                if block.hash.is_some() || block.is_full {
                     self.push_back(idx)
                 } else {
                     self.push_front(idx)
@@ -198,7 +204,7 @@ impl BlockPool {
         if !caching {
             self.by_hash.clear();
             for block in &mut self.blocks {
-                block.hash = None;
+                (block.hash, block.is_full) = (None, false);
             }
         }
     }

@@ -29,8 +29,8 @@ pub struct EngineRequest {
     pub output_tokens: u32,
     /// The reason that the end will give; [`FinishReason::Length`] if the context limit cuts the answer.
     pub finish: Option<FinishReason>,
-    /// Ids of the full blocks of prompt and answer, in order. Blocks beyond its end are computed and held, but
-    /// cannot be found again.
+    /// Ids of the full blocks of prompt and answer, in order. Blocks beyond its end are computed and held,
+    /// and kept like others, but cannot be found again.
     pub chain: Box<[BlockHash]>,
     /// The LoRA adapter, if any.
     pub adapter: Option<AdapterId>,

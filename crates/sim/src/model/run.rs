@@ -104,9 +104,9 @@ impl Engine {
                 seq.table.push(block);
             }
             if (token + 1).is_multiple_of(block_size)
-                && let (Some(&block), Some(&hash)) = (seq.table.get(nth), seq.chain.get(nth))
+                && let Some(&block) = seq.table.get(nth)
             {
-                self.pool.store(block, hash);
+                self.pool.store(block, seq.chain.get(nth).copied());
             }
         }
         self.crossings = crossings;

@@ -182,10 +182,8 @@ impl Engine {
             seq.table.push(block);
         }
         for nth in seq.computed / block_size..until / block_size {
-            if let (Some(&block), Some(&hash)) =
-                (seq.table.get(nth as usize), seq.chain.get(nth as usize))
-            {
-                self.pool.store(block, hash);
+            if let Some(&block) = seq.table.get(nth as usize) {
+                self.pool.store(block, seq.chain.get(nth as usize).copied());
             }
         }
     }

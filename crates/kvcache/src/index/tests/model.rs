@@ -13,10 +13,10 @@ pub(super) enum Step {
         ids: Vec<u64>,
         n_more: usize,
     },
-    /// Ends one of the requests under way.
+    /// Ends one of the requests under way; its answer has filled so many blocks.
     End {
         which: usize,
-        takes_back: bool,
+        answered: Option<usize>,
     },
     SetCapacity {
         slot: u32,
@@ -33,13 +33,21 @@ pub(super) enum Step {
     },
 }
 
+/// A block that nobody uses.
+#[derive(Clone, Copy, PartialEq)]
+enum Block {
+    OfPrompt(BlockHash),
+    /// Of the answer to a prompt that ended with this block.
+    OfAnswer(BlockHash),
+}
+
 #[derive(Default)]
 struct Endpoint {
     capacity: usize,
     /// What it is believed to hold, where that is not known.
     believed: Option<usize>,
     /// Those that nobody uses, last used first.
-    free: Vec<BlockHash>,
+    free: Vec<Block>,
     /// Of these, so many at the end are thought gone.
     n_gone: usize,
     /// Those that requests use, with how many, and whether one was served with it.
@@ -71,8 +79,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (slot(), ids(), 0usize..3)
             .prop_map(|(slot, ids, n_more)| Step::Insert { slot, ids, n_more }),
-        10 => (any::<usize>(), prop::bool::weighted(0.3))
-            .prop_map(|(which, takes_back)| Step::End { which, takes_back }),
+        10 => (any::<usize>(), prop::option::weighted(0.7, 0usize..3))
+            .prop_map(|(which, answered)| Step::End { which, answered }),
         1 => (slot(), 0usize..30).prop_map(|(slot, capacity)| Step::SetCapacity { slot, capacity }),
         2 => (slot(), 0usize..30).prop_map(|(slot, n_blocks)| Step::Believe { slot, n_blocks }),
         1 => (slot(), any::<bool>()).prop_map(|(slot, is_told)| Step::Replace { slot, is_told }),
@@ -93,7 +101,7 @@ pub(super) fn compare(default_capacity: usize, steps: &[Step]) -> Result<(), Tes
                 prompts.push(hashes.clone());
                 model.insert(&index, at(*slot), hashes, *n_more)?;
             }
-            Step::End { which, takes_back } => model.end(&index, *which, *takes_back),
+            Step::End { which, answered } => model.end(&index, *which, *answered),
             Step::SetCapacity { slot, capacity } => {
                 index.set_capacity(at(*slot), *capacity);
                 model.set_capacity(at(*slot), *capacity);
@@ -117,7 +125,7 @@ pub(super) fn compare(default_capacity: usize, steps: &[Step]) -> Result<(), Tes
         }
         prop_assert_eq!(index.check(), Ok(()));
         for (endpoint, state) in &model.endpoints {
-            prop_assert_eq!(index.len_of(*endpoint), state.free.len() + state.used.len());
+            prop_assert_eq!(index.len_of(*endpoint), state.n_free_of_prompts() + state.used.len());
         }
         for hashes in prompts.iter().rev().take(5) {
             prop_assert_eq!(matches(&index, hashes), model.matches(hashes), "{:?}", hashes);
@@ -138,13 +146,27 @@ fn depths(run: &Run) -> impl Iterator<Item = (usize, usize)> {
 
 impl Endpoint {
     fn has(&self, hash: &BlockHash) -> bool {
-        self.used.contains_key(hash) || self.free.contains(hash)
+        self.used.contains_key(hash) || self.place(hash).is_some()
+    }
+
+    /// Of those that nobody uses.
+    fn place(&self, hash: &BlockHash) -> Option<usize> {
+        self.free.iter().position(|other| *other == Block::OfPrompt(*hash))
+    }
+
+    fn n_free_of_prompts(&self) -> usize {
+        self.free.iter().filter(|block| matches!(block, Block::OfPrompt(_))).count()
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.n_gone -= usize::from(at >= self.free.len() - self.n_gone);
+        self.free.remove(at);
     }
 
     /// Whether it is believed to be there.
     fn shows(&self, hash: &BlockHash) -> bool {
         let there = self.free.len() - self.n_gone;
-        self.used.contains_key(hash) || self.free[..there].contains(hash)
+        self.used.contains_key(hash) || self.place(hash).is_some_and(|at| at < there)
     }
 
     fn room(&self) -> usize {
@@ -186,11 +208,14 @@ impl Model {
         let is_new = |hash: &BlockHash| !state.has(hash);
         let first_new = hashes[..n_blocks].iter().position(is_new).unwrap_or(n_blocks);
         for hash in &hashes[..n_blocks] {
-            let free = state.free.iter().position(|other| other == hash);
-            let is_gone = free.is_some_and(|free| free >= state.free.len() - state.n_gone);
-            state.n_gone -= usize::from(is_gone);
+            let free = state.place(hash);
             state.used.entry(*hash).or_insert((0, free.is_some())).0 += 1;
-            free.map(|free| state.free.remove(free));
+            if let Some(free) = free {
+                state.remove(free);
+            }
+            while let Some(at) = state.free.iter().position(|b| *b == Block::OfAnswer(*hash)) {
+                state.remove(at);
+            }
         }
         let n_reserved = n_more.min(state.room());
         state.n_reserved += n_reserved;
@@ -201,26 +226,28 @@ impl Model {
         Ok(())
     }
 
-    fn end(&mut self, index: &PrefixIndex, which: usize, takes_back: bool) {
+    fn end(&mut self, index: &PrefixIndex, which: usize, answered: Option<usize>) {
         if self.under_way.is_empty() {
             return;
         }
         let ended = self.under_way.swap_remove(which % self.under_way.len());
-        if takes_back {
-            index.undo(&ended.hashes, ended.inserted);
-        } else {
-            index.release(&ended.hashes, ended.inserted);
+        match answered {
+            Some(n_answer) => index.release(&ended.hashes, ended.inserted, n_answer),
+            None => index.undo(&ended.hashes, ended.inserted),
         }
         let Some(state) = self.endpoints.get_mut(&ended.endpoint) else { return };
         for hash in ended.hashes[..ended.n_blocks].iter().rev() {
             let (n_users, was_served) = state.used.get_mut(hash).unwrap();
             *n_users -= 1;
-            *was_served |= !takes_back;
+            *was_served |= answered.is_some();
             if *n_users > 0 {
                 continue;
             }
             if state.used.remove(hash).unwrap().1 {
-                state.free.insert(0, *hash);
+                let is_last = Some(hash) == ended.hashes[..ended.n_blocks].last();
+                let n_answer = answered.filter(|_| is_last).unwrap_or(0);
+                let blocks = std::iter::repeat_n(Block::OfAnswer(*hash), n_answer);
+                state.free.splice(..0, [Block::OfPrompt(*hash)].into_iter().chain(blocks));
             }
         }
         state.n_reserved -= ended.n_reserved;
@@ -251,7 +278,7 @@ impl Model {
             return Vec::new();
         }
         let n_used = state.used.len() + state.n_reserved;
-        let depth = |hash| state.free.iter().position(|other| other == hash).map(|at| n_used + at);
+        let depth = |hash| state.place(hash).map(|at| n_used + at);
         let held = hashes.iter().take_while(|hash| state.has(hash)).enumerate();
         held.filter_map(|(at, hash)| Some((at, depth(hash)?))).collect()
     }

@@ -76,6 +76,15 @@ pub(super) enum Told {
     Believed(usize),
 }
 
+/// What an answer says of its prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Leading blocks that were there for sure.
+    pub(super) n_blocks: usize,
+    /// As far as can be told, no block was missing.
+    pub(super) is_all: bool,
+}
+
 /// What an answer shows of the depth at which blocks were gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shown {
@@ -112,16 +121,15 @@ impl Capacity {
         }
     }
 
-    /// An answer of the endpoint showed that of the prompt's blocks, which were so deep, the first `n_found` were
-    /// there.
+    /// An answer of the endpoint showed what was there of the prompt's blocks, which were so deep.
     pub(super) fn learn(
         &self,
         endpoint: EndpointIndex,
         runs: &[Run],
-        n_found: usize,
+        found: Found,
         learned: &Learned,
     ) {
-        let shown = Shown::of(runs, n_found);
+        let shown = Shown::of(runs, found);
         let mut state = self.0.lock();
         if state.has_gone || !state.learn(shown, learned) {
             return;
@@ -201,14 +209,14 @@ impl State {
 }
 
 impl Shown {
-    fn of(runs: &[Run], n_found: usize) -> Self {
+    fn of(runs: &[Run], found: Found) -> Self {
         let mut there = 0;
         for run in runs {
-            let n_there = n_found.saturating_sub(run.start).min(run.n_blocks);
+            let n_there = found.n_blocks.saturating_sub(run.start).min(run.n_blocks);
             if n_there > 0 {
                 there = run.depth + n_there;
             }
-            if n_there < run.n_blocks {
+            if n_there < run.n_blocks && !found.is_all {
                 return Self { there, gone: Some(run.depth + n_there + 1) };
             }
         }
@@ -264,6 +272,10 @@ mod tests {
 
     fn run(start: usize, n_blocks: usize, depth: usize) -> Run {
         Run { start, n_blocks, depth }
+    }
+
+    fn found(n_blocks: usize) -> Found {
+        Found { n_blocks, is_all: false }
     }
 
     fn believed(capacity: &Capacity, learned: &Learned) -> usize {
@@ -325,8 +337,8 @@ mod tests {
                 });
                 let runs = self.index.runs(endpoint(slot), &hashes);
                 let inserted = self.index.insert(endpoint(slot), &hashes, 0);
-                self.index.release(&hashes, inserted);
-                capacity.learn(endpoint(slot), &runs, cache.takes(nth), &self.learned);
+                self.index.release(&hashes, inserted, 0);
+                capacity.learn(endpoint(slot), &runs, found(cache.takes(nth)), &self.learned);
             }
         }
 
@@ -374,24 +386,24 @@ mod tests {
     fn what_is_missing_whole_is_a_bound() {
         let (capacity, learned) = (Capacity::default(), Learned::default());
         for depth in [20_000, 9_000, 15_000] {
-            capacity.learn(endpoint(0), &[run(0, 10, depth)], 0, &learned);
+            capacity.learn(endpoint(0), &[run(0, 10, depth)], found(0), &learned);
         }
         assert_eq!(believed(&capacity, &learned), 9_000);
         // Between what was there and what was not lies much.
         let far = [run(0, 10, 100), run(10, 10, 8_000)];
-        capacity.learn(endpoint(0), &far, 10, &learned);
+        capacity.learn(endpoint(0), &far, found(10), &learned);
         assert_eq!(believed(&capacity, &learned), 8_000);
         // The same hole, and no other.
-        capacity.learn(endpoint(0), &[run(0, 10, 5_000)], 4, &learned);
+        capacity.learn(endpoint(0), &[run(0, 10, 5_000)], found(4), &learned);
         assert_eq!(believed(&capacity, &learned), 5_004);
     }
 
     #[test]
     fn bounds_that_contradict_what_was_learned_move_it_little_by_little() {
         let (capacity, learned) = (Capacity::default(), Learned::default());
-        capacity.learn(endpoint(0), &[run(0, 10, 4_995)], 5, &learned);
+        capacity.learn(endpoint(0), &[run(0, 10, 4_995)], found(5), &learned);
         let check = |runs: &[Run], n_found, expected: std::ops::Range<usize>| {
-            capacity.learn(endpoint(0), runs, n_found, &learned);
+            capacity.learn(endpoint(0), runs, found(n_found), &learned);
             let found = believed(&capacity, &learned);
             assert!(expected.contains(&found), "{runs:?}: {found}");
         };
@@ -407,7 +419,7 @@ mod tests {
         check(&[run(0, 10, 30_000)], 10, 5_001..5_100);
         check(&[run(0, 10, 2_000)], 0, 4_800..5_001);
         for _ in 0..100 {
-            capacity.learn(endpoint(0), &[run(0, 10, 7_995)], 5, &learned);
+            capacity.learn(endpoint(0), &[run(0, 10, 7_995)], found(5), &learned);
         }
         check(&[], 0, 7_990..8_001);
     }
@@ -415,23 +427,37 @@ mod tests {
     #[test]
     fn what_was_missing_for_another_reason_is_no_bound_for_long() {
         let (capacity, learned) = (Capacity::default(), Learned::default());
-        capacity.learn(endpoint(0), &[run(0, 200, 10)], 0, &learned);
+        capacity.learn(endpoint(0), &[run(0, 200, 10)], found(0), &learned);
         assert_eq!(believed(&capacity, &learned), MIN_CAPACITY);
-        capacity.learn(endpoint(0), &[run(0, 200, 8_000)], 200, &learned);
+        capacity.learn(endpoint(0), &[run(0, 200, 8_000)], found(200), &learned);
         assert_eq!(believed(&capacity, &learned), LIMIT);
         // Now it is known that there is more.
-        capacity.learn(endpoint(0), &[run(0, 200, 10)], 0, &learned);
-        capacity.learn(endpoint(0), &[run(0, 200, 10)], 1, &learned);
+        capacity.learn(endpoint(0), &[run(0, 200, 10)], found(0), &learned);
+        capacity.learn(endpoint(0), &[run(0, 200, 10)], found(1), &learned);
         assert_eq!(believed(&capacity, &learned), LIMIT);
+    }
+
+    #[test]
+    fn a_last_block_that_may_be_missing_shows_nothing() {
+        let (capacity, learned) = (Capacity::default(), Learned::default());
+        // All before it is in use by others.
+        let most = Found { n_blocks: 17, is_all: true };
+        capacity.learn(endpoint(0), &[run(17, 1, 14_000)], most, &learned);
+        capacity.learn(endpoint(0), &[run(0, 10, 4_995)], found(5), &learned);
+        assert_eq!(believed(&capacity, &learned), 5_000);
+        for _ in 0..2 * N_DEEPER {
+            capacity.learn(endpoint(0), &[run(17, 1, 14_000)], most, &learned);
+        }
+        assert_eq!(believed(&capacity, &learned), 5_000);
     }
 
     #[test]
     fn an_edge_that_was_none_is_given_up() {
         let (capacity, learned) = (Capacity::default(), Learned::default());
-        capacity.learn(endpoint(0), &[run(0, 200, 0)], 1, &learned);
+        capacity.learn(endpoint(0), &[run(0, 200, 0)], found(1), &learned);
         assert_eq!(believed(&capacity, &learned), MIN_CAPACITY);
         for _ in 0..N_DEEPER {
-            capacity.learn(endpoint(0), &[run(0, 200, 8_000)], 200, &learned);
+            capacity.learn(endpoint(0), &[run(0, 200, 8_000)], found(200), &learned);
         }
         assert_eq!(believed(&capacity, &learned), 8_200);
     }
@@ -439,13 +465,13 @@ mod tests {
     #[test]
     fn absurd_answers_leave_something_to_believe() {
         let (capacity, learned) = (Capacity::default(), Learned::default());
-        capacity.learn(endpoint(0), &[run(0, 1, 0)], 0, &learned);
+        capacity.learn(endpoint(0), &[run(0, 1, 0)], found(0), &learned);
         assert_eq!(believed(&capacity, &learned), MIN_CAPACITY);
-        capacity.learn(endpoint(0), &[run(0, 2, usize::MAX / 2)], 1, &learned);
+        capacity.learn(endpoint(0), &[run(0, 2, usize::MAX / 2)], found(1), &learned);
         assert_eq!(believed(&capacity, &learned), LIMIT);
         for _ in 0..1_000 {
-            capacity.learn(endpoint(0), &[run(0, 2, 0), run(2, 2, 2)], 3, &learned);
-            capacity.learn(endpoint(0), &[run(0, 2, 5)], usize::MAX, &learned);
+            capacity.learn(endpoint(0), &[run(0, 2, 0), run(2, 2, 2)], found(3), &learned);
+            capacity.learn(endpoint(0), &[run(0, 2, 5)], found(usize::MAX), &learned);
         }
         assert!((MIN_CAPACITY..=LIMIT).contains(&believed(&capacity, &learned)));
     }

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::{
     answers::AnswerLength,
-    capacity::{Capacity, Learned, Told},
+    capacity::{Capacity, Found, Learned, Told},
 };
 use crate::producer::{found::found_tokens, known::KnownEndpoints};
 
@@ -115,24 +115,32 @@ impl Holdings {
         let n_known = last.start + last.n_blocks;
         let n_found = found / f64::from(block_tokens.max(1));
         let share = if is_exact { 1.0 } else { FOUND_SHARE };
-        let n_found = match n_found as usize {
-            _ if n_found + 1.0 >= share * n_known as f64 => n_known,
+        // The block in which the tokens end is not full, and engines that have smaller ones have some of it.
+        let is_all = n_found + 1.0 >= share * n_known as f64;
+        if !is_all && !is_exact && n_found >= 1.0 {
             // Where in the prompt the tokens that are cached end is not known.
-            1.. if !is_exact => return,
-            n_found => n_found,
-        };
-        capacity.learn(held.endpoint.index(), &held.runs, n_found, &self.learned);
+            return;
+        }
+        let found = Found { n_blocks: n_found as usize, is_all };
+        capacity.learn(held.endpoint.index(), &held.runs, found, &self.learned);
     }
 
-    /// The endpoint is done with the prompts. A prefix that nobody computed must not attract anyone (defect A-27).
-    fn end(&self, held: Held, hashed: &HashedPrompts, was_served: bool) {
+    /// The endpoint is done with the prompts, and has answered with so many tokens if it was. A prefix that nobody
+    /// computed must not attract anyone (defect A-27).
+    fn end(&self, held: Held, hashed: &HashedPrompts, answered: Option<f64>) {
+        let block_tokens = f64::from(hashed.block_tokens().max(1));
+        let share = 1.0 / hashed.prompts.len().max(1) as f64;
         // Last in, first out: a later prompt of the batch may build on an earlier one's blocks.
         for (prompt, inserted) in hashed.prompts.iter().zip(held.inserted).rev() {
-            if was_served {
-                self.index.release(&prompt.hashes, inserted);
-            } else {
+            let Some(answer) = answered else {
                 self.index.undo(&prompt.hashes, inserted);
-            }
+                continue;
+            };
+            // To the nearest block; that in which the prompt ends is one of its own.
+            let n_blocks = (prompt.n_tokens as f64 + share * answer) / block_tokens;
+            let n_answer = (n_blocks.round() as usize)
+                .saturating_sub(prompt.n_tokens.div_ceil(hashed.block_tokens() as usize));
+            self.index.release(&prompt.hashes, inserted, n_answer);
         }
     }
 }
@@ -203,7 +211,7 @@ impl IndexLease {
 impl Drop for IndexLease {
     fn drop(&mut self) {
         for held in self.others.drain(..).chain(self.primary.take()) {
-            self.holdings.end(held, &self.hashed, false);
+            self.holdings.end(held, &self.hashed, None);
         }
     }
 }
@@ -211,16 +219,20 @@ impl Drop for IndexLease {
 impl Lease for IndexLease {
     fn moved(&mut self, endpoint: &Arc<Endpoint>, _: Stamp) {
         if let Some(held) = self.primary.take() {
-            self.holdings.end(held, &self.hashed, false);
+            self.holdings.end(held, &self.hashed, None);
         }
         self.take(endpoint, true);
     }
 
     fn end(&mut self, end: &End) {
         self.learn(end);
+        let answered = end.was_served().then(|| {
+            let said = end.usage.map(|usage| usage.completion_tokens as f64);
+            said.unwrap_or_else(|| self.holdings.answers.expected(self.output_cap))
+        });
         let held: SmallVec<[Held; 2]> = self.others.drain(..).chain(self.primary.take()).collect();
         for held in held.into_iter().rev() {
-            self.holdings.end(held, &self.hashed, end.was_served());
+            self.holdings.end(held, &self.hashed, answered);
         }
     }
 }

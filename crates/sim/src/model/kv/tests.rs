@@ -6,17 +6,19 @@ use super::*;
 struct SlowPool {
     free: Vec<usize>,
     hash: Vec<Option<u64>>,
+    is_full: Vec<bool>,
     refs: Vec<u32>,
 }
 
 impl SlowPool {
     fn new(n: usize) -> Self {
-        Self { free: (0..n).collect(), hash: vec![None; n], refs: vec![0; n] }
+        let (hash, is_full, refs) = (vec![None; n], vec![false; n], vec![0; n]);
+        Self { free: (0..n).collect(), hash, is_full, refs }
     }
 
     fn allocate(&mut self) -> Option<usize> {
         let idx = if self.free.is_empty() { return None } else { self.free.remove(0) };
-        self.hash[idx] = None;
+        (self.hash[idx], self.is_full[idx]) = (None, false);
         self.refs[idx] = 1;
         Some(idx)
     }
@@ -28,9 +30,9 @@ impl SlowPool {
         Some(idx)
     }
 
-    fn store(&mut self, idx: usize, hash: u64) {
-        if !self.hash.contains(&Some(hash)) {
-            self.hash[idx] = Some(hash);
+    fn store(&mut self, idx: usize, hash: Option<u64>) {
+        if hash.is_none() || !self.hash.contains(&hash) {
+            (self.hash[idx], self.is_full[idx]) = (hash, true);
         }
     }
 
@@ -38,7 +40,7 @@ impl SlowPool {
         for &idx in table.iter().rev() {
             self.refs[idx] -= 1;
             if self.refs[idx] == 0 {
-                let at = if self.hash[idx].is_some() { self.free.len() } else { 0 };
+                let at = if self.is_full[idx] { self.free.len() } else { 0 };
                 self.free.insert(at, idx);
             }
         }
@@ -46,15 +48,29 @@ impl SlowPool {
 }
 
 #[derive(Clone, Debug)]
+enum Content {
+    Part,
+    Full { hash: Option<u64> },
+}
+
+fn content() -> impl Strategy<Value = Content> {
+    prop_oneof![
+        1 => Just(Content::Part),
+        2 => Just(Content::Full { hash: None }),
+        7 => (0..12u64).prop_map(|hash| Content::Full { hash: Some(hash) }),
+    ]
+}
+
+#[derive(Clone, Debug)]
 enum Op {
-    Allocate { hash: Option<u64> },
+    Allocate(Content),
     Claim(u64),
     Release(prop::sample::Index),
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
-        3 => prop::option::weighted(0.8, 0..12u64).prop_map(|hash| Op::Allocate { hash }),
+        3 => content().prop_map(Op::Allocate),
         3 => (0..12u64).prop_map(Op::Claim),
         3 => any::<prop::sample::Index>().prop_map(Op::Release),
     ];
@@ -68,13 +84,13 @@ proptest! {
         let mut tables: Vec<Vec<u32>> = vec![Vec::new()];
         for op in ops {
             match op {
-                Op::Allocate { hash } => {
+                Op::Allocate(content) => {
                     let (block, expected) = (fast.allocate(), slow.allocate());
                     prop_assert_eq!(block.map(|idx| idx as usize), expected);
                     if let Some(block) = block {
                         tables.last_mut().unwrap().push(block);
-                        if let Some(hash) = hash {
-                            fast.store(block, BlockHash(hash));
+                        if let Content::Full { hash } = content {
+                            fast.store(block, hash.map(BlockHash));
                             slow.store(block as usize, hash);
                         }
                     }
@@ -141,7 +157,7 @@ fn the_tail_of_a_chain_goes_first() {
     let mut pool = BlockPool::new(3, true);
     let table: Vec<_> = (0..3).map(|_| pool.allocate().unwrap()).collect();
     for (&block, hash) in table.iter().zip(10..) {
-        pool.store(block, BlockHash(hash));
+        pool.store(block, Some(BlockHash(hash)));
     }
     pool.release(&table);
     let chain = [BlockHash(10), BlockHash(11), BlockHash(12)];
@@ -155,12 +171,12 @@ fn the_tail_of_a_chain_goes_first() {
 fn without_caching_nothing_is_found() {
     let mut pool = BlockPool::new(2, true);
     let block = pool.allocate().unwrap();
-    pool.store(block, BlockHash(1));
+    pool.store(block, Some(BlockHash(1)));
     pool.set_caching(false);
     assert!(!pool.contains(BlockHash(1)));
-    pool.store(block, BlockHash(1));
+    pool.store(block, Some(BlockHash(1)));
     assert!(!pool.contains(BlockHash(1)));
     pool.set_caching(true);
-    pool.store(block, BlockHash(1));
+    pool.store(block, Some(BlockHash(1)));
     assert!(pool.contains(BlockHash(1)));
 }

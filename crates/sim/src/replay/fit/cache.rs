@@ -197,8 +197,9 @@ impl<'a> Course<'a> {
 /// Takes the blocks of a request, as far as there are any: recorded times that are a little off let requests
 /// overlap that did not.
 fn admit(pool: &mut BlockPool, sample: &Sample, hits: u32, block_tokens: u32) -> Vec<u32> {
-    let n_needed =
-        (u64::from(sample.prompt) + u64::from(sample.output)).div_ceil(u64::from(block_tokens));
+    let n_tokens = u64::from(sample.prompt) + u64::from(sample.output);
+    let (n_needed, n_full) =
+        (n_tokens.div_ceil(u64::from(block_tokens)), n_tokens / u64::from(block_tokens));
     let mut table = Vec::new();
     for &hash in sample.chain.iter().take(hits as usize) {
         table.extend(pool.claim(hash));
@@ -206,8 +207,8 @@ fn admit(pool: &mut BlockPool, sample: &Sample, hits: u32, block_tokens: u32) ->
     for nth in table.len() as u64..n_needed {
         let Some(block) = pool.allocate() else { break };
         table.push(block);
-        if let Some(&hash) = sample.chain.get(nth as usize) {
-            pool.store(block, hash);
+        if nth < n_full {
+            pool.store(block, sample.chain.get(nth as usize).copied());
         }
     }
     table
