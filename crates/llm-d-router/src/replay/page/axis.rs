@@ -102,7 +102,7 @@ pub(super) fn since_start(seconds: f64) -> String {
 
 /// Without digits that say nothing.
 pub(super) fn plain(value: f64) -> String {
-    let text = format!("{value:.3}");
+    let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 

@@ -19,7 +19,9 @@ const MIN_SECONDS: f64 = 1e-4;
 /// One of the two plots.
 struct Kind {
     heading: &'static str,
-    what: &'static str,
+    /// HTML.
+    axis: &'static str,
+    tick: fn(f64) -> String,
     curve: fn(&Summary) -> &Distribution,
     /// Seconds.
     goal: f64,
@@ -35,13 +37,15 @@ pub(super) fn figures(view: &View<'_>, panel: &Panel<'_>) -> String {
     let kinds = [
         Kind {
             heading: "Time to first token",
-            what: "time to first token",
+            axis: "time to first token, s (logarithmic)",
+            tick: axis::plain,
             curve: |summary| &summary.ttft_curve,
             goal: goals.ttft.as_secs_f64(),
         },
         Kind {
             heading: "Time per token after it",
-            what: "time per token",
+            axis: "time per token, ms (logarithmic)",
+            tick: |seconds| axis::plain(seconds * 1e3),
             curve: |summary| &summary.tpot_curve,
             goal: goals.tpot.as_secs_f64(),
         },
@@ -62,10 +66,9 @@ fn one(view: &View<'_>, panel: &Panel<'_>, kind: &Kind) -> String {
     let high = means().fold(low, f64::max).max(kind.goal * 1.2);
     let x = Axis::log(low, high, LEFT, RIGHT);
     let y = Axis::linear(0.0, 100.0, BOTTOM, TOP);
-    let title = format!("{} (logarithmic)", kind.what);
     let mut drawing = plot::frame(
         &x,
-        &Labels { title: &title, ticks: x.ticks(), tick: axis::seconds },
+        &Labels { title: kind.axis, ticks: x.ticks(), tick: kind.tick },
         &y,
         &Labels {
             title: "% of all requests, up to that time",
@@ -82,7 +85,9 @@ fn one(view: &View<'_>, panel: &Panel<'_>, kind: &Kind) -> String {
     let band = match (view.n_seeds(), is_crowded) {
         (1, _) => "",
         (_, false) => " Bands: 95 % intervals over the seeds.",
-        (_, true) => " Point at a configuration above for its 95 % interval over the seeds.",
+        (_, true) => {
+            " Point at a configuration above, or tab to it, for its 95 % interval over the seeds."
+        }
     };
     let caption = format!(
         "{}Further left is faster: where a line crosses the dashed one, so many requests were within the goal of {}.{band}",

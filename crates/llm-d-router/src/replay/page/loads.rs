@@ -36,14 +36,14 @@ const KINDS: [Kind; 3] = [
         axis: "% of requests within the goals",
         is_log: false,
         tick: axis::plain,
-        caption: "Higher is better.",
+        caption: "Higher is better. The scale begins near the lowest value.",
     },
     Kind {
         heading: "TTFT p90",
         measure: "ttft_p90",
-        axis: "TTFT p90 (logarithmic)",
+        axis: "TTFT p90, s (logarithmic)",
         is_log: true,
-        tick: axis::seconds,
+        tick: axis::plain,
         caption: "Lower is better. Nine of ten served requests had their first token by then.",
     },
     Kind {
@@ -71,7 +71,7 @@ fn section(view: &View<'_>, pool: usize) -> String {
     panels.sort_by(|a, b| load_of(a).total_cmp(&load_of(b)));
     let name = html(&view.pools[pool]);
     let (heading, what) =
-        if panels.len() > 1 { ("Over load", "over load") } else { ("Side by side", "of each") };
+        if panels.len() > 1 { ("By load", "over load") } else { ("Side by side", "of each") };
     let figures: String = KINDS.iter().map(|kind| one(view, &panels, kind, what)).collect();
     let on = if view.grid.pools.len() > 1 { format!(" on {name}") } else { String::new() };
     format!(
@@ -89,7 +89,11 @@ fn one(view: &View<'_>, panels: &[&Panel<'_>], kind: &Kind, what: &str) -> Strin
     };
     let lines: Vec<Vec<Point>> =
         (0..view.names.len()).map(|nth| points(view, panels, nth, measure, factor)).collect();
-    let bars = if view.n_seeds() > 1 { " Bars: 95 % intervals." } else { "" };
+    let bars = if view.n_seeds() > 1 {
+        " Bars: 95 % intervals; what reaches the edge goes on."
+    } else {
+        ""
+    };
     let label = format!("{} {what} configuration", kind.heading);
     let (drawing, legend) = if panels.len() > 1 {
         (over_load(view, &lines, kind, &label), view.legend())
