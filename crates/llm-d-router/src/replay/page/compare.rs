@@ -89,7 +89,7 @@ pub(super) fn section(view: &View<'_>) -> String {
     };
     format!(
         "<section id=\"compare\"><h2>Difference between two configurations</h2>\n\
-         <p>B less A, seed by seed: what a seed does to both cancels out, so these intervals are narrower than \
+         <p>B minus A, seed by seed: what a seed does to both cancels out, so these intervals are narrower than \
          those of A and B alone.</p>\n\
          <div class=\"controls\">{}{}<button type=\"button\" id=\"swap\">Swap</button></div>\n\
          <div id=\"differences\" aria-live=\"polite\"><noscript>This part needs JavaScript.</noscript></div></section>\n",

@@ -132,7 +132,7 @@ pub(super) fn controls(view: &View<'_>) -> String {
     let chips: String = if view.names.len() > 1 {
         let chips: String = (0..view.names.len()).map(chip).collect();
         format!(
-            "<div class=\"chips\" role=\"group\" aria-label=\"Configurations to show\">{chips}</div>"
+            "<div class=\"chips\" role=\"group\" aria-label=\"Configurations to show\"><span>Show</span>{chips}</div>"
         )
     } else {
         String::new()

@@ -2,7 +2,7 @@
 
 use router_sim::replay::summary::{Estimate, Summary, measure_named, relative_difference};
 
-use super::{Panel, View, counted, listed, plus_minus};
+use super::{Panel, View, counted, length, listed, plus_minus};
 use crate::replay::columns::has_times;
 
 /// Goodputs that differ by less are as good as equal: nobody picks a policy for one request in two hundred.
@@ -27,8 +27,29 @@ pub(super) fn of(view: &View<'_>) -> String {
         ""
     };
     format!(
-        "<p class=\"headline\">{}</p>{warning}<ul class=\"verdict\">{lines}</ul>",
-        headline(view)
+        "<p class=\"headline\">{}</p>{warning}<ul class=\"verdict\">{lines}</ul>{}",
+        headline(view),
+        rule(view)
+    )
+}
+
+/// What the numbers are of and what makes the best, for who reads no further.
+fn rule(view: &View<'_>) -> String {
+    let goals = view.grid.goals;
+    let best = match (view.names.len(), view.n_seeds()) {
+        (1, _) => "",
+        (_, 1) => "Best is the lowest TTFT p90 of those whose goodput is as good as the highest. ",
+        _ => {
+            "Best is the lowest TTFT p90 of those whose goodput is as good as the highest. Where nothing is clearly \
+             better, more seeds (<code>--seeds</code>) may tell. "
+        }
+    };
+    format!(
+        "<p class=\"note\">Goodput: requests whose first token came within {} and whose tokens after it took {} \
+         each at most. TTFT p90: nine of ten served requests had their first token by then. {best}\
+         <a href=\"#words\">What the words mean</a></p>",
+        length(goals.ttft),
+        length(goals.tpot)
     )
 }
 

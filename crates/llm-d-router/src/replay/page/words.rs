@@ -23,15 +23,19 @@ pub(super) fn of(grid: &Grid) -> String {
         ("goodput", goals.as_str()),
         ("TTFT", "time from a request's arrival to its first token, of requests that were served"),
         ("TPOT", "time per token after the first, of requests that were served"),
-        ("p50, p90, p99", "half, 90 % and 99 % of the requests were at most that slow"),
+        (
+            "p50, p90, p99",
+            "half, 90 % and 99 % of the requests that were served were at most that slow",
+        ),
         (
             "cached",
-            "prompt tokens that a server had in its prefix cache, of all of requests that were served",
+            "prompt tokens that a server had in its prefix cache, of all those of requests that were served",
         ),
         ("max/mean", "requests of the server that got most, over the mean of all: 1 is even"),
         (
             "unserved",
-            "requests that the router refused, that no server took, or whose server went away",
+            "requests that the router refused, that no server took, whose server went away, or that had not ended when \
+             the run was stopped",
         ),
         ("load", load),
         (
@@ -43,7 +47,7 @@ pub(super) fn of(grid: &Grid) -> String {
         (
             "did best",
             "the lowest TTFT p90 of those whose goodput is within half a point of the highest or cannot be told \
-             from it",
+             from it, and that leave no more requests unserved",
         ),
         (
             "clearly",
@@ -58,7 +62,8 @@ pub(super) fn of(grid: &Grid) -> String {
         "<dl>{words}</dl><h3>Why this server?</h3>\
         <p>How the chosen server stood among all that listened, by what was true at that moment. \
         The prefix counts what a server had cached of the prompt or was just computing, in whole blocks; the load counts its requests. \
-        Who shares the first place has it.</p><dl>{}</dl>",
+        Who shares the first place has it.</p><dl>{}</dl>\
+        <p class=\"note\">Results by priority and by tenant are not on this page: the terminal and <code>--json</code> have them.</p>",
         choices::words()
     )
 }
