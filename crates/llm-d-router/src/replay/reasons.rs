@@ -52,18 +52,18 @@ fn because(reason: &NotServed) -> String {
         reason.tokens.unwrap_or(Tokens { needed_tokens: 0, available_tokens: 0 });
     match reason.cause {
         Cause::CacheTooSmall => format!(
-            "because a `{kind}` has {available_tokens} tokens of KV cache (kv-cache-size), and prompt and answer need \
-             {needed_tokens} or more"
+            "because a `{kind}` has {available_tokens} tokens of KV cache (kv-cache-size in the pool file, in \
+             blocks), and prompt and answer need {needed_tokens} or more"
         ),
         Cause::PromptTooLong => format!(
-            "because a `{kind}` takes {available_tokens} tokens with the answer (max-model-len), and the prompts have \
-             {needed_tokens} or more"
+            "because a `{kind}` takes {available_tokens} tokens with the answer (max-model-len in the pool file), and \
+             the prompts have {needed_tokens} or more"
         ),
         Cause::NoAdapterSlots => {
-            format!("because a `{kind}` has no room for LoRA adapters (max-loras)")
+            format!("because a `{kind}` has no room for LoRA adapters (max-loras in the pool file)")
         }
         Cause::QueuesFull => "because the queues of all servers that the router named were full \
-                              (max-waiting-queue-length)"
+                              (max-waiting-queue-length in the pool file)"
             .to_owned(),
         Cause::NobodyListens => "because nobody listened where the router sent them".to_owned(),
         Cause::NoServerLeft => {

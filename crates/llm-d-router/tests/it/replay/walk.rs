@@ -116,8 +116,8 @@ fn what_is_not_served_has_its_reason_in_table_and_json() {
     let line = line.unwrap_or_else(|| panic!("no reason in {said}"));
     for part in [
         "20 of 20 requests were not served, 10 because a `",
-        "a `tiny` has 512 tokens of KV cache (kv-cache-size), and prompt and answer need ",
-        "a `short` takes 64 tokens with the answer (max-model-len), and the prompts have ",
+        "a `tiny` has 512 tokens of KV cache (kv-cache-size in the pool file, in blocks), and prompt and answer need ",
+        "a `short` takes 64 tokens with the answer (max-model-len in the pool file), and the prompts have ",
     ] {
         assert!(line.contains(part), "{part:?} is missing in {line}");
     }
