@@ -51,8 +51,9 @@
     for (const part of all(`[data-c="${chip.dataset.chip}"]`)) part.classList.toggle("away", !isOn);
   };
 
-  // Lines of the configuration that is pointed at stand out from the others.
-  const point = (configuration) => {
+  // Lines of the configuration that is pointed at stand out from the others; one that is hidden cannot.
+  const point = (chip) => {
+    const configuration = chip?.getAttribute("aria-pressed") === "true" ? chip.dataset.chip : null;
     for (const drawing of all("figure.plot > svg")) {
       const parts = all("[data-c]", drawing);
       for (const part of parts) part.classList.toggle("near", part.dataset.c === configuration);
@@ -99,7 +100,7 @@
   const differenceTable = (pool, a, b) => {
     const loads = data.loads.map((load, at) => ({ load, at }));
     loads.sort((one, other) => one.load - other.load);
-    const head = element("tr", {}, element("th", { scope: "col", class: "left" }, "B less A"));
+    const head = element("tr", {}, element("th", { scope: "col", class: "left" }, "B minus A"));
     for (const { load } of loads) head.append(element("th", { scope: "col" }, `load ${load}`));
     const body = element("tbody");
     data.measures.forEach((row, nth) => {
@@ -150,8 +151,10 @@
     chip.addEventListener("click", () => {
       chip.setAttribute("aria-pressed", String(chip.getAttribute("aria-pressed") !== "true"));
       showChip(chip);
+      // A finger cannot point without a tap.
+      point(chip);
     });
-    for (const event of ["pointerenter", "focus"]) chip.addEventListener(event, () => point(chip.dataset.chip));
+    for (const event of ["pointerenter", "focus"]) chip.addEventListener(event, () => point(chip));
     for (const event of ["pointerleave", "blur"]) chip.addEventListener(event, () => point(null));
     showChip(chip);
   }
