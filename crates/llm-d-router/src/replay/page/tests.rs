@@ -104,8 +104,7 @@ fn the_page_has_all_its_parts_and_loads_nothing() {
     assert_eq!(n_of("<table class=\"results\">"), 2);
     // Two curves, a bar, and two maps of two configurations for each load; three plots over load.
     assert_eq!(n_of("<figure"), 2 * (3 + 4) + 3);
-    for part in
-        ["Time to first token", "Why this server?", "By load", "TTFT p90", "id=\"compare\""]
+    for part in ["Time to first token", "Why this server?", "By load", "TTFT p90", "id=\"compare\""]
     {
         assert!(page.contains(part), "{part}");
     }
