@@ -172,7 +172,7 @@ fn the_verdict_says_who_did_best_and_how_sure_that_is() {
         3,
         &[2.0, 1.0],
         &[
-            "<b>mine</b> did best",
+            "<b>mine</b> did best (clearly).",
             "against go-default",
             "Clearly better.",
             "TTFT p90 1.20 s, −48 % (±",
@@ -184,10 +184,14 @@ fn the_verdict_says_who_did_best_and_how_sure_that_is() {
         &["<b>go-default</b> did best", "against mine", "Clearly better than all others"],
     );
     // As good as equal.
-    check(3, &[1.002, 1.0], &["<b>mine</b> did best", "Not clearly better than go-default"]);
+    check(
+        3,
+        &[1.002, 1.0],
+        &["<b>mine</b> did best (not clearly).", "Not clearly better than go-default"],
+    );
     // All of its requests are too late for the goal.
     check(3, &[9.0, 2.0], &["goodput 100.0 %, +100.0 points"]);
-    check(1, &[2.0, 1.0], &["One seed was played", "may be chance"]);
+    check(1, &[2.0, 1.0], &["<b>mine</b> did best.", "One seed was played", "may be chance"]);
     check(3, &[1.0], &["How <b>go-default</b> did", "goodput 100.0 %"]);
 }
 

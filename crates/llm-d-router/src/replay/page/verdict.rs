@@ -17,6 +17,14 @@ struct Winner {
     rivals: Vec<usize>,
 }
 
+/// In how many panels a configuration did best.
+struct Wins {
+    nth: usize,
+    n: usize,
+    /// In how many of them it is clearly better than all others.
+    n_clear: usize,
+}
+
 /// The verdict as HTML: one sentence on all, and a line for each pool and load.
 pub(super) fn of(view: &View<'_>) -> String {
     let lines: String = view.panels.iter().map(|panel| line(view, panel)).collect();
@@ -55,18 +63,22 @@ fn rule(view: &View<'_>) -> String {
 
 /// The configuration that did best most often.
 pub(super) fn champion(view: &View<'_>) -> usize {
-    counts(view).first().map_or(0, |(_, nth)| *nth)
+    wins(view).first().map_or(0, |wins| wins.nth)
 }
 
-/// How often each configuration did best, most often first; those that never did are left out.
-fn counts(view: &View<'_>) -> Vec<(usize, usize)> {
-    let winners: Vec<usize> = view.panels.iter().map(|panel| Winner::of(panel).best).collect();
-    let mut counts: Vec<(usize, usize)> = (0..view.names.len())
-        .map(|nth| (winners.iter().filter(|&&best| best == nth).count(), nth))
-        .filter(|(count, _)| *count > 0)
+/// Who did best how often, most often first; those that never did are left out.
+fn wins(view: &View<'_>) -> Vec<Wins> {
+    let winners: Vec<Winner> = view.panels.iter().map(Winner::of).collect();
+    let mut wins: Vec<Wins> = (0..view.names.len())
+        .map(|nth| {
+            let of = || winners.iter().filter(move |winner| winner.best == nth);
+            let n_clear = of().filter(|winner| winner.rivals.is_empty()).count();
+            Wins { nth, n: of().count(), n_clear }
+        })
+        .filter(|wins| wins.n > 0)
         .collect();
-    counts.sort_by_key(|(count, nth)| (std::cmp::Reverse(*count), *nth));
-    counts
+    wins.sort_by_key(|wins| (std::cmp::Reverse(wins.n), wins.nth));
+    wins
 }
 
 fn headline(view: &View<'_>) -> String {
@@ -76,15 +88,23 @@ fn headline(view: &View<'_>) -> String {
             "How <b>{name}</b> did; give another <code>--config</code> to compare it with."
         );
     }
-    let (counts, n_panels) = (counts(view), view.panels.len());
-    match &counts[..] {
-        [(_, best)] if n_panels == 1 => format!("<b>{}</b> did best.", view.name(*best)),
-        [(_, best)] => format!("<b>{}</b> did best in all {n_panels} cases.", view.name(*best)),
+    let (wins, n_panels) = (wins(view), view.panels.len());
+    let sure = |wins: &Wins| if view.n_seeds() == 1 { String::new() } else { wins.certainty() };
+    match &wins[..] {
+        [only] if n_panels == 1 => {
+            format!("<b>{}</b> did best{}.", view.name(only.nth), sure(only))
+        }
+        [only] => {
+            format!(
+                "<b>{}</b> did best in all {n_panels} cases{}.",
+                view.name(only.nth),
+                sure(only)
+            )
+        }
         _ => {
-            let parts: Vec<String> = counts
-                .iter()
-                .map(|(count, nth)| format!("<b>{}</b> in {count}", view.name(*nth)))
-                .collect();
+            let part =
+                |wins: &Wins| format!("<b>{}</b> in {}{}", view.name(wins.nth), wins.n, sure(wins));
+            let parts: Vec<String> = wins.iter().map(part).collect();
             format!("Of {}, these did best: {}.", counted(n_panels, "case"), listed(&parts))
         }
     }
@@ -206,6 +226,19 @@ fn best_of(panel: &Panel<'_>, among: &[usize]) -> Option<usize> {
     let is_one = |nth: usize| nth == highest || (is_near(nth) && serves(nth));
     let near = among.iter().copied().filter(|&nth| is_one(nth));
     near.min_by(|&a, &b| mean(a, "ttft_p90").total_cmp(&mean(b, "ttft_p90")))
+}
+
+// === impl Wins ===
+
+impl Wins {
+    /// ` (clearly)`, ` (not clearly)`, ` (2 clearly)`: a win that may be chance must not look like one that is not.
+    fn certainty(&self) -> String {
+        match self.n_clear {
+            0 => " (not clearly)".to_owned(),
+            n if n == self.n => " (clearly)".to_owned(),
+            n => format!(" ({n} clearly)"),
+        }
+    }
 }
 
 // === impl Winner ===
