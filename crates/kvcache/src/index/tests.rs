@@ -200,6 +200,20 @@ fn an_answer_takes_room_while_it_is_written() {
 }
 
 #[test]
+fn of_a_long_answer_is_remembered_what_fits_a_byte() {
+    for (n_answer, n_remembered) in
+        [(253, 253), (254, 254), (255, 254), (256, 254), (usize::MAX, 254)]
+    {
+        let index = index(1_000);
+        let hashes = prompt([1]);
+        let inserted = index.insert(endpoint(0), &hashes, 0);
+        index.release(&hashes, inserted, n_answer);
+        check(&index, &hashes, &[(0, 1)]);
+        assert_eq!(index.dump(1).endpoints[0].n_blocks, 1 + n_remembered, "{n_answer}");
+    }
+}
+
+#[test]
 fn requests_under_way_use_a_few_times_the_capacity_at_most() {
     let index = index(10);
     put(&index, endpoint(0), &prompt(0..10));

@@ -127,6 +127,11 @@ pub(super) fn compare(default_capacity: usize, steps: &[Step]) -> Result<(), Tes
         for (endpoint, state) in &model.endpoints {
             prop_assert_eq!(index.len_of(*endpoint), state.n_free_of_prompts() + state.used.len());
         }
+        for dump in index.dump(N_SLOTS as usize).endpoints {
+            let state = model.endpoint(dump.endpoint);
+            let n_there = state.used.len() + state.free.len() - state.n_gone;
+            prop_assert_eq!(dump.n_blocks, n_there, "{:?}", dump.endpoint);
+        }
         for hashes in prompts.iter().rev().take(5) {
             prop_assert_eq!(matches(&index, hashes), model.matches(hashes), "{:?}", hashes);
             for endpoint in model.endpoints.keys() {
