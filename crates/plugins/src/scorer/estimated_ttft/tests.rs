@@ -476,20 +476,23 @@ fn a_copy_that_many_have_use_of_costs_less_than_one_for_a_single_conversation() 
 
 #[test]
 fn where_slots_are_taken_nobody_has_use_of_a_copy() {
-    let imposed = |n_decoding, slots, reuses| {
-        let load = Load { n_decoding, slots, ..idle(1.0) };
+    let imposed = |n_waiting, n_decoding, slots, reuses| {
+        let load = Load { n_waiting, n_decoding, slots, ..idle(1.0) };
         let job = Job { cached_best: 9_000.0, reuses, ..job(10_000.0, 100.0) };
         load.cost(&job, &typical(1_000.0)).imposed
     };
-    let saved = |n_decoding, slots| {
-        let of = |reuses| imposed(n_decoding, slots, reuses);
+    let saved_beside = |n_waiting, n_decoding, slots| {
+        let of = |reuses| imposed(n_waiting, n_decoding, slots, reuses);
         1.0 - of(1e9) / of(0.0)
     };
+    let saved = |n_decoding, slots| saved_beside(0.0, n_decoding, slots);
     let at_first = saved(64.0, f64::INFINITY);
     assert!(at_first > 0.8, "{at_first}");
     assert!(saved(32.0, 64.0) > 0.9 * at_first, "half of the slots: {}", saved(32.0, 64.0));
     assert!(saved(60.0, 64.0) < 0.3 * at_first, "few left: {}", saved(60.0, 64.0));
     assert_eq!(saved(64.0, 64.0), 0.0);
+    assert!(saved_beside(30.0, 30.0, 64.0) < 0.3 * at_first, "those that wait will have slots");
+    assert_eq!(saved_beside(64.0, 64.0, 64.0), 0.0);
 }
 
 /// An idle endpoint, so many times as slow as the pool.
