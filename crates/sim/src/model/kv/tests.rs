@@ -180,3 +180,13 @@ fn without_caching_nothing_is_found() {
     pool.store(block, Some(BlockHash(1)));
     assert!(pool.contains(BlockHash(1)));
 }
+
+#[test]
+fn what_was_full_with_caching_is_handed_out_first_without() {
+    let mut pool = BlockPool::new(2, true);
+    let block = pool.allocate().unwrap();
+    pool.store(block, None);
+    pool.set_caching(false);
+    pool.release(&[block]);
+    assert_eq!(pool.allocate(), Some(block));
+}
