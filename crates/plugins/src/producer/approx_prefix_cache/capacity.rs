@@ -3,8 +3,8 @@
 //! An answer that says how many of its prompt's tokens were cached tells whether blocks were still there of which is
 //! known how deep they were: how many other blocks were used since, or in use. A cache that drops what was used least
 //! recently has what is less deep than it is large. Where the end of a prefix is missing and its beginning is not, the
-//! cache's edge lies between the two: that is the size, to about 1 %, since what answers leave there and when the
-//! engine looks is not counted. Where all or nothing was there, it is a bound.
+//! cache's edge lies between the two: that is the size, to about 1 %, since answers are counted to the nearest block and
+//! engines look later than the index does. Where all or nothing was there, it is a bound.
 //!
 //! Endpoints of one kind have caches of one size: what is learned of one is believed of the others as long as it does
 //! not contradict what they have shown.
