@@ -128,7 +128,7 @@ impl Holdings {
     /// The endpoint is done with the prompts, and has answered with so many tokens if it was. A prefix that nobody
     /// computed must not attract anyone (defect A-27).
     fn end(&self, held: Held, hashed: &HashedPrompts, answered: Option<f64>) {
-        let block_tokens = f64::from(hashed.block_tokens().max(1));
+        let block_tokens = hashed.block_tokens().max(1);
         let share = 1.0 / hashed.prompts.len().max(1) as f64;
         // Last in, first out: a later prompt of the batch may build on an earlier one's blocks.
         for (prompt, inserted) in hashed.prompts.iter().zip(held.inserted).rev() {
@@ -136,10 +136,11 @@ impl Holdings {
                 self.index.undo(&prompt.hashes, inserted);
                 continue;
             };
-            // To the nearest block; that in which the prompt ends is one of its own.
-            let n_blocks = (prompt.n_tokens as f64 + share * answer) / block_tokens;
-            let n_answer = (n_blocks.round() as usize)
-                .saturating_sub(prompt.n_tokens.div_ceil(hashed.block_tokens() as usize));
+            // To the nearest block. That in which the prompt ends is one of its own where it has a hash: traces know
+            // full blocks only.
+            let n_blocks = (prompt.n_tokens as f64 + share * answer) / f64::from(block_tokens);
+            let n_own = prompt.hashes.len().max(prompt.n_tokens / block_tokens as usize);
+            let n_answer = (n_blocks.round() as usize).saturating_sub(n_own);
             self.index.release(&prompt.hashes, inserted, n_answer);
         }
     }

@@ -300,6 +300,34 @@ async fn room_is_kept_for_answers_of_the_usual_length() {
 }
 
 #[tokio::test]
+async fn an_answer_keeps_the_room_of_its_tokens() {
+    async fn check(params: &str, prompts: PromptInput, completion_tokens: u64, n_blocks: u64) {
+        let mut bench = bench(params);
+        let parsed = ParsedRequest { prompts, ..ParsedRequest::default() };
+        let usage = Usage { completion_tokens, ..Usage::default() };
+        let turn = bench.pipeline.begin(request("m", parsed)).await;
+        turn.pick(&[("default", &[0])]).answered(usage);
+        let dump = bench.dump();
+        assert_eq!(dump["byEndpoint"][0]["blocks"], n_blocks, "{completion_tokens}: {dump}");
+    }
+    let of = |text: &str| completion("m", text).parsed.prompts;
+    let half = || of(&(text('a', 2) + &"b".repeat(4 * 22)));
+    check("", half(), 0, 3).await;
+    check("", half(), 40, 3).await;
+    check("", half(), 256, 6).await;
+    check("", half(), 300, 7).await;
+    check("", half(), u64::MAX, 3 + 254).await;
+    check("{maxPrefixTokensToMatch: 256}", of(&text('a', 9)), 128, 4 + 2).await;
+    let PromptInput::Prompts(mut two) = of(&text('a', 2)) else { panic!() };
+    let PromptInput::Prompts(second) = of(&text('b', 2)) else { panic!() };
+    two.extend(second);
+    check("", PromptInput::Prompts(two), 256, 4 + 4).await;
+    let trace = |n_tokens| PromptInput::Blocks(PromptBlocks::from_block_ids(&[1, 2], 64, n_tokens));
+    check("", trace(128), 128, 4).await;
+    check("", trace(150), 106, 4).await;
+}
+
+#[tokio::test]
 async fn a28_an_endpoint_that_comes_back_starts_without_a_cache() {
     let mut bench = bench("");
     bench.serve(&text('a', 4), 1).await;
