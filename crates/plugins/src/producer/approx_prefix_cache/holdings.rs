@@ -227,13 +227,20 @@ impl Lease for IndexLease {
 
     fn end(&mut self, end: &End) {
         self.learn(end);
-        let answered = end.was_served().then(|| {
-            let said = end.usage.map(|usage| usage.completion_tokens as f64);
-            said.unwrap_or_else(|| self.holdings.answers.expected(self.output_cap))
+        let answered = end.was_served().then(|| match end.usage {
+            Some(usage) => usage.completion_tokens as f64,
+            None if end.status.is_some_and(|status| status.is_success()) => {
+                self.holdings.answers.expected(self.output_cap)
+            }
+            // A request that the model server refuses has no answer.
+            None => 0.0,
         });
-        let held: SmallVec<[Held; 2]> = self.others.drain(..).chain(self.primary.take()).collect();
-        for held in held.into_iter().rev() {
+        if let Some(held) = self.primary.take() {
             self.holdings.end(held, &self.hashed, answered);
+        }
+        // The others have computed prompts for the primary one, which writes the answer.
+        for held in self.others.drain(..).rev() {
+            self.holdings.end(held, &self.hashed, answered.map(|_| 0.0));
         }
     }
 }

@@ -328,6 +328,20 @@ async fn an_answer_keeps_the_room_of_its_tokens() {
 }
 
 #[tokio::test]
+async fn where_no_answer_was_written_none_takes_room() {
+    let mut bench = bench("");
+    let turn = bench.begin(&text('a', 3)).await;
+    turn.pick(&[("decode", &[1]), ("prefill", &[0])]).served();
+    let turn = bench.begin(&text('b', 3)).await;
+    turn.pick(&[("decode", &[2])]).end(Some(StatusCode::TOO_MANY_REQUESTS));
+    let dump = bench.dump();
+    let n_blocks = |at: usize| dump["byEndpoint"][at]["blocks"].as_u64();
+    let by_id =
+        |id: &str| (0..3).find(|at| dump["byEndpoint"][*at]["endpoint"] == id).and_then(n_blocks);
+    assert_eq!(["default/e0", "default/e1", "default/e2"].map(by_id), [Some(3), Some(7), Some(3)]);
+}
+
+#[tokio::test]
 async fn a28_an_endpoint_that_comes_back_starts_without_a_cache() {
     let mut bench = bench("");
     bench.serve(&text('a', 4), 1).await;
