@@ -23,7 +23,9 @@ pub fn fuzz_index(data: &[u8]) {
         let hashes = prompt(place & 0x20 != 0, content, length % 40);
         match kind % 16 {
             0..=5 => {
-                let inserted = index.insert(endpoint, &hashes, usize::from(kind >> 4));
+                let n_full = hashes.len().saturating_sub(usize::from(content & 1));
+                let inserted =
+                    index.insert_parts(endpoint, &hashes, n_full, usize::from(kind >> 4));
                 under_way.push((hashes, inserted));
             }
             6..=11 if under_way.is_empty() => {}

@@ -35,6 +35,11 @@ impl PromptBlocks {
         let hashes = ids.iter().map(|&id| BlockHash(link(id, &mut previous))).collect();
         Self { block_tokens, hashes, n_tokens }
     }
+
+    /// Blocks that are full: all but one in which the prompt ends, and which no longer prompt has.
+    pub fn n_full(&self) -> usize {
+        self.hashes.len().min(self.n_tokens / self.block_tokens.max(1) as usize)
+    }
 }
 
 /// Hashes a prompt piece by piece. A block that lies in one piece is hashed where it is; only a block that

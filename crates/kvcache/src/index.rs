@@ -24,7 +24,7 @@ use parking_lot::RwLock;
 use router_core::EndpointIndex;
 use smallvec::SmallVec;
 
-use crate::BlockHash;
+use crate::{BlockHash, PromptBlocks};
 
 mod ages;
 mod check;
@@ -134,18 +134,39 @@ impl PrefixIndex {
         Self { trie: RwLock::new(Trie::new(config.default_capacity, config.seed)) }
     }
 
-    /// Records that a request is sent to `endpoint`, which computes the blocks of its prompt, all of them from the
-    /// first on, and `n_more` for its answer. An endpoint is known from its first insert on; the first insert
+    /// Records that a request is sent to `endpoint`, which computes the blocks of its prompt, all of them full and
+    /// from the first on, and `n_more` for its answer. An endpoint is known from its first insert on; the first insert
     /// of a newer generation makes all blocks of the older one invisible.
     pub fn insert(&self, endpoint: EndpointIndex, hashes: &[BlockHash], n_more: usize) -> Inserted {
+        self.insert_parts(endpoint, hashes, hashes.len(), n_more)
+    }
+
+    /// The same of a prompt that may end inside its last block.
+    pub fn insert_prompt(
+        &self,
+        endpoint: EndpointIndex,
+        prompt: &PromptBlocks,
+        n_more: usize,
+    ) -> Inserted {
+        self.insert_parts(endpoint, &prompt.hashes, prompt.n_full(), n_more)
+    }
+
+    /// The same of blocks of which the first `n_full` are full.
+    pub(crate) fn insert_parts(
+        &self,
+        endpoint: EndpointIndex,
+        hashes: &[BlockHash],
+        n_full: usize,
+        n_more: usize,
+    ) -> Inserted {
         let mut trie = self.trie.write();
         trie.reap(STEPS_PER_INSERT);
         let holder = trie.holders.register(endpoint);
-        Inserted { blocks: holder.and_then(|holder| trie.insert(holder, hashes, n_more)) }
+        Inserted { blocks: holder.and_then(|holder| trie.insert(holder, hashes, n_full, n_more)) }
     }
 
     /// The request has ended: its blocks may be evicted, as those used last, and before them the `n_answer` that its
-    /// answer filled. These take room until then, or until a request uses the prompt's last block: a conversation
+    /// answer filled. These take room until then, or until a request uses the prompt's last full block: a conversation
     /// that goes on has its last answer in its next prompt. `hashes` are those of the insert.
     pub fn release(&self, hashes: &[BlockHash], inserted: Inserted, n_answer: usize) {
         if let Some(blocks) = inserted.blocks {

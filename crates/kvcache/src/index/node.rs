@@ -28,7 +28,7 @@ pub(super) enum Node {
     Hold { segment: Id<Node>, holder: HolderId, past: Past, links: Links },
 }
 
-/// What the requests that used a hold have left.
+/// Whether requests that used a hold were served, and what the last one's answer has left behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Past(u8);
 

@@ -3,7 +3,6 @@ use std::{collections::VecDeque, sync::Arc, thread};
 use proptest::prelude::*;
 
 use super::*;
-use crate::PromptBlocks;
 
 mod model;
 

@@ -47,6 +47,8 @@ pub(super) struct InsertedBlocks {
     pub(super) holder: HolderId,
     pub(super) first_new: usize,
     pub(super) n_blocks: usize,
+    /// Of these, those before the one in which the prompt ends, if that is not full.
+    pub(super) n_full: usize,
     pub(super) n_reserved: usize,
 }
 
@@ -94,10 +96,14 @@ impl Trie {
 
     /// Records that a request uses the blocks at `holder`, those beyond its capacity left out, and will fill
     /// `n_more`, and evicts what no longer fits. `None` when the index cannot take more.
+    ///
+    /// Holds end after the `n_full` first blocks, too: the next turn of a conversation has these, and not the block
+    /// in which this prompt ends.
     pub(super) fn insert(
         &mut self,
         holder: HolderId,
         hashes: &[BlockHash],
+        n_full: usize,
         n_more: usize,
     ) -> Option<InsertedBlocks> {
         if self.nodes.len() > MAX_NODES {
@@ -105,16 +111,23 @@ impl Trie {
         }
         let n_blocks = hashes.len().min(self.holders.get(holder)?.room());
         let hashes = hashes.get(..n_blocks)?;
+        let n_full = n_full.min(n_blocks);
         let mut first_new = None;
         let mut at = 0;
-        while let Some((&first, rest)) = hashes.get(at..).and_then(<[_]>::split_first) {
+        let part = |at: usize| hashes.get(at..if at < n_full { n_full } else { n_blocks });
+        while let Some((&first, rest)) = part(at).and_then(<[_]>::split_first) {
             let Some(segment) = self.table.find(&self.nodes, first) else {
                 let hold = self.create(holder, first, rest);
                 self.begin_use(holder, hold);
                 first_new.get_or_insert(at);
-                break;
+                at += 1 + rest.len();
+                continue;
             };
             let n_common = self.n_common(segment, rest);
+            if at + n_common as usize == n_full && n_full < n_blocks {
+                // The last block begins a segment, also where others have both.
+                self.split(segment, n_common);
+            }
             let Some((hold, n_held)) = self.held(segment, holder) else {
                 let hold = self.join(segment, holder, n_common);
                 self.begin_use(holder, hold);
@@ -136,33 +149,34 @@ impl Trie {
         state.n_outstanding += 1;
         self.evict(holder);
         let first_new = first_new.unwrap_or(n_blocks);
-        Some(InsertedBlocks { holder, first_new, n_blocks, n_reserved })
+        Some(InsertedBlocks { holder, first_new, n_blocks, n_full, n_reserved })
     }
 
     /// Ends a request's use of what an insert of `hashes` recorded. Blocks that no other request uses are then
-    /// those used last, with those that its answer filled behind them, or gone if no request that used them was
-    /// served. `answered` has the blocks of the answer, and nothing where this one was not served.
+    /// those used last, with those that its answer filled behind the last full one, or gone if no request that used
+    /// them was served. `answered` has the blocks of the answer, and nothing where this one was not served.
     pub(super) fn end(
         &mut self,
         hashes: &[BlockHash],
         inserted: InsertedBlocks,
         answered: Option<usize>,
     ) {
-        let InsertedBlocks { holder, n_blocks, n_reserved, .. } = inserted;
-        let mut n_answer = answered.unwrap_or(0);
+        let InsertedBlocks { holder, n_blocks, n_full, n_reserved, .. } = inserted;
+        let last_full = if n_full > 0 { n_full } else { n_blocks };
         for step in self.path(hashes.get(..n_blocks).unwrap_or_default()).iter().rev() {
             let Some((hold, _)) = self.held(step.segment, holder) else { continue };
             if answered.is_some() {
                 self.set_past(hold, self.past(hold).served());
             }
-            let n_behind = std::mem::take(&mut n_answer);
+            let is_last_full = step.start + step.n_common as usize == last_full;
+            let n_answer = answered.filter(|_| is_last_full).unwrap_or(0);
             if !self.end_use(holder, hold) {
                 continue;
             }
             if self.past(hold) == Past::NONE {
                 self.leave(hold);
             } else {
-                self.push_newest(holder, hold, n_behind);
+                self.push_newest(holder, hold, n_answer);
             }
         }
         if self.holders.end_insert(holder, n_reserved) {

@@ -16,7 +16,7 @@
 //! **Own share.** To compute what another endpoint has cached is a waste if only this conversation has use of it, and an investment if many requests begin like that.
 //! Requests are counted by how far into their prompts anything was cached; the count halves in 40 seconds.
 //! Of tokens that another endpoint has, 1/(1 + requests counted / endpoints that would have them) is the request's own share; of all others, everything is.
-//! Where slots (below) are known and nearly all taken, everything is: whoever comes then waits for a slot, whatever is cached.
+//! The more slots (below) are taken, the more of it is: where few are left, whoever comes waits for a slot, whatever is cached.
 //!
 //! **Requests behind.** Those that come while the prompt waits are delayed by it, and are about as many as wait now.
 //! They are taken to be as many, but no more than there would be requests of the mean length in the uncached tokens that wait.

@@ -50,7 +50,7 @@ impl Hasher for Spread {
 #[derive(Debug)]
 struct Block {
     hash: Option<BlockHash>,
-    /// Its content is that of a whole block, whether its hash is known or not.
+    /// It has the content of a whole block whose hash no trace knows.
     is_full: bool,
     refs: u32,
     prev: BlockIdx,

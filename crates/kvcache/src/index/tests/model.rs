@@ -11,6 +11,8 @@ pub(super) enum Step {
     Insert {
         slot: u32,
         ids: Vec<u64>,
+        /// The prompt ends inside its last block.
+        ends_inside: bool,
         n_more: usize,
     },
     /// Ends one of the requests under way; its answer has filled so many blocks.
@@ -59,6 +61,7 @@ struct UnderWay {
     endpoint: EndpointIndex,
     hashes: Vec<BlockHash>,
     n_blocks: usize,
+    n_full: usize,
     n_reserved: usize,
     inserted: Inserted,
 }
@@ -77,8 +80,9 @@ fn ids() -> impl Strategy<Value = Vec<u64>> {
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let slot = || 0..N_SLOTS;
     prop_oneof![
-        12 => (slot(), ids(), 0usize..3)
-            .prop_map(|(slot, ids, n_more)| Step::Insert { slot, ids, n_more }),
+        12 => (slot(), ids(), any::<bool>(), 0usize..3).prop_map(
+            |(slot, ids, ends_inside, n_more)| Step::Insert { slot, ids, ends_inside, n_more },
+        ),
         10 => (any::<usize>(), prop::option::weighted(0.7, 0usize..3))
             .prop_map(|(which, answered)| Step::End { which, answered }),
         1 => (slot(), 0usize..30).prop_map(|(slot, capacity)| Step::SetCapacity { slot, capacity }),
@@ -96,10 +100,11 @@ pub(super) fn compare(default_capacity: usize, steps: &[Step]) -> Result<(), Tes
     for step in steps {
         let at = |slot: u32| EndpointIndex { slot, generation: generations[slot as usize] };
         match step {
-            Step::Insert { slot, ids, n_more } => {
+            Step::Insert { slot, ids, ends_inside, n_more } => {
                 let hashes = prompt(ids.iter().copied());
                 prompts.push(hashes.clone());
-                model.insert(&index, at(*slot), hashes, *n_more)?;
+                let n_full = hashes.len().saturating_sub(usize::from(*ends_inside));
+                model.insert(&index, at(*slot), hashes, n_full, *n_more)?;
             }
             Step::End { which, answered } => model.end(&index, *which, *answered),
             Step::SetCapacity { slot, capacity } => {
@@ -119,7 +124,7 @@ pub(super) fn compare(default_capacity: usize, steps: &[Step]) -> Result<(), Tes
                     generations[*slot as usize] += 1;
                     let next =
                         EndpointIndex { slot: *slot, generation: generations[*slot as usize] };
-                    model.insert(&index, next, vec![], 0)?;
+                    model.insert(&index, next, vec![], 0, 0)?;
                 }
             }
         }
@@ -205,9 +210,10 @@ impl Model {
         index: &PrefixIndex,
         endpoint: EndpointIndex,
         hashes: Vec<BlockHash>,
+        n_full: usize,
         n_more: usize,
     ) -> Result<(), TestCaseError> {
-        let inserted = index.insert(endpoint, &hashes, n_more);
+        let inserted = index.insert_parts(endpoint, &hashes, n_full, n_more);
         let state = self.endpoint(endpoint);
         let n_blocks = hashes.len().min(state.room());
         let is_new = |hash: &BlockHash| !state.has(hash);
@@ -226,7 +232,7 @@ impl Model {
         state.n_reserved += n_reserved;
         state.evict();
         prop_assert_eq!((inserted.first_new(), inserted.n_blocks()), (first_new, n_blocks));
-        let request = UnderWay { endpoint, hashes, n_blocks, n_reserved, inserted };
+        let request = UnderWay { endpoint, hashes, n_blocks, n_full, n_reserved, inserted };
         self.under_way.push(request);
         Ok(())
     }
@@ -249,7 +255,8 @@ impl Model {
                 continue;
             }
             if state.used.remove(hash).unwrap().1 {
-                let is_last = Some(hash) == ended.hashes[..ended.n_blocks].last();
+                let n_full = if ended.n_full > 0 { ended.n_full } else { ended.n_blocks };
+                let is_last = Some(hash) == ended.hashes[..n_full.min(ended.n_blocks)].last();
                 let n_answer = answered.filter(|_| is_last).unwrap_or(0);
                 let blocks = std::iter::repeat_n(Block::OfAnswer(*hash), n_answer);
                 state.free.splice(..0, [Block::OfPrompt(*hash)].into_iter().chain(blocks));

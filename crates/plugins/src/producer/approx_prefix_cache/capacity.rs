@@ -79,7 +79,7 @@ pub(super) enum Told {
 /// What an answer says of its prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Leading blocks that were there for sure.
+    /// Leading blocks that were there, as far as tokens are counted alike.
     pub(super) n_blocks: usize,
     /// As far as can be told, no block was missing.
     pub(super) is_all: bool,

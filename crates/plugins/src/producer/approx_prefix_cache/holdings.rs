@@ -102,8 +102,8 @@ impl Holdings {
             }
             _ => SmallVec::new(),
         };
-        let insert = |hashes| self.index.insert(endpoint.index(), hashes, n_more);
-        let inserted = hashed.prompts.iter().map(|prompt| insert(&prompt.hashes)).collect();
+        let insert = |prompt| self.index.insert_prompt(endpoint.index(), prompt, n_more);
+        let inserted = hashed.prompts.iter().map(insert).collect();
         Held { endpoint: Arc::clone(endpoint), inserted, runs }
     }
 

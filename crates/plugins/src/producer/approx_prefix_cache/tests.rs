@@ -480,3 +480,70 @@ async fn the_deprecated_block_size_stands_in_for_the_default() {
         assert_eq!(bench(params).dump()["blockSizeTokens"], expected, "{params}");
     }
 }
+
+#[tokio::test]
+async fn an_answer_with_which_a_conversation_goes_on_takes_room_once() {
+    for (n_asked, n_answered) in [(128, 256), (100, 300), (70, 400), (300, 60)] {
+        let mut bench = bench("");
+        let mut n_tokens = 0;
+        for _ in 0..10 {
+            n_tokens += n_asked;
+            let usage = Usage { completion_tokens: n_answered, ..Usage::default() };
+            let turn = bench.begin(&"a".repeat(4 * n_tokens as usize)).await;
+            turn.pick(&[("default", &[0])]).answered(usage);
+            n_tokens += n_answered;
+        }
+        let n_there = bench.dump()["byEndpoint"][0]["blocks"].as_u64().unwrap();
+        let n_held = n_tokens / 64;
+        // The block in which each prompt ended stays until it is the oldest.
+        assert!((n_held..=n_held + 11).contains(&n_there), "{n_there}, an engine {n_held}");
+    }
+}
+
+/// An engine's cache of full blocks, last used first, by conversation and place.
+struct EngineCache(Vec<(usize, usize)>);
+
+impl EngineCache {
+    const N_BLOCKS: usize = 2_000;
+
+    fn n_leading(&self, of: usize, n_most: usize) -> usize {
+        (0..n_most).take_while(|at| self.0.contains(&(of, *at))).count()
+    }
+
+    fn compute(&mut self, of: usize, n_blocks: usize) {
+        self.0.retain(|(other, _)| *other != of);
+        self.0.splice(..0, (0..n_blocks).map(|at| (of, at)));
+        self.0.truncate(Self::N_BLOCKS);
+    }
+}
+
+#[tokio::test]
+async fn what_is_expected_of_an_earlier_prompt_is_what_an_engine_keeps_of_it() {
+    const N_CONVERSATIONS: usize = 60;
+    for (n_asked, n_answered) in [(128, 256), (100, 300), (300, 60), (500, 500)] {
+        let (mut bench, mut engine) = (bench(""), EngineCache(Vec::new()));
+        bench.report(0, 64.0, EngineCache::N_BLOCKS as f64);
+        let (mut n_turns, mut random) = ([0; N_CONVERSATIONS], 7_u64);
+        let (mut n_expected, mut n_there) = (0, 0);
+        for _ in 0..1_500 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let slot = (random >> 33) as usize % N_CONVERSATIONS;
+            let turn = &mut n_turns[slot];
+            *turn += 1;
+            // Ten turns each, then another one begins.
+            let (of, before) =
+                (slot + N_CONVERSATIONS * (*turn / 10), *turn % 10 * (n_asked + n_answered));
+            let n_prompt = before + n_asked;
+            let prompt = format!("{of:08}") + &"a".repeat(4 * n_prompt - 8);
+            let request = bench.begin(&prompt).await;
+            n_expected += bench.matched(&request)[0] as usize;
+            n_there += engine.n_leading(of, before.saturating_sub(n_answered) / 64);
+            let usage = Usage { completion_tokens: n_answered as u64, ..Usage::default() };
+            request.pick(&[("default", &[0])]).answered(usage);
+            engine.compute(of, (n_prompt + n_answered) / 64);
+        }
+        let share = n_expected as f64 / n_there as f64;
+        // The block in which a prompt ended stays until it is the oldest.
+        assert!((0.97..1.02).contains(&share), "{n_asked} + {n_answered}: {share}");
+    }
+}

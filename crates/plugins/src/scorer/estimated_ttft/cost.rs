@@ -130,9 +130,9 @@ impl Load {
     }
 
     /// How little a copy of a prefix is an investment here, 0 to 1: where few slots are left, those to come wait for
-    /// slots, whatever they find cached. The fourth power, because until then prompts are what lacks. Without it the
-    /// last copies are made when slots begin to lack, and the queue that this makes stays: TTFT p90 is 18 % longer
-    /// in `wild-tenant` past capacity (`cargo xtask matrix`).
+    /// slots, whatever they find cached. With half of the slots free, prompts are what they wait for: hence the fourth
+    /// power. Copies that are made just when slots begin to lack start a queue that does not go away: without this,
+    /// TTFT p90 is 18 % longer in `wild-tenant` past capacity (`cargo xtask matrix`).
     fn share_taken(&self) -> f64 {
         ((self.n_waiting + self.n_decoding) / self.slots).min(1.0).powi(4)
     }
