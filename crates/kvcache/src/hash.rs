@@ -36,7 +36,7 @@ impl PromptBlocks {
         Self { block_tokens, hashes, n_tokens }
     }
 
-    /// Blocks that are full: all but one in which the prompt ends, and which no longer prompt has.
+    /// Blocks that are full: all but one in which the prompt may end, and which longer prompts do not have.
     pub fn n_full(&self) -> usize {
         self.hashes.len().min(self.n_tokens / self.block_tokens.max(1) as usize)
     }

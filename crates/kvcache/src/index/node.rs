@@ -101,7 +101,8 @@ impl Past {
         Self(u8::try_from(n_blocks).map_or(u8::MAX - 1, |n_blocks| n_blocks.min(u8::MAX - 1)))
     }
 
-    /// One that used it has been served, whatever there was.
+    /// One that used it has been served. What is in use has no answer behind it; where hashes have collided, it may
+    /// not have been in use, and keeps what it has.
     pub(super) fn served(self) -> Self {
         if self == Self::NONE { Self::SERVED } else { self }
     }

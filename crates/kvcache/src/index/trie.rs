@@ -47,8 +47,9 @@ pub(super) struct InsertedBlocks {
     pub(super) holder: HolderId,
     pub(super) first_new: usize,
     pub(super) n_blocks: usize,
-    /// Of these, those before the one in which the prompt ends, if that is not full.
-    pub(super) n_full: usize,
+    /// Those that its answer lies behind: all but the one in which the prompt ends, if that is not full and not the
+    /// only one.
+    pub(super) n_before_answer: usize,
     pub(super) n_reserved: usize,
 }
 
@@ -149,7 +150,8 @@ impl Trie {
         state.n_outstanding += 1;
         self.evict(holder);
         let first_new = first_new.unwrap_or(n_blocks);
-        Some(InsertedBlocks { holder, first_new, n_blocks, n_full, n_reserved })
+        let n_before_answer = if n_full > 0 { n_full } else { n_blocks };
+        Some(InsertedBlocks { holder, first_new, n_blocks, n_before_answer, n_reserved })
     }
 
     /// Ends a request's use of what an insert of `hashes` recorded. Blocks that no other request uses are then
@@ -161,15 +163,14 @@ impl Trie {
         inserted: InsertedBlocks,
         answered: Option<usize>,
     ) {
-        let InsertedBlocks { holder, n_blocks, n_full, n_reserved, .. } = inserted;
-        let last_full = if n_full > 0 { n_full } else { n_blocks };
+        let InsertedBlocks { holder, n_blocks, n_before_answer, n_reserved, .. } = inserted;
         for step in self.path(hashes.get(..n_blocks).unwrap_or_default()).iter().rev() {
             let Some((hold, _)) = self.held(step.segment, holder) else { continue };
             if answered.is_some() {
                 self.set_past(hold, self.past(hold).served());
             }
-            let is_last_full = step.start + step.n_common as usize == last_full;
-            let n_answer = answered.filter(|_| is_last_full).unwrap_or(0);
+            let is_before_answer = step.start + step.n_common as usize == n_before_answer;
+            let n_answer = answered.filter(|_| is_before_answer).unwrap_or(0);
             if !self.end_use(holder, hold) {
                 continue;
             }
