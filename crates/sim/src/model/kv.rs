@@ -50,7 +50,7 @@ impl Hasher for Spread {
 #[derive(Debug)]
 struct Block {
     hash: Option<BlockHash>,
-    /// It has the content of a whole block whose hash no trace knows.
+    /// It has the content of a whole block, also where its hash is not known or another block has the same.
     is_full: bool,
     refs: u32,
     prev: BlockIdx,
@@ -166,13 +166,13 @@ impl BlockPool {
         Some(idx)
     }
 
-    /// Makes a block that has just filled up findable, if anybody may look for it: engines keep those as well whose
-    /// hash no trace knows, because no later prompt has them.
+    /// Makes a block that has just filled up findable, if anybody may look for it and finds no other: engines keep
+    /// those as well whose hash no trace knows, because no later prompt has them, and those that were computed twice.
     pub(crate) fn store(&mut self, idx: BlockIdx, hash: Option<BlockHash>) {
         if !self.caching {
             return;
         }
-        self.block_mut(idx).is_full = hash.is_none();
+        self.block_mut(idx).is_full = true;
         let Some(hash) = hash else { return };
         if let Entry::Vacant(entry) = self.by_hash.entry(hash) {
             entry.insert(idx);
@@ -188,7 +188,7 @@ impl BlockPool {
             let block = self.block_mut(idx);
             block.refs = block.refs.saturating_sub(1);
             if block.refs == 0 {
-                if block.hash.is_some() || block.is_full {
+                if block.is_full {
                     self.push_back(idx)
                 } else {
                     self.push_front(idx)

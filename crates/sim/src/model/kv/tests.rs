@@ -31,8 +31,9 @@ impl SlowPool {
     }
 
     fn store(&mut self, idx: usize, hash: Option<u64>) {
-        if hash.is_none() || !self.hash.contains(&hash) {
-            (self.hash[idx], self.is_full[idx]) = (hash, true);
+        self.is_full[idx] = true;
+        if hash.is_some() && !self.hash.contains(&hash) {
+            self.hash[idx] = hash;
         }
     }
 
