@@ -84,4 +84,11 @@ mod tests {
             fuzz_index(&data);
         }
     }
+
+    /// A request whose blocks are all alike, as no prompt's are, ends where another one's answer lies.
+    #[test]
+    fn an_answer_is_counted_where_hashes_collide() {
+        let (first, second) = ([0, 0xA0, 0xD4, 4], [16, 33, 0, 85]);
+        fuzz_index(&[first, [0; 4], [0; 4], [0; 4], second, [0; 4], [0; 4], [0; 4]].concat());
+    }
 }
