@@ -105,7 +105,9 @@ impl Grid {
                 let (load, n_servers) = (self.loads[key.load], key.n_servers as u32);
                 let volume = Volume::Load { load, n_servers };
                 let seed = self.seeds[key.nth_seed];
-                let spec = Spec { seed, duration: *duration, volume, ..Spec::default() };
+                let max_requests = *limit;
+                let spec =
+                    Spec { seed, duration: *duration, volume, max_requests, ..Spec::default() };
                 let mut trace = workload::generate(name, &spec).map_err(UsageError::of)?;
                 if trace.requests.is_empty() {
                     let message = format!(
@@ -114,7 +116,6 @@ impl Grid {
                     );
                     return Err(UsageError(message).into());
                 }
-                trace.requests.truncate(*limit);
                 trace.requests.shrink_to_fit();
                 Ok(Arc::new(trace))
             }

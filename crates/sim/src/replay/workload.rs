@@ -66,6 +66,8 @@ pub struct Spec {
     pub volume: Volume,
     /// The server that loads are measured in.
     pub profile: Profile,
+    /// Only so many requests are written, those of the first conversations.
+    pub max_requests: usize,
 }
 
 /// How much is sent.
@@ -161,6 +163,7 @@ impl Default for Spec {
             duration: Duration::from_mins(15),
             volume: Volume::Load { load: 1.0, n_servers: 8 },
             profile: Profile::default(),
+            max_requests: MAX_REQUESTS,
         }
     }
 }

@@ -96,16 +96,24 @@ pub(super) fn trace<S: Source>(source: &S, spec: &Spec) -> Result<Trace, Workloa
         source.arrivals(rate, window, &mut family(spec.seed, S::NAME, "arrivals").rng(0));
     arrivals.sort_by(|a, b| a.at_s.total_cmp(&b.at_s));
     let conversations = family(spec.seed, S::NAME, "conversations");
-    let begun = arrivals.iter().zip(0..).filter_map(|(arrival, number)| {
+    let begin = |(arrival, number): (&Arrival, u64)| {
         let mut rng = conversations.rng(number);
         let conversation = source.conversation(&world, arrival.is_of_burst, &mut rng);
         within(conversation, arrival.at_s, window.until_s)
-    });
-    let mut begun: Vec<(f64, Conversation)> = begun.collect();
-    begun.sort_by(|a, b| a.0.total_cmp(&b.0));
+    };
+    let n_under_way = arrivals.partition_point(|arrival| arrival.at_s < 0.0);
+    let mut numbered = arrivals.iter().zip(0..);
+    let mut under_way: Vec<_> = numbered.by_ref().take(n_under_way).filter_map(begin).collect();
+    under_way.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let max_requests = spec.max_requests.min(MAX_REQUESTS);
     let mut writer = Writer::new();
-    begun.iter().for_each(|(at_s, conversation)| writer.write(*at_s, conversation));
-    writer.trace.requests.truncate(MAX_REQUESTS);
+    for (at_s, conversation) in in_order(under_way, numbered.filter_map(begin)) {
+        if writer.trace.requests.len() >= max_requests {
+            break;
+        }
+        writer.write(at_s, &conversation);
+    }
+    writer.trace.requests.truncate(max_requests);
     Ok(writer.trace)
 }
 
@@ -165,6 +173,20 @@ fn within(mut conversation: Conversation, at_s: f64, until_s: f64) -> Option<(f6
         now_s += turn.answer_s();
     }
     Some((first_s?, conversation))
+}
+
+/// All conversations by when their first turn within the trace begins, of two lists in this order. Those that begin
+/// within the trace are drawn when they are asked for.
+fn in_order(
+    under_way: Vec<(f64, Conversation)>,
+    later: impl Iterator<Item = (f64, Conversation)>,
+) -> impl Iterator<Item = (f64, Conversation)> {
+    let (mut under_way, mut later) = (under_way.into_iter().peekable(), later.peekable());
+    std::iter::from_fn(move || match (under_way.peek(), later.peek()) {
+        (Some((first, _)), Some((second, _))) if second < first => later.next(),
+        (Some(_), _) => under_way.next(),
+        (None, _) => later.next(),
+    })
 }
 
 impl Turn {

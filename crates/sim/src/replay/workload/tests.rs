@@ -12,7 +12,7 @@ fn spec(seed: u64, load: f64, seconds: u64) -> Spec {
         seed,
         duration: Duration::from_secs(seconds),
         volume: Volume::Load { load, n_servers: SERVERS },
-        profile: Profile::default(),
+        ..Spec::default()
     }
 }
 
@@ -35,6 +35,18 @@ fn firsts(trace: &Trace) -> impl Iterator<Item = &TraceRequest> {
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, n) = values.fold((0.0, 0.0), |(sum, n), value| (sum + value, n + 1.0));
     sum / n
+}
+
+#[test]
+fn a_limit_leaves_the_first_requests() {
+    for workload in WORKLOADS {
+        let (name, all) = (workload.name, trace(workload.name, 1, 0.5, 60));
+        for max_requests in [0, 1, 77, all.requests.len() + 1] {
+            let some = generate(name, &Spec { max_requests, ..spec(1, 0.5, 60) }).unwrap();
+            let expected = &all.requests[..max_requests.min(all.requests.len())];
+            assert_eq!(some.requests, expected, "{name}, {max_requests}");
+        }
+    }
 }
 
 #[test]
