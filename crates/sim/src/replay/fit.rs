@@ -56,9 +56,9 @@ pub use self::{
 
 /// The most endpoints of one record: each is compared with each.
 pub const MAX_ENDPOINTS: usize = 512;
-/// Requests that a fit needs, of all endpoints together.
+/// Requests that a fit needs, of all endpoints together, in the part that is fitted to.
 pub const MIN_REQUESTS: usize = 100;
-/// Requests that an endpoint needs to be a kind of its own.
+/// Requests that an endpoint needs there to be a kind of its own.
 pub const MIN_PER_ENDPOINT: usize = 40;
 /// Share of the time that is fitted to; the rest judges.
 const TRAIN_SHARE: f64 = 0.7;
@@ -199,15 +199,16 @@ pub enum FitError {
     )]
     NothingObserved { n_requests: usize },
     #[error(
-        "there are {n_requests} requests with times to fit to and {needed} are needed: record longer, or under \
-         more traffic"
+        "{n_fitted} of {n_requests} requests can be fitted to and {MIN_REQUESTS} are needed: those that were answered \
+         in the first {:.0} % of the record's time, one prompt and one answer each, so about {} in all; record longer, \
+         or under more traffic", 100.0 * TRAIN_SHARE, n_in_all(MIN_REQUESTS)
     )]
-    TooFew { n_requests: usize, needed: usize },
+    TooFew { n_fitted: usize, n_requests: usize },
     #[error(
-        "endpoint {endpoint} has {n_requests} requests to fit to and {needed} are needed: leave --per-endpoint \
-         away, or record longer"
+        "endpoint {endpoint} answered {n_fitted} requests in the first {:.0} % of the record's time and \
+         {MIN_PER_ENDPOINT} are needed: leave --per-endpoint away, or record longer", 100.0 * TRAIN_SHARE
     )]
-    TooFewOf { endpoint: Arc<str>, n_requests: usize, needed: usize },
+    TooFewOf { endpoint: Arc<str>, n_fitted: usize },
     #[error(
         "no request says when its first token came: record streamed answers, whose first byte is their first token"
     )]
@@ -222,7 +223,7 @@ pub enum FitError {
 pub fn fit(trace: &Trace, options: Options, progress: &Progress) -> Result<Fit, FitError> {
     trace.check().map_err(FitError::Trace)?;
     let samples = Samples::of(trace, TRAIN_SHARE)?;
-    check(&samples, options)?;
+    check(&samples, trace.requests.len(), options)?;
     let views: Vec<View<'_>> = samples.endpoints.iter().map(View::of).collect();
     let guess = Guess::of(&views, samples.block_tokens);
     let mut groups = if options.per_endpoint {
@@ -293,22 +294,24 @@ pub fn fit(trace: &Trace, options: Options, progress: &Progress) -> Result<Fit, 
     })
 }
 
-/// Whether there is enough to go by.
-fn check(samples: &Samples, options: Options) -> Result<(), FitError> {
+/// Whether there is enough to go by of so many requests.
+fn check(samples: &Samples, n_requests: usize, options: Options) -> Result<(), FitError> {
     let n_fitted: usize = samples.endpoints.iter().map(Endpoint::n_fitted).sum();
     if n_fitted < MIN_REQUESTS {
-        return Err(FitError::TooFew { n_requests: n_fitted, needed: MIN_REQUESTS });
+        return Err(FitError::TooFew { n_fitted, n_requests });
     }
     let few = samples.endpoints.iter().find(|endpoint| endpoint.n_fitted() < MIN_PER_ENDPOINT);
     if let Some(few) = few.filter(|_| options.per_endpoint) {
-        return Err(FitError::TooFewOf {
-            endpoint: Arc::clone(&few.name),
-            n_requests: few.n_fitted(),
-            needed: MIN_PER_ENDPOINT,
-        });
+        let (endpoint, n_fitted) = (Arc::clone(&few.name), few.n_fitted());
+        return Err(FitError::TooFewOf { endpoint, n_fitted });
     }
     let mut train = samples.endpoints.iter().flat_map(Endpoint::train);
     if train.any(|sample| sample.first_is_fitted) { Ok(()) } else { Err(FitError::NoFirstTokens) }
+}
+
+/// Requests that a record has in all, in tens, if they come evenly and so many of them can be fitted to.
+fn n_in_all(n_fitted: usize) -> usize {
+    (n_fitted as f64 / TRAIN_SHARE / 10.0).ceil() as usize * 10
 }
 
 /// The part of an endpoint's record that is fitted to, and what follows from it at once.

@@ -358,17 +358,20 @@ fn what_cannot_be_fitted_says_why() {
     check(
         many(100, &plain),
         false,
-        "there are 67 requests with times to fit to and 100 are needed",
+        "67 of 100 requests can be fitted to and 100 are needed: those that were answered in the first 70 % of the \
+         record's time, one prompt and one answer each, so about 150 in all",
     );
     let failed = |_| Observed { status: 500, ..seen("a", 50, 300) };
-    check(many(400, &failed), false, "there are 0 requests");
+    check(many(400, &failed), false, "0 of 400 requests");
     let whole = |_| Observed { ttft: None, ..seen("a", 0, 300) };
     check(many(400, &whole), false, "record streamed answers");
     let rare = |nth| seen(if nth % 50 == 0 { "rare" } else { "a" }, 50, 300);
-    check(many(400, &rare), true, "endpoint rare has 6 requests to fit to and 40 are needed");
+    let said =
+        "endpoint rare answered 6 requests in the first 70 % of the record's time and 40 are";
+    check(many(400, &rare), true, said);
     let everywhere = |nth: u64| seen(&format!("endpoint {nth}"), 50, 300);
     check(many(600, &everywhere), false, "the record has 600 endpoints");
-    check(vec![request(0, seen("a", 1, 2))], false, "there are 0 requests");
+    check(vec![request(0, seen("a", 1, 2))], false, "0 of 1 requests");
     let fit = fit(
         &Trace { block_tokens: 16, requests: many(400, &rare) },
         Options::default(),
