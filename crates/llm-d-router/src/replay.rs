@@ -119,14 +119,18 @@ fn reproduce_decisions(
     recording: &Path,
     registry: Registry,
 ) -> anyhow::Result<()> {
-    let configuration = match &args.config[..] {
+    let given: Vec<&str> = args.config.iter().flat_map(|text| names(text)).collect();
+    let configuration = match given[..] {
         [] => None,
         [name] => {
             let configuration = named_configuration(name)?;
             check(&configuration, &registry, args.allow_experimental_plugins)?;
             Some(configuration)
         }
-        [_, _, ..] => return Err(UsageError::at("--reproduce", "takes one --config").into()),
+        [_, _, ..] => {
+            let message = format!("takes one configuration, not {}", given.join(" and "));
+            return Err(UsageError::at("--reproduce", message).into());
+        }
     };
     reproduce::run(recording, configuration, registry, args.allow_experimental_plugins)
 }

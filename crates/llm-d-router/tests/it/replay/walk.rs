@@ -90,6 +90,9 @@ fn flags_that_would_change_nothing_are_refused() {
     ] {
         check_fails(&["--reproduce=none.jsonl", flag], "cannot be used with");
     }
+    let several = ["--reproduce=none.jsonl", "--config=random,sticky", "--config=go-default"];
+    let said = "--reproduce: takes one configuration, not random and sticky and go-default";
+    check_fails(&several, said);
     let folder = tempfile::tempdir().unwrap();
     let pool = folder.path().join("pool.yaml");
     std::fs::write(&pool, "scrape: {interval: never}\nservers: [{name: a}]\n").unwrap();
