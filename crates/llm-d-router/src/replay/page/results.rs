@@ -52,25 +52,15 @@ pub(super) fn table(view: &View<'_>, panel: &Panel<'_>) -> String {
     )
 }
 
-/// Two lines: groups with their unit, and columns.
+/// Each column says all that it is: on a narrow screen its neighbours are out of sight.
 fn head() -> String {
-    let columns: Vec<&Column> = columns::in_table().collect();
-    let mut groups = String::new();
-    let mut names = String::new();
-    for group in columns.chunk_by(|a, b| !a.group.is_empty() && a.group == b.group) {
-        let Some(first) = group.first() else { continue };
-        let unit = if first.unit.is_empty() { String::new() } else { format!(", {}", first.unit) };
-        if first.group.is_empty() {
-            groups += &format!("<th scope=\"col\" rowspan=\"2\">{}{unit}</th>", first.name);
-        } else {
-            let (n, title) = (group.len(), first.group);
-            groups += &format!("<th scope=\"colgroup\" colspan=\"{n}\">{title}{unit}</th>");
-            names.extend(group.iter().map(|c| format!("<th scope=\"col\">{}</th>", c.name)));
-        }
-    }
-    format!(
-        "<thead><tr><th scope=\"col\" rowspan=\"2\">configuration</th>{groups}</tr><tr>{names}</tr></thead>"
-    )
+    let name = |column: &Column| {
+        let group = if column.group.is_empty() { "" } else { &format!("{}<br>", column.group) };
+        let unit = if column.unit.is_empty() { "" } else { &format!(", {}", column.unit) };
+        format!("<th scope=\"col\">{group}{}{unit}</th>", column.name)
+    };
+    let names: String = columns::in_table().map(name).collect();
+    format!("<thead><tr><th scope=\"col\">configuration</th>{names}</tr></thead>")
 }
 
 fn cell(column: &Column, estimate: Estimate, is_best: bool) -> String {

@@ -159,11 +159,14 @@ fn names_cannot_break_out() {
 
 #[test]
 fn the_verdict_says_who_did_best_and_how_sure_that_is() {
-    let check = |n_seeds, ttfts: &[f64], said: &[&str]| {
+    let verdict = |n_seeds, ttfts: &[f64]| {
         let names = ["go-default", "mine", "third"];
         let page = page(&names[..ttfts.len()], &[1.0], n_seeds, ttfts);
         let (_, verdict) = page.split_once("<p class=\"headline\">").unwrap();
-        let (verdict, _) = verdict.split_once("<details").unwrap();
+        verdict.split_once("<details").unwrap().0.to_owned()
+    };
+    let check = |n_seeds, ttfts: &[f64], said: &[&str]| {
+        let verdict = verdict(n_seeds, ttfts);
         for said in said {
             assert!(verdict.contains(said), "{said:?} is missing in {verdict}");
         }
@@ -173,15 +176,25 @@ fn the_verdict_says_who_did_best_and_how_sure_that_is() {
         &[2.0, 1.0],
         &[
             "<b>mine</b> did best (clearly).",
-            "against go-default",
-            "Clearly better.",
-            "TTFT p90 1.20 s, −48 % (±",
+            "<b>mine</b> with TTFT p90 1.20 s and goodput 100.0 %: TTFT p90 −48 % (±",
+            " and goodput +0.0 points (±0.0) against go-default. Clearly better.",
         ],
     );
     check(
         3,
         &[1.0, 2.0, 3.0],
-        &["<b>go-default</b> did best", "against mine", "Clearly better than all others"],
+        &[
+            "<b>go-default</b> did best",
+            "against mine, the runner-up. Clearly better than all others",
+        ],
+    );
+    check(
+        3,
+        &[4.0, 1.0, 1.5],
+        &[
+            "against go-default, and TTFT p90 −31 % (±",
+            "against third, the runner-up. Clearly better",
+        ],
     );
     // As good as equal.
     check(
@@ -190,9 +203,38 @@ fn the_verdict_says_who_did_best_and_how_sure_that_is() {
         &["<b>mine</b> did best (not clearly).", "Not clearly better than go-default"],
     );
     // All of its requests are too late for the goal.
-    check(3, &[9.0, 2.0], &["goodput 100.0 %, +100.0 points"]);
-    check(1, &[2.0, 1.0], &["<b>mine</b> did best.", "One seed was played", "may be chance"]);
+    check(3, &[9.0, 2.0], &["goodput 100.0 %", "goodput +100.0 points"]);
     check(3, &[1.0], &["How <b>go-default</b> did", "goodput 100.0 %"]);
+    for (n_seeds, seeds) in [(1, "One seed was played"), (2, "Two seeds were played")] {
+        let chance = format!("With {} that may be chance", counted(n_seeds as usize, "seed"));
+        check(n_seeds, &[2.0, 1.0], &["mine did best.", seeds, &chance]);
+        let verdict = verdict(n_seeds, &[2.0, 1.0]);
+        assert!(!verdict.contains("<b>mine") && !verdict.contains("learly"), "{verdict}");
+    }
+}
+
+#[test]
+fn what_is_called_clear_is_the_interval_that_is_shown() {
+    let grid = grid(&["late", "soon"], &[1.0], 3, 8);
+    // The other way round, by how much the late one is later, the interval would contain zero.
+    let results = results(&grid, |nth, _, seed| if nth == 0 { 2.0 } else { [1.2, 1.4, 1.6][seed] });
+    let page = of(&grid, &results).unwrap();
+    for said in ["TTFT p90 −30 % (±25)", "against late. Clearly better.", "did best (clearly)"] {
+        assert!(page.contains(said), "{said:?} is missing in {page}");
+    }
+}
+
+#[test]
+fn much_less_is_not_nothing() {
+    let check = |late: f64, said: &str| {
+        let grid = grid(&["late", "soon"], &[1.0], 3, 8);
+        let results = results(&grid, |nth, _, seed| [late, 1.0][nth] * (1.0 + 0.01 * seed as f64));
+        let page = of(&grid, &results).unwrap();
+        assert!(page.contains(said), "{said:?} is missing in {page}");
+    };
+    check(50.0, "TTFT p90 −98 % (±0)");
+    check(300.0, "TTFT p90 −99.7 % (±0.0)");
+    check(3_000.0, "TTFT p90 −99.97 % (±0.00)");
 }
 
 #[test]
@@ -227,6 +269,14 @@ fn who_refuses_everything_did_not_do_best() {
     results.iter_mut().for_each(|played| played.summaries.clone_from(&refused));
     let page = of(&grid, &results).unwrap();
     assert!(page.contains("no request was served"), "{page}");
+}
+
+#[test]
+fn each_column_says_what_it_is_of_and_its_unit() {
+    let page = page(&["only"], &[1.0], 3, &[1.0]);
+    for head in ["goodput, %", "TTFT<br>p50, s", "TTFT<br>p99, s", "TPOT<br>p90, ms", "max/mean"] {
+        assert!(page.contains(&format!("<th scope=\"col\">{head}</th>")), "{head}");
+    }
 }
 
 #[test]

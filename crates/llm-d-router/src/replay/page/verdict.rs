@@ -10,6 +10,11 @@ pub(super) const EQUAL_GOODPUT: f64 = 0.005;
 /// The same for relative differences of times.
 pub(super) const EQUAL_TIME: f64 = 0.01;
 
+/// Of a relative difference in %.
+const MAX_DIGITS: usize = 3;
+/// With fewer seeds nothing is said to be certain: one has no interval, and two say little of how far seeds differ.
+const MIN_SEEDS: usize = 3;
+
 /// Who did best in a panel. Numbers are those of configurations.
 struct Winner {
     best: usize,
@@ -28,11 +33,17 @@ struct Wins {
 /// The verdict as HTML: one sentence on all, and a line for each pool and load.
 pub(super) fn of(view: &View<'_>) -> String {
     let lines: String = view.panels.iter().map(|panel| line(view, panel)).collect();
-    let warning = if view.n_seeds() == 1 {
-        "<p class=\"warning\"><b>One seed was played</b>: chance has a hand in every difference below. \
-         Play several (<code>--seeds 5</code>) before you decide.</p>"
+    let warning = if has_few_seeds(view) {
+        let (seeds, was) = match view.n_seeds() {
+            1 => ("One seed", "was"),
+            _ => ("Two seeds", "were"),
+        };
+        format!(
+            "<p class=\"warning\"><b>{seeds} {was} played</b>: chance has a hand in every difference below. \
+             Play several (<code>--seeds 5</code>) before you decide.</p>"
+        )
     } else {
-        ""
+        String::new()
     };
     format!(
         "<p class=\"headline\">{}</p>{warning}<ul class=\"verdict\">{lines}</ul>{}",
@@ -41,12 +52,25 @@ pub(super) fn of(view: &View<'_>) -> String {
     )
 }
 
+/// Whether nothing can be said to be certain.
+fn has_few_seeds(view: &View<'_>) -> bool {
+    view.n_seeds() < MIN_SEEDS
+}
+
+/// A configuration that did best. Bold type is for who did so on enough seeds.
+fn named(view: &View<'_>, nth: usize) -> String {
+    let name = view.name(nth);
+    if has_few_seeds(view) { name } else { format!("<b>{name}</b>") }
+}
+
 /// What the numbers are of and what makes the best, for who reads no further.
 fn rule(view: &View<'_>) -> String {
     let goals = view.grid.goals;
-    let best = match (view.names.len(), view.n_seeds()) {
+    let best = match (view.names.len(), has_few_seeds(view)) {
         (1, _) => "",
-        (_, 1) => "Best is the lowest TTFT p90 of those whose goodput is as good as the highest. ",
+        (_, true) => {
+            "Best is the lowest TTFT p90 of those whose goodput is as good as the highest. "
+        }
         _ => {
             "Best is the lowest TTFT p90 of those whose goodput is as good as the highest. Where nothing is clearly \
              better, more seeds (<code>--seeds</code>) may tell. "
@@ -89,21 +113,17 @@ fn headline(view: &View<'_>) -> String {
         );
     }
     let (wins, n_panels) = (wins(view), view.panels.len());
-    let sure = |wins: &Wins| if view.n_seeds() == 1 { String::new() } else { wins.certainty() };
+    let sure = |wins: &Wins| if has_few_seeds(view) { String::new() } else { wins.certainty() };
     match &wins[..] {
         [only] if n_panels == 1 => {
-            format!("<b>{}</b> did best{}.", view.name(only.nth), sure(only))
+            format!("{} did best{}.", named(view, only.nth), sure(only))
         }
         [only] => {
-            format!(
-                "<b>{}</b> did best in all {n_panels} cases{}.",
-                view.name(only.nth),
-                sure(only)
-            )
+            format!("{} did best in all {n_panels} cases{}.", named(view, only.nth), sure(only))
         }
         _ => {
             let part =
-                |wins: &Wins| format!("<b>{}</b> in {}{}", view.name(wins.nth), wins.n, sure(wins));
+                |wins: &Wins| format!("{} in {}{}", named(view, wins.nth), wins.n, sure(wins));
             let parts: Vec<String> = wins.iter().map(part).collect();
             format!("Of {}, these did best: {}.", counted(n_panels, "case"), listed(&parts))
         }
@@ -138,13 +158,16 @@ fn alone(panel: &Panel<'_>) -> String {
 
 fn compared(view: &View<'_>, panel: &Panel<'_>, winner: &Winner) -> String {
     let Winner { best, rivals } = winner;
-    // Against the first, with which all are compared; the first itself against the next best.
-    let other = if *best == 0 { next_best(panel, *best) } else { 0 };
-    let (Some(won), Some(base)) = (panel.played.get(*best), panel.played.get(other)) else {
+    // Against the first, with which all are compared, and against who comes next.
+    let next = next_best(panel, *best);
+    let other = if *best == 0 { next } else { 0 };
+    let (Some(won), Some(base), Some(second)) =
+        (panel.played.get(*best), panel.played.get(other), panel.played.get(next))
+    else {
         return String::new();
     };
-    let certainty = if view.n_seeds() == 1 {
-        "With one seed that may be chance.".to_owned()
+    let certainty = if has_few_seeds(view) {
+        format!("With {} that may be chance.", counted(view.n_seeds(), "seed"))
     } else if rivals.is_empty() {
         let others = if view.names.len() > 2 { "than all others" } else { "" };
         format!("Clearly better {others}").trim().to_owned() + "."
@@ -152,31 +175,53 @@ fn compared(view: &View<'_>, panel: &Panel<'_>, winner: &Winner) -> String {
         let names: Vec<String> = rivals.iter().map(|&rival| view.name(rival)).collect();
         format!("Not clearly better than {}.", listed(&names))
     };
+    let runner_up = match view.names.len() {
+        ..=2 => String::new(),
+        _ if next == other => ", the runner-up".to_owned(),
+        _ => format!(
+            ", and {} against {}, the runner-up",
+            changes(&second.summaries, &won.summaries),
+            view.name(next)
+        ),
+    };
     format!(
-        "<b>{}</b> with {} against {}. {certainty}",
-        view.name(*best),
-        advantage(&base.summaries, &won.summaries),
+        "{} with {}: {} against {}{runner_up}. {certainty}",
+        named(view, *best),
+        values(&won.summaries),
+        changes(&base.summaries, &won.summaries),
         view.name(other)
     )
 }
 
-/// `TTFT p90 1.66 s, −34 % (±5), and goodput 98.2 %, +2.1 points (±0.4)`.
-fn advantage(base: &[Summary], won: &[Summary]) -> String {
+/// `TTFT p90 1.66 s and goodput 98.2 %`.
+fn values(won: &[Summary]) -> String {
+    let goodput = format!("goodput {:.1} %", estimate(won, "goodput").mean * 100.0);
+    if has_times(won) {
+        format!("TTFT p90 {:.2} s and {goodput}", estimate(won, "ttft_p90").mean)
+    } else {
+        goodput
+    }
+}
+
+/// `TTFT p90 −34 % (±5) and goodput +2.1 points (±0.4)`.
+fn changes(base: &[Summary], won: &[Summary]) -> String {
     let more = difference(base, won, "goodput");
-    let goodput = format!(
-        "goodput {:.1} %, {} points{}",
-        estimate(won, "goodput").mean * 100.0,
-        signed(more.mean * 100.0, 1),
-        interval(more, 100.0, 1)
-    );
+    let goodput =
+        format!("goodput {} points{}", signed(more.mean * 100.0, 1), interval(more, 100.0, 1));
     let sooner = measure_named("ttft_p90").and_then(|m| relative_difference(m, base, won));
     let Some(sooner) = sooner else { return goodput };
+    let digits = digits(sooner.mean);
     format!(
-        "TTFT p90 {:.2} s, {} %{}, and {goodput},",
-        estimate(won, "ttft_p90").mean,
-        signed(sooner.mean * 100.0, 0),
-        interval(sooner, 100.0, 0)
+        "TTFT p90 {} %{} and {goodput}",
+        signed(sooner.mean * 100.0, digits),
+        interval(sooner, 100.0, digits)
     )
+}
+
+/// How many digits of a relative difference, in %, show that something is left: −99.7 % is not −100 %.
+fn digits(difference: f64) -> usize {
+    let left = difference + 1.0;
+    (0..MAX_DIGITS).find(|&digits| left >= 0.01 / 10_f64.powi(digits as i32)).unwrap_or(MAX_DIGITS)
 }
 
 /// With a true minus, which is as wide as a plus.
@@ -252,11 +297,13 @@ impl Winner {
             let Some(played) = panel.played.get(nth).filter(|_| nth != best) else { return false };
             let lost = difference(&played.summaries, &won.summaries, "goodput");
             let measure = measure_named("ttft_p90");
-            let later =
-                measure.and_then(|m| relative_difference(m, &won.summaries, &played.summaries));
-            let is_later = later.is_some_and(|later| later.is_clear() && later.mean > EQUAL_TIME);
+            // As it is shown: how much less than the rival's, not how much more the rival's is.
+            let sooner =
+                measure.and_then(|m| relative_difference(m, &played.summaries, &won.summaries));
+            let is_sooner =
+                sooner.is_some_and(|sooner| sooner.is_clear() && sooner.mean < -EQUAL_TIME);
             let has_less = lost.is_clear() && lost.mean > EQUAL_GOODPUT;
-            !has_less && !is_later
+            !has_less && !is_sooner
         };
         Self { best, rivals: all.iter().copied().filter(is_rival).collect() }
     }
