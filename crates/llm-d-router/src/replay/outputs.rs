@@ -1,8 +1,8 @@
 //! Files that are written, kept apart from those that are read.
 
 use std::{
-    fs::OpenOptions,
-    io::ErrorKind,
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -31,7 +31,7 @@ pub(super) fn check_outputs(inputs: &[&Path], outputs: &[&Path]) -> Result<(), U
 fn try_to_open(path: &Path) -> Result<(), UsageError> {
     let mut options = OpenOptions::new();
     let tried = match options.append(true).create_new(true).open(path) {
-        Ok(_) => std::fs::remove_file(path),
+        Ok(_) => fs::remove_file(path),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             options.create_new(false).open(path).map(drop)
         }
@@ -40,12 +40,34 @@ fn try_to_open(path: &Path) -> Result<(), UsageError> {
     tried.map_err(|error| cannot_write(path, &error))
 }
 
-fn cannot_write(path: &Path, error: &std::io::Error) -> UsageError {
+fn cannot_write(path: &Path, error: &io::Error) -> UsageError {
     UsageError(format!("cannot write {}: {error}", path.display()))
 }
 
+/// Writes a file whole or leaves what was there: a disk may be full. What is no file, such as a pipe, is written to.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), UsageError> {
-    std::fs::write(path, text).map_err(|error| cannot_write(path, &error))
+    // A link goes on leading to where it led.
+    let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let there = fs::metadata(&place).ok();
+    let written = match &there {
+        Some(there) if !there.is_file() => fs::write(&place, text),
+        _ => replace(&place, there, text),
+    };
+    written.map_err(|error| cannot_write(path, &error))
+}
+
+/// Puts a file in the place of what was there, which may have been nothing.
+fn replace(path: &Path, there: Option<fs::Metadata>, text: &str) -> io::Result<()> {
+    let new = path.with_file_name(format!(".llm-d-router-{}.new", std::process::id()));
+    let Ok(mut file) = File::create_new(&new) else {
+        // Such as a file that may be changed in a folder that may not.
+        return fs::write(path, text);
+    };
+    let written = file.write_all(text.as_bytes()).and_then(|()| {
+        there.map_or(Ok(()), |there| fs::set_permissions(&new, there.permissions()))?;
+        fs::rename(&new, path)
+    });
+    written.inspect_err(|_| drop(fs::remove_file(&new)))
 }
 
 /// The same for all names of one file, as far as it or its folder is there.
@@ -84,5 +106,23 @@ mod tests {
         assert!(said.starts_with("cannot write ") && said.contains("no-such-folder"), "{said}");
         assert_eq!(std::fs::read_to_string(at("kept")).unwrap(), "results");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing new is left");
+    }
+
+    #[test]
+    fn a_file_is_replaced_where_it_is() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let content = |name: &str| fs::read_to_string(at(name)).unwrap();
+        write(&at("new"), "first").unwrap();
+        fs::set_permissions(at("new"), fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("new", at("link")).unwrap();
+        write(&at("link"), "second").unwrap();
+        assert_eq!((&*content("new"), &*content("link")), ("second", "second"));
+        assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
+        assert_eq!(fs::metadata(at("new")).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
+        assert!(write(&at("no-such-folder").join("new"), "").is_err());
     }
 }

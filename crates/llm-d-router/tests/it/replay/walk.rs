@@ -53,6 +53,29 @@ fn who_closes_the_pipe_has_read_enough() {
     let json = folder.path().join("results.json");
     let mut command = short(&["--json", json.to_str().unwrap()]);
     let mut running =
+#[test]
+fn a_full_disk_leaves_the_files_that_were_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (json, html) = (folder.path().join("results.json"), folder.path().join("page.html"));
+    std::fs::write(&json, "earlier results").unwrap();
+    let inner = short(&["--json", json.to_str().unwrap(), "--html", html.to_str().unwrap()]);
+    // No file may become longer than nothing, which is an error of writing once the signal is ignored.
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -f 0; trap '' XFSZ; exec \"$@\"", "sh"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    for path in [&json, &html] {
+        let said = format!("error: cannot write {}: File too large", path.display());
+        assert!(stderr.contains(&said), "{said:?} is missing in {stderr}");
+    }
+    assert_eq!(std::fs::read_to_string(&json).unwrap(), "earlier results");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no empty file is left");
+}
+
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     drop(running.stdout.take());
     let output = running.wait_with_output().unwrap();
