@@ -37,6 +37,7 @@ mod columns;
 mod fit;
 mod grid;
 mod json;
+mod missed;
 mod outputs;
 mod page;
 mod progress;

@@ -14,10 +14,11 @@ use router_sim::replay::{
 };
 
 use super::{
+    missed,
     progress::{LOOK_INTERVAL, Progress},
     traces::{Key, Traces},
 };
-use crate::cli::UsageError;
+use crate::{cli::UsageError, process};
 
 /// All that is to be played.
 #[derive(Clone)]
@@ -166,6 +167,12 @@ pub(super) async fn play(grid: &Grid, jobs: usize) -> anyhow::Result<Vec<Played>
     }
     progress.clear();
     failures.done()?;
+    for (nth_pool, pool) in grid.pools.iter().enumerate() {
+        let is_on_it = |(run, _): &(&(usize, usize), _)| cells[run.0].pool == nth_pool;
+        let on_it = runs.iter().zip(progress.passed()).filter(is_on_it);
+        let longest = on_it.map(|(_, passed)| passed).max().unwrap_or_default();
+        missed::note(pool, longest).iter().for_each(|note| process::complain(note));
+    }
     let of_cell = |(cell, summaries): (Cell, Vec<Option<Summary>>)| Played {
         cell,
         summaries: summaries.into_iter().flatten().collect(),

@@ -95,6 +95,11 @@ impl Progress {
         run
     }
 
+    /// The virtual time of each run that has passed.
+    pub(super) fn passed(&self) -> impl Iterator<Item = Duration> {
+        self.runs.iter().map(|run| run.passed())
+    }
+
     pub(super) fn show(&mut self) {
         let shares: Vec<f64> = self.runs.iter().map(|run| run.share()).collect();
         self.shown.show(done(&shares), |elapsed| line(&shares, elapsed));

@@ -198,7 +198,7 @@ fn the_command_plays_workloads_on_pools() {
     std::fs::write(
         &pool,
         "servers:\n- {name: fast, count: 2}\n- {name: slow, profile: {time-factor: 3}}\n\
-         events: [{at: 10s, server: slow, do: restart}]\n",
+         events: [{at: 10s, server: slow, do: restart}, {at: 1h, server: fast-1, do: leave}]\n",
     )
     .unwrap();
     let output = replay(&[
@@ -214,6 +214,8 @@ fn the_command_plays_workloads_on_pools() {
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{stderr}");
     assert!(stdout.lines().any(|line| line.starts_with("default ")), "{stdout}");
+    let missed = format!("{}: the event of fast-1 at 60 min never happened: all", pool.display());
+    assert!(stderr.contains(&missed) && !stderr.contains("slow-0"), "{stderr}");
     let played = format!("shared-prompts for 20 s on {}. One seed", pool.display());
     assert!(stdout.contains(&played), "{stdout}");
 

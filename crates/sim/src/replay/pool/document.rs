@@ -1,6 +1,10 @@
 //! From a pool file to a pool.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use router_core::{Stamp, endpoint::Labels};
 use router_framework::document::{
@@ -58,10 +62,11 @@ fn pool(root: &Node, diagnostics: &mut Diagnostics) -> Option<Pool> {
         let example = || Some("for example `servers: [{name: h100, count: 8}]`".to_owned());
         diagnostics.error(root.span, "servers", message, example);
     }
+    let listed = list(&fields, "events", diagnostics);
     let mut events = Vec::new();
-    for (node, path) in list(&fields, "events", diagnostics) {
-        if let Some((at, named, what)) = event(node, &path, &servers, &groups, diagnostics) {
-            events.extend(named.map(|server| PoolEvent { at, server, what }));
+    for (nth, (node, path)) in listed.iter().enumerate() {
+        if let Some((at, named, what)) = event(node, path, &servers, &groups, diagnostics) {
+            events.extend(named.map(|server| (PoolEvent { at, server, what }, nth)));
         }
         if events.len() > MAX_EVENTS {
             let message = format!("more than {MAX_EVENTS} events, counted for each server");
@@ -69,7 +74,16 @@ fn pool(root: &Node, diagnostics: &mut Diagnostics) -> Option<Pool> {
             break;
         }
     }
-    events.sort_by_key(|event| event.at);
+    events.sort_by_key(|(event, _)| event.at);
+    for (nth, state) in changing_nothing(&events, servers.len()) {
+        if let Some((node, path)) = listed.get(nth) {
+            let message = format!("changes nothing: {state} by then");
+            let help =
+                || Some("leave the event out, or mend its time or that of another".to_owned());
+            diagnostics.error(node.span, path, message, help);
+        }
+    }
+    let events = events.into_iter().map(|(event, _)| event).collect();
     Some(Pool { servers, events, scrape: scrape? })
 }
 
@@ -101,6 +115,12 @@ fn scrape(node: &Node, path: &str, diagnostics: &mut Diagnostics) -> Option<Scra
     }
     if let Err(message) = scrape.check() {
         diagnostics.error(node.span, path, message, || None);
+        return None;
+    }
+    if scrape.interval.is_none() && !scrape.delay.is_zero() {
+        let message = "servers that are never scraped have no scrapes that could be late";
+        let help = || Some("leave `delay` out, or say how often they are scraped".to_owned());
+        diagnostics.error(node.span, path, message, help);
         return None;
     }
     Some(scrape)
@@ -212,6 +232,32 @@ fn profile(node: &Node, path: &str, diagnostics: &mut Diagnostics) -> Option<Pro
         keys.insert(entry.key.clone(), value);
     }
     serde_json::from_value(Value::Object(keys)).ok().filter(|_| is_whole)
+}
+
+/// Those who join although they are members, or leave although they are none, by their place in the file. Who leaves
+/// as one of a kind may have left alone before. `events` are in the order of time, each with its place.
+fn changing_nothing(
+    events: &[(PoolEvent, usize)],
+    n_servers: usize,
+) -> BTreeMap<usize, &'static str> {
+    let mut is_member: Vec<Option<bool>> = vec![None; n_servers];
+    let mut idle = BTreeMap::new();
+    let mut effective = BTreeSet::new();
+    for (event, nth) in events {
+        let Some(was) = is_member.get_mut(event.server) else { continue };
+        let (joins, state) = match event.what {
+            Change::Join => (true, "all that it names have joined"),
+            Change::Leave => (false, "all that it names have left"),
+            Change::Slow { .. } | Change::Restart { .. } => continue,
+        };
+        if was.replace(joins) == Some(joins) {
+            idle.insert(*nth, state);
+        } else {
+            effective.insert(*nth);
+        }
+    }
+    idle.retain(|nth, _| !effective.contains(nth));
+    idle
 }
 
 /// An event's time, the servers that it is about, and what happens.

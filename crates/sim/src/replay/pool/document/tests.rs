@@ -107,4 +107,28 @@ fn faults_of_events_and_scrapes() {
     check_scrape("{interval: 0}", "at least 1ms apart");
     check_scrape("{interval: often}", "scrape.interval: expected a length of time");
     check_scrape("{interval: 1ms, delay: 1h}", "more than 10000 scrapes");
+    check_scrape("{interval: never, delay: 5s}", "no scrapes that could be late");
+    check_scrape("{interval: never, delay: 5s}", "leave `delay` out");
+    let neither = b"scrape: {interval: never, delay: 0s}\nservers: [{name: a}]";
+    assert_eq!(parse("pool.yaml", neither).unwrap().scrape.interval, None);
+}
+
+#[test]
+fn who_comes_was_away_and_who_goes_was_there() {
+    let file = |events: &str| format!("servers: [{{name: a, count: 2}}]\nevents: [{events}]\n");
+    let taken = |events: &str| parse("pool.yaml", file(events).as_bytes()).is_ok();
+    let (join, leave) = ("{at: 1m, server: a-0, do: join}", "{at: 2m, server: a-0, do: leave}");
+    assert!(taken(&format!("{leave}, {join}, {{at: 3m, server: a-0, do: join}}")));
+    let twice = "{at: 2m, server: a-0, do: slow, factor: 2}";
+    assert!(taken(&format!("{twice}, {twice}")), "a factor takes the place of another");
+    let refused = |events: &str, said: &str| check(&file(events), &["error: events[1]: ", said]);
+    refused(
+        &format!("{join}, {{at: 2m, server: a-0, do: join}}"),
+        "changes nothing: all that it names have joined by then",
+    );
+    refused(&format!("{leave}, {{at: 3m, server: a-0, do: leave}}"), "have left by then");
+    // A kind: those that are left of it.
+    let kind = "{at: 4m, server: a, do: leave}";
+    assert!(taken(&format!("{leave}, {kind}")));
+    refused(&format!("{kind}, {{at: 5m, server: a, do: leave}}"), "have left by then");
 }
