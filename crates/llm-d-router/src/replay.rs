@@ -343,6 +343,11 @@ fn goal(flag: &str, duration: GoDuration) -> Result<Duration, UsageError> {
     if goal.is_zero() { Err(UsageError::at(flag, "must be more than 0")) } else { Ok(goal) }
 }
 
+/// `1 endpoint`, `3 endpoints`.
+fn count(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 /// What `--list` shows.
 fn list(registry: &Registry) -> String {
     let mut text = "Presets, for --config:\n".to_owned();

@@ -14,6 +14,7 @@ use router_sim::replay::{
 use serde_json::{Map, Value, json};
 
 use super::{
+    count,
     outputs::{check_outputs, write},
     progress::{LOOK_INTERVAL, Shown},
     read_trace,
@@ -112,10 +113,6 @@ fn report(fit: &Fit, out: &Path) -> String {
     }
     text.extend(["The servers are in ", &out.display().to_string(), ".\n"]);
     text
-}
-
-fn count(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 fn left_out(fit: &Fit) -> String {

@@ -9,6 +9,7 @@ use router_sim::replay::{
     run::{Configuration, RunError},
 };
 
+use super::count;
 use crate::{app::No, cli::UsageError, configuration::Faulty, process};
 
 /// Scores that are shown of one decision.
@@ -41,7 +42,8 @@ pub(super) fn run(
         bail!("there is no decision in {name}");
     }
     if other.is_none() && !report.is_equal() {
-        return Err(No(format!("{} decisions differ", report.n_decisions - report.n_equal)).into());
+        let n_differ = (report.n_decisions - report.n_equal) as usize;
+        return Err(No(count(n_differ, "decision differs", "decisions differ")).into());
     }
     Ok(())
 }
@@ -68,9 +70,8 @@ fn text(report: &Report, other: Option<&str>) -> String {
         ));
     }
     if *n_lines_missing > 0 {
-        line(format!(
-            "{n_lines_missing} lines are missing in the recording; what comes after them may differ"
-        ));
+        let missing = count(*n_lines_missing as usize, "line is missing", "lines are missing");
+        line(format!("{missing} in the recording; what comes after may differ"));
     }
     if n_differ > 0 && other.is_none() {
         if *n_same_targets > 0 {

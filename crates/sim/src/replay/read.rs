@@ -351,15 +351,19 @@ fn known_version(version: u64) -> Result<(), Fault> {
 
 /// What the last line of a recording counts and was not there.
 fn missing(end: &RecordEnd, n_requests: u64, n_inputs: u64) -> Vec<String> {
-    let counts = [("requests", end.requests, n_requests), ("inputs", end.inputs, n_inputs)];
+    let counts = [("request", end.requests, n_requests), ("input", end.inputs, n_inputs)];
     let notes =
         counts.into_iter().filter(|(_, told, found)| told > found).map(|(what, told, found)| {
-            let n_missing = told - found;
-            format!(
-                "{n_missing} {what} are missing: its last line counts {told}, and there are {found}"
-            )
+            let missing = are_missing(told - found, what);
+            let are = if found == 1 { "is" } else { "are" };
+            format!("{missing}: its last line counts {told}, and there {are} {found}")
         });
     notes.collect()
+}
+
+/// `3 requests are missing`.
+fn are_missing(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what} is missing") } else { format!("{n} {what}s are missing") }
 }
 
 pub(super) fn within(

@@ -34,7 +34,7 @@ use router_core::Stamp;
 
 use super::{
     AFTER_END, CUT_OFF, Fault, Lines, MAX_BLOCK_TOKENS, MAX_TOKENS, Rows, SECOND_RECORDING,
-    known_version, missing, nanos, within,
+    are_missing, known_version, missing, nanos, within,
 };
 use crate::replay::{
     recording::{EndLine, Header, ObservedRow, Row, is_end, is_header, is_input},
@@ -104,7 +104,7 @@ fn read_recorded<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<()
             let notes = missing(&end, rows.trace.requests.len() as u64, n_inputs);
             notes.into_iter().for_each(|note| rows.note(note));
             if end.dropped > 0 {
-                rows.note(format!("{} lines are missing: the router was busy", end.dropped));
+                rows.note(are_missing(end.dropped, "line") + ": the router was busy");
             }
             continue;
         }

@@ -164,10 +164,10 @@ fn a_recording_that_broke_off_is_read_to_its_last_whole_line() {
     assert!(cut_off.contains("cut off") && not_closed.contains("not closed"));
     let dropped =
         "{\"end\": {\"why\": \"full\", \"requests\": 2, \"dropped\": 9, \"under_way\": 0}}\n";
-    assert_eq!(
-        noted(&recorded(&format!("{TWO_ENDS}{dropped}")), usize::MAX).1,
-        ["9 lines are missing: the router was busy"]
-    );
+    let noted_of = |end: &str| noted(&recorded(&format!("{TWO_ENDS}{end}")), usize::MAX).1;
+    assert_eq!(noted_of(dropped), ["9 lines are missing: the router was busy"]);
+    let one = dropped.replace('9', "1");
+    assert_eq!(noted_of(&one), ["1 line is missing: the router was busy"]);
     // Within the file a broken line is an error.
     check_fault(&recorded(&format!("{cut}\n{TWO_ENDS}")), "t.x:2: EOF");
     check_fault(&recorded("{\"after\": 0, \"prompt_tokens\": 1}\n"), "no `after`");
@@ -180,7 +180,7 @@ fn a_recording_that_is_not_whole_says_what_is_missing() {
         noted(&recorded(&format!("{TWO_ENDS}{end}")), usize::MAX).1,
         [
             "3 requests are missing: its last line counts 5, and there are 2",
-            "1 inputs are missing: its last line counts 2, and there are 1",
+            "1 input is missing: its last line counts 2, and there is 1",
         ]
     );
     check_fault(&recorded(&recorded(TWO_ENDS)), "t.x:2: another recording begins here");
