@@ -10,7 +10,7 @@ use router_framework::{PluginDef, Registry};
 
 use crate::{
     cli::{self, Cli, Command, EppArgs, SimArgs},
-    config_command, epp, presets, replay, serve, sim,
+    config_command, epp, presets, process, replay, serve, sim,
 };
 
 /// Names under which the executable may be called to be one personality, as in existing manifests.
@@ -64,7 +64,11 @@ impl App {
 
     /// Runs what these arguments ask for; the first is the name of the executable.
     pub fn run_with(self, args: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-        let command = parse(args.into_iter().collect()).unwrap_or_else(|error| error.exit());
+        let command = match parse(args.into_iter().collect()) {
+            Ok(command) => command,
+            Err(wrong) if wrong.use_stderr() => wrong.exit(),
+            Err(asked_for) => return process::say_help(&asked_for),
+        };
         match command {
             Command::Epp(args) => epp::run(*args, self.registry),
             Command::Serve(args) => serve::run(*args, self.registry),

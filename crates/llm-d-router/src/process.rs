@@ -30,7 +30,16 @@ pub(crate) struct Signals {
 /// Writes lines on standard output, for results. Who closes the pipe has read enough: that is no error.
 pub(crate) fn say(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    said(writeln!(out, "{text}").and_then(|()| out.flush()))
+}
+
+/// Writes the help or the version that was asked for on standard output.
+pub(crate) fn say_help(help: &clap::Error) -> anyhow::Result<()> {
+    said(help.print().and_then(|()| std::io::stdout().flush()))
+}
+
+fn said(written: std::io::Result<()>) -> anyhow::Result<()> {
+    match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             anyhow::bail!("cannot write the results to standard output: {error}")
         }

@@ -40,7 +40,13 @@ fn results_that_cannot_be_written_are_an_error() {
     assert!(stderr.contains("error: cannot write /dev/full: No space left on device"), "{stderr}");
     assert!(String::from_utf8(output.stdout).unwrap().starts_with("configuration "));
 
-    for args in [&["replay", "--list"][..], &["config", "defaults"], &["config", "schema"]] {
+    for args in [
+        &["replay", "--list"][..],
+        &["replay", "--help"],
+        &["--version"],
+        &["config", "defaults"],
+        &["config", "schema"],
+    ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_llm-d-router"));
         let status = command.args(args).stdout(full()).stderr(Stdio::null()).status().unwrap();
         assert_eq!(status.code(), Some(1), "{args:?}");
