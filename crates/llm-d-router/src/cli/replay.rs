@@ -24,7 +24,7 @@ Examples:
 /// More than this comes at once, as far as servers can tell.
 const MAX_LOAD: f64 = 1e6;
 
-/// Flags of what is played on servers: decisions that are made again have none.
+/// Flags of what is played on servers: lists, and decisions that are made again, have none.
 const PLAYING: [&str; 19] = [
     "trace",
     "format",
@@ -101,7 +101,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096), default_value_t = 8, conflicts_with = "pool", help_heading = "Servers")]
     pub servers: u16,
     /// How often the router scrapes each server; goes before what a pool file says.
-    #[arg(long, value_name = "DURATION", conflicts_with = "no_metrics", help_heading = "Servers")]
+    #[arg(long, value_name = "DURATION", value_parser = scrape_interval, conflicts_with = "no_metrics", help_heading = "Servers")]
     pub scrape_interval: Option<GoDuration>,
     /// How old a scrape is when the router gets it; goes before what a pool file says.
     #[arg(long, value_name = "DURATION", conflicts_with = "no_metrics", help_heading = "Servers")]
@@ -131,7 +131,12 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub json: Option<PathBuf>,
     /// Show the presets and the workloads, and run nothing.
-    #[arg(long, help_heading = "Results")]
+    #[arg(
+        long,
+        conflicts_with_all = PLAYING,
+        conflicts_with_all = ["reproduce", "config", "allow_experimental_plugins"],
+        help_heading = "Results"
+    )]
     pub list: bool,
 }
 
@@ -143,4 +148,12 @@ fn load(text: &str) -> Result<f64, String> {
     } else {
         Err(format!("must be more than 0 and at most {MAX_LOAD}"))
     }
+}
+
+/// A length of time, and a hint for who writes what a pool file takes.
+fn scrape_interval(text: &str) -> Result<GoDuration, String> {
+    if text == "never" {
+        return Err("--no-metrics is for servers that are never scraped".to_owned());
+    }
+    text.parse().map_err(|error| format!("{error}"))
 }

@@ -54,12 +54,6 @@ fn results_that_cannot_be_written_are_an_error() {
 }
 
 #[test]
-fn who_closes_the_pipe_has_read_enough() {
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("results.json");
-    let mut command = short(&["--json", json.to_str().unwrap()]);
-    let mut running =
-#[test]
 fn a_full_disk_leaves_the_files_that_were_there() {
     let folder = tempfile::tempdir().unwrap();
     let (json, html) = (folder.path().join("results.json"), folder.path().join("page.html"));
@@ -82,6 +76,12 @@ fn a_full_disk_leaves_the_files_that_were_there() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no empty file is left");
 }
 
+#[test]
+fn who_closes_the_pipe_has_read_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("results.json");
+    let mut command = short(&["--json", json.to_str().unwrap()]);
+    let mut running =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     drop(running.stdout.take());
     let output = running.wait_with_output().unwrap();
@@ -122,11 +122,15 @@ fn flags_that_would_change_nothing_are_refused() {
     let several = ["--reproduce=none.jsonl", "--config=random,sticky", "--config=go-default"];
     let said = "--reproduce: takes one configuration, not random and sticky and go-default";
     check_fails(&several, said);
+    for flag in ["--seeds=4", "--workload=rag", "--config=random"] {
+        check_fails(&["--list", flag], "cannot be used with");
+    }
     let folder = tempfile::tempdir().unwrap();
     let pool = folder.path().join("pool.yaml");
     std::fs::write(&pool, "scrape: {interval: never}\nservers: [{name: a}]\n").unwrap();
     let never = ["--pool", pool.to_str().unwrap(), "--scrape-delay=1s"];
     check(&never, "pool.yaml never are; add --scrape-interval");
+    check(&["--scrape-interval=never"], "--no-metrics is for servers that are never scraped");
     check(&["--goal-ttft=0s"], "--goal-ttft: must be more than 0");
     check(&["--config="], "--config \"\": there is no such preset and no such file");
     check_fails(&[], "<--trace <FILE>|--workload <NAME>|--reproduce <FILE>|--list>");
