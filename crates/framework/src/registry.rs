@@ -13,6 +13,8 @@ mod later;
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     defs: BTreeMap<&'static str, PluginDef>,
+    /// Types that others have, and what to say to who asks for one.
+    elsewhere: BTreeMap<&'static str, &'static str>,
 }
 
 impl Registry {
@@ -28,6 +30,11 @@ impl Registry {
     /// Adds a type, or replaces the one of that name.
     pub fn add(&mut self, def: PluginDef) {
         self.defs.insert(def.plugin_type, def);
+    }
+
+    /// Notes that a type is not here, and what to say to who asks for it.
+    pub fn add_elsewhere(&mut self, plugin_type: &'static str, who_has: &'static str) {
+        self.elsewhere.insert(plugin_type, who_has);
     }
 
     pub fn get(&self, plugin_type: &str) -> Option<&PluginDef> {
@@ -58,5 +65,9 @@ impl Catalog for Registry {
 
     fn types(&self) -> Vec<&str> {
         self.defs.keys().copied().collect()
+    }
+
+    fn who_has(&self, plugin_type: &str) -> Option<&str> {
+        self.elsewhere.get(plugin_type).copied()
     }
 }

@@ -7,6 +7,7 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 use router_framework::{PluginDef, Registry};
+use router_sim::replay::policy;
 
 use crate::{
     cli::{self, Cli, Command, EppArgs, SimArgs},
@@ -19,6 +20,9 @@ const NAMES: [(&str, Personality); 3] = [
     ("lwepp", Personality::Epp),
     ("llm-d-inference-sim", Personality::Sim),
 ];
+
+/// Of the plugin types that replay adds to compare with.
+const ONLY_IN_REPLAY: &str = "only `llm-d-router replay --config` knows it, to compare with";
 
 /// What the executable's name can choose.
 #[derive(Clone, Copy)]
@@ -40,7 +44,11 @@ pub(crate) struct No(pub(crate) String);
 
 impl Default for App {
     fn default() -> Self {
-        Self { registry: Registry::new(router_plugins::PLUGINS.iter().copied()) }
+        let mut registry = Registry::new(router_plugins::PLUGINS.iter().copied());
+        for def in policy::PLUGINS {
+            registry.add_elsewhere(def.plugin_type, ONLY_IN_REPLAY);
+        }
+        Self { registry }
     }
 }
 

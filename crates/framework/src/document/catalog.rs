@@ -10,6 +10,11 @@ pub trait Catalog {
 
     /// All type names that can be used, for suggestions and the schema.
     fn types(&self) -> Vec<&str>;
+
+    /// Who has a type that there is not here, for who asks for it.
+    fn who_has(&self, _plugin_type: &str) -> Option<&str> {
+        None
+    }
 }
 
 /// What is known about a plugin type.

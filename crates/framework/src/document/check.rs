@@ -89,8 +89,9 @@ impl<'c> Checker<'c> {
     fn plugin_type(&mut self, name: &str, span: Span, path: Path<'_>) {
         let Some(info) = self.catalog.lookup(name) else {
             let message = format!("unknown plugin type {}", quote(name));
-            let types = || self.catalog.types();
-            self.diagnostics.error(span, path, message, || suggest::did_you_mean(name, types()));
+            let elsewhere = || self.catalog.who_has(name).map(str::to_owned);
+            let similar = || suggest::did_you_mean(name, self.catalog.types());
+            self.diagnostics.error(span, path, message, || elsewhere().or_else(similar));
             return;
         };
         if let Availability::Later { feature } = info.availability {

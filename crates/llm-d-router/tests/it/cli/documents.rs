@@ -123,6 +123,10 @@ async fn presets_are_printed_and_serve_as_they_are() -> Outcome {
             n_of_replay += 1;
             let (_, stderr) = ends_with(2, &["config", "check", &file]).await?;
             ensure!(stderr.contains("unknown plugin type `baseline-"), "{name}: {stderr}");
+            ensure!(
+                stderr.contains("help: only `llm-d-router replay --config` knows it"),
+                "{stderr}"
+            );
         } else {
             let endpoint = ["--config-file", &file, "--endpoint=http://127.0.0.1:9"];
             let router = Program::start(&[&SERVE[..], &endpoint].concat()).await?;
