@@ -129,7 +129,10 @@ pub fn play_and_look<T>(
         return Err(RunError::TooLong { speed, arrival });
     }
     let until = last + arrival.max(MAX_DRAIN);
-    progress.begin(setup.trace.requests.len(), until);
+    let n_scrapes = setup.pool.scrape.interval.map_or(0, |interval| {
+        setup.pool.servers.len() as u64 * (arrival.as_nanos() / interval.as_nanos().max(1)) as u64
+    });
+    progress.begin(setup.trace.requests.len(), n_scrapes, last, until);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
