@@ -174,7 +174,7 @@ impl World {
             share: 2.0 / N_ENDPOINTS as f64,
         };
         let (pool, subsets) = (PoolSignal::of_pool(pool, Stamp::ORIGIN), self.subsets.iter());
-        self.flow.signals(self.now, pool, subsets.map(signal), &mut self.effects);
+        self.flow.signals(self.now, self.now, pool, subsets.map(signal), &mut self.effects);
         self.follow();
     }
 

@@ -352,14 +352,14 @@ impl FlowController {
         // Before what they have in flight is looked at: what changes after that makes another reading.
         let n_earlier_changes = self.n_earlier_changes.load(Ordering::Acquire);
         // Both at once: what ends after this moment must not be missing from the count already.
-        let (now, n_placed, subsets) = {
+        let (taken, n_placed, subsets) = {
             let state = self.state.lock();
             (self.clock.now(), n_placed(&state.flow), state.flow.subsets())
         };
-        let signal = self.gauge.read(now, n_placed);
+        let signal = self.gauge.read(taken, n_placed);
         let mut of_subsets = Vec::new();
         if !subsets.is_empty() {
-            of_subsets = self.gauge.read_subsets(now, (&signal, n_placed), subsets, true);
+            of_subsets = self.gauge.read_subsets(taken, (&signal, n_placed), subsets, true);
         }
         let n_begun = self.n_motions.load(Ordering::Acquire) - n_motions;
         if n_begun != 0 && gives_up() {
@@ -380,7 +380,7 @@ impl FlowController {
             let is_last = self.read_at.load(Ordering::Relaxed) == mark;
             if is_last {
                 self.n_earlier_seen.store(n_earlier_changes, Ordering::Relaxed);
-                flow.signals(now, signal, of_subsets, effects);
+                flow.signals(now, taken, signal, of_subsets, effects);
             }
             is_last
         })
@@ -389,7 +389,7 @@ impl FlowController {
     /// Reads what is missing alone: the signals of all other subsets are young. Of several that come at once,
     /// the first to end counts.
     fn read_unknown(&self, in_motion: u64, n_motions: u64) -> bool {
-        let (now, pool, n_placed, subsets) = {
+        let (taken, pool, n_placed, subsets) = {
             let state = self.state.lock();
             let flow = &state.flow;
             (self.clock.now(), *flow.pool_signal(), n_placed(flow), flow.unknown_subsets())
@@ -397,7 +397,7 @@ impl FlowController {
         if subsets.is_empty() {
             return true;
         }
-        let mut signals = self.gauge.read_subsets(now, (&pool, n_placed), subsets, false);
+        let mut signals = self.gauge.read_subsets(taken, (&pool, n_placed), subsets, false);
         let n_begun = self.n_motions.load(Ordering::Acquire) - n_motions;
         if n_begun != 0 && self.n_unsettled.fetch_add(1, Ordering::Relaxed) < MAX_UNSETTLED {
             return false;
@@ -406,7 +406,7 @@ impl FlowController {
         for subset in &mut signals {
             subset.signal = subset.signal.with_more(in_motion + n_begun);
         }
-        self.step(|flow, now, effects| flow.first_signals(now, signals, effects));
+        self.step(|flow, now, effects| flow.first_signals(now, taken, signals, effects));
         true
     }
 

@@ -135,21 +135,24 @@ impl<T: Clone> FlowControl<T> {
 
     /// What is known of the pool has changed.
     pub fn signal(&mut self, now: Stamp, signal: PoolSignal, effects: &mut Vec<Effect<T>>) {
-        self.signals(now, signal, [], effects);
+        self.signals(now, now, signal, [], effects);
     }
 
-    /// What is known of the pool has changed, and of subsets that are in use. Nobody of a subset goes before
-    /// its first signal. Who waits for a subset that has no endpoints while the pool has some is refused.
+    /// What is known of the pool has changed, and of subsets that are in use, which were looked at when `taken`
+    /// says. Nobody of a subset goes before its first signal. Who waits for a subset that has no endpoints while
+    /// the pool has some is refused.
     pub fn signals(
         &mut self,
         now: Stamp,
+        taken: Stamp,
         signal: PoolSignal,
         subsets: impl IntoIterator<Item = SubsetSignal>,
         effects: &mut Vec<Effect<T>>,
     ) {
         let now = self.begin(now, effects);
         self.pool.set_signal(now, signal);
-        subsets.into_iter().for_each(|signal| self.subsets.set_signal(now, signal));
+        subsets.into_iter().for_each(|signal| self.subsets.set_signal(now, taken, signal));
+        self.subsets.settle(self.pool.signal().as_of);
         self.drop_stranded(now, effects);
         self.dispatch_all(now, effects);
     }
@@ -158,13 +161,14 @@ impl<T: Clone> FlowControl<T> {
     pub fn first_signals(
         &mut self,
         now: Stamp,
+        taken: Stamp,
         subsets: impl IntoIterator<Item = SubsetSignal>,
         effects: &mut Vec<Effect<T>>,
     ) {
         let now = self.begin(now, effects);
         for signal in subsets {
             if self.subsets.is_unknown(&signal.id) {
-                self.subsets.set_signal(now, signal);
+                self.subsets.set_signal(now, taken, signal);
             }
         }
         self.drop_stranded(now, effects);
@@ -508,7 +512,7 @@ impl<T: Clone> FlowControl<T> {
             payload,
             band: key,
             flow: band.join(&ask.flow),
-            subset: self.subsets.enter(ask.subset.as_ref()),
+            subset: self.subsets.enter(now, ask.subset.as_ref()),
             bytes,
             enqueued: now,
             cost,

@@ -3,11 +3,15 @@
 //! A proxy may restrict a request to a few endpoints, its *subset*. Such a request waits until these have
 //! room, not the pool as a whole: for each subset in use there is a signal of its own, an account of what
 //! came to its endpoints and went since, and a saturation, by which the band's ceiling is asked for. A
-//! subset is in use while one of its requests waits or runs; nothing is kept of it after that.
+//! subset is in use while one of its requests waits or runs; nothing is kept of it after that. What came to
+//! endpoints and went lately is remembered apart from that, because the account of a subset that comes into use
+//! begins with it.
 //!
 //! What is let go counts against its own subset at once. Where it gets in the end is known when it is placed:
 //! then it counts in every subset that has the endpoint. Until then it counts for another subset by the share
 //! of all endpoints that this has, which is what it will take of them on average.
+
+mod recent;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,6 +22,7 @@ use std::{
 
 use router_core::{EndpointIndex, Stamp};
 
+use self::recent::{Change, Recent, What};
 use crate::{
     pool::{Load, OnTheWay, PoolSignal, PoolState},
     request::{Cost, fnv1a},
@@ -141,6 +146,9 @@ pub(crate) struct Subset {
     load: Load,
     /// A signal of it has come.
     is_known: bool,
+    /// When its last signal was taken, or when it came into use. A signal that was taken before comes too late:
+    /// its account has forgotten what came and went since then.
+    taken: Stamp,
     endpoints: Arc<[EndpointIndex]>,
     pub(crate) share: f64,
     on_the_way: OnTheWay,
@@ -180,6 +188,7 @@ pub(crate) struct Subsets {
     known: Vec<Option<Subset>>,
     free: Vec<u32>,
     by_id: HashMap<SubsetId, SubsetKey>,
+    recent: Recent,
     waiting: BTreeSet<SubsetKey>,
     /// Of these, the ones that had room for somebody when all were judged last.
     pub(crate) open: Vec<SubsetKey>,
@@ -197,6 +206,7 @@ impl Subsets {
             known: Vec::new(),
             free: Vec::new(),
             by_id: HashMap::new(),
+            recent: Recent::default(),
             waiting: BTreeSet::new(),
             open: Vec::new(),
             n_unknown: 0,
@@ -257,7 +267,7 @@ impl Subsets {
     }
 
     /// A request of the subset waits from now on.
-    pub(crate) fn enter(&mut self, id: Option<&SubsetId>) -> SubsetKey {
+    pub(crate) fn enter(&mut self, now: Stamp, id: Option<&SubsetId>) -> SubsetKey {
         let Some(id) = id else { return WHOLE };
         let key = match self.by_id.get(id) {
             Some(&key) => key,
@@ -265,7 +275,7 @@ impl Subsets {
                 self.n_unjudged += 1;
                 return WHOLE;
             }
-            None => self.add(id),
+            None => self.add(now, id),
         };
         if let Some(subset) = self.get_mut(key) {
             subset.n_requests += 1;
@@ -275,11 +285,12 @@ impl Subsets {
         key
     }
 
-    fn add(&mut self, id: &SubsetId) -> SubsetKey {
+    fn add(&mut self, now: Stamp, id: &SubsetId) -> SubsetKey {
         let subset = Subset {
             id: id.clone(),
             load: Load::new(MAX_STEPS),
             is_known: false,
+            taken: now,
             endpoints: Arc::default(),
             share: 0.0,
             on_the_way: OnTheWay::default(),
@@ -324,15 +335,29 @@ impl Subsets {
         }
     }
 
-    /// What is known of a subset has changed. One that is not in use is of no interest.
-    pub(crate) fn set_signal(&mut self, now: Stamp, signal: SubsetSignal) {
+    /// What is known of a subset has changed, which was looked at when `taken` says. One that is not in use is of
+    /// no interest.
+    pub(crate) fn set_signal(&mut self, now: Stamp, taken: Stamp, signal: SubsetSignal) {
         let Some(&key) = self.by_id.get(&signal.id) else { return };
-        let Some(subset) = self.get_mut(key) else { return };
+        let place = self.known.get_mut(key.0 as usize).and_then(Option::as_mut);
+        let Some(subset) = place.filter(|subset| subset.taken <= taken) else { return };
+        subset.taken = taken;
         let was_known = std::mem::replace(&mut subset.is_known, true);
         subset.load.set_signal(now, signal.signal);
         subset.endpoints = signal.endpoints;
         subset.share = if signal.share.is_finite() { signal.share.clamp(0.0, 1.0) } else { 1.0 };
-        self.n_unknown -= usize::from(!was_known);
+        if !was_known {
+            self.n_unknown -= 1;
+            let since = self.recent.since(subset.load.signal().as_of);
+            let changes =
+                since.filter(|change| subset.endpoints.binary_search(&change.endpoint).is_ok());
+            changes.for_each(|change| change.note_in(&mut subset.load));
+        }
+    }
+
+    /// The pool's signal shows what came and went up to here, and so will every signal that is taken later.
+    pub(crate) fn settle(&mut self, as_of: Stamp) {
+        self.recent.settle(as_of);
     }
 
     pub(crate) fn dispatched(&mut self, key: SubsetKey, cost: &Cost) {
@@ -352,11 +377,11 @@ impl Subsets {
             subset.on_the_way.remove(cost);
             subset.n_placed += 1;
         }
-        self.with(endpoint).for_each(|subset| subset.load.placed(now, cost));
+        self.note(now, What::Placed, endpoint, cost);
     }
 
     pub(crate) fn prefilled(&mut self, now: Stamp, endpoint: Option<EndpointIndex>, cost: &Cost) {
-        self.with(endpoint).for_each(|subset| subset.load.prefilled(now, cost));
+        self.note(now, What::Prefilled, endpoint, cost);
     }
 
     pub(crate) fn unplaced_ended(&mut self, key: SubsetKey, cost: &Cost) {
@@ -375,12 +400,15 @@ impl Subsets {
         if let Some(subset) = self.get_mut(key) {
             subset.n_placed -= 1;
         }
-        self.with(endpoint).for_each(|subset| subset.load.ended(now, cost));
+        self.note(now, What::Ended, endpoint, cost);
     }
 
-    /// The subsets that have the endpoint.
-    fn with(&mut self, endpoint: Option<EndpointIndex>) -> impl Iterator<Item = &mut Subset> {
-        let known = self.known.iter_mut().flatten();
-        known.filter(move |subset| endpoint.is_some_and(|endpoint| subset.has(endpoint)))
+    /// Something came to an endpoint or went, which counts in all subsets that have it.
+    fn note(&mut self, at: Stamp, what: What, endpoint: Option<EndpointIndex>, cost: &Cost) {
+        let Some(endpoint) = endpoint else { return };
+        let change = Change { at, what, endpoint, cost: *cost };
+        let known = self.known.iter_mut().flatten().filter(|subset| subset.has(endpoint));
+        known.for_each(|subset| change.note_in(&mut subset.load));
+        self.recent.note(change);
     }
 }

@@ -63,7 +63,7 @@ impl Pair {
 
     pub(super) fn signals(&mut self, signal: PoolSignal, subsets: &[SubsetSignal]) {
         let now = self.now;
-        self.real.signals(now, signal, subsets.iter().cloned(), &mut self.effects);
+        self.real.signals(now, now, signal, subsets.iter().cloned(), &mut self.effects);
         self.check(|model, said| model.signals(now, signal, subsets, said));
     }
 

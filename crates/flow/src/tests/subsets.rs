@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use router_core::EndpointIndex;
+use router_core::{EndpointIndex, Stamp};
 
 use super::scene::{Scene, no_trickle};
 use crate::{
@@ -39,7 +39,7 @@ impl Scene {
             endpoints: slots.iter().copied().map(endpoint).collect(),
             share: slots.len() as f64 / 4.0,
         });
-        self.flow.signals(self.now, pool, subsets, &mut self.effects);
+        self.flow.signals(self.now, self.now, pool, subsets, &mut self.effects);
     }
 
     fn place(&mut self, ticket: Ticket, slot: u32) {
@@ -146,7 +146,7 @@ fn a_subset_without_endpoints_is_told_so_once_the_pool_has_some() {
     let gone = |scene: &mut Scene, pool: PoolSignal| {
         let signal = PoolSignal::empty(scene.now);
         let absent = SubsetSignal { id: subset(&[9]), signal, endpoints: [].into(), share: 0.0 };
-        scene.flow.signals(scene.now, pool, [absent], &mut scene.effects);
+        scene.flow.signals(scene.now, scene.now, pool, [absent], &mut scene.effects);
         scene.refused()
     };
     scene.ask(absent.clone());
@@ -176,7 +176,7 @@ fn the_first_signal_of_a_subset_never_takes_the_place_of_another() {
             endpoints: [endpoint(slot)].into(),
             share: 0.25,
         };
-        scene.flow.first_signals(scene.now, vec![signal], &mut scene.effects);
+        scene.flow.first_signals(scene.now, scene.now, vec![signal], &mut scene.effects);
         scene.went()
     };
     assert_eq!(says(&mut scene, 0, 1), []);
@@ -185,6 +185,79 @@ fn the_first_signal_of_a_subset_never_takes_the_place_of_another() {
     assert_eq!(says(&mut scene, 1, 0), [2]);
     assert!(!scene.flow.lacks_signals());
     scene.shows([0; 4]);
+    assert_eq!(scene.went(), [1]);
+}
+
+/// What is said of the first endpoint alone.
+fn said(n_placed: u64, as_of: Stamp) -> SubsetSignal {
+    let signal = PoolSignal::of_pool(StageLoad::counted(n_placed, 1), as_of);
+    SubsetSignal { id: subset(&[0]), signal, endpoints: [endpoint(0)].into(), share: 0.25 }
+}
+
+/// The account of a subset that comes into use begins with what came to its endpoints and went since that which
+/// its first signal shows, also before it was in use.
+#[test]
+fn what_came_and_went_since_what_the_first_signal_shows_counts() {
+    /// Whether one that may go to the first endpoint alone goes by a signal that shows it as it was at 10 ms,
+    /// when this happens to another request at 5, 11 and 12 ms.
+    #[track_caller]
+    fn check(n_placed: u64, happens: [fn(&mut Scene, Ticket); 3], expected: bool) {
+        let mut scene = Scene::new(no_trickle());
+        let other = scene.ask(only("a", &[0, 1]));
+        scene.shows([0; 4]);
+        for (millis, happens) in [5, 11, 12].into_iter().zip(happens) {
+            scene.at(millis);
+            happens(&mut scene, other);
+        }
+        scene.ask(only("b", &[0]));
+        assert_eq!(scene.went(), [1]);
+        let first = said(n_placed, Stamp::from_nanos(10_000_000));
+        scene.flow.first_signals(scene.now, scene.now, [first], &mut scene.effects);
+        assert_eq!(scene.went() == [2], expected);
+    }
+    let nothing = |_: &mut Scene, _| {};
+    let place = |scene: &mut Scene, ticket| scene.place(ticket, 0);
+    let place_elsewhere = |scene: &mut Scene, ticket| scene.place(ticket, 1);
+    let end = |scene: &mut Scene, ticket| scene.end(ticket);
+    check(1, [place, nothing, nothing], false);
+    check(1, [place, nothing, end], true);
+    check(0, [place, end, nothing], true);
+    check(0, [nothing, place, nothing], false);
+    check(0, [nothing, place, end], true);
+    check(0, [nothing, place_elsewhere, nothing], true);
+}
+
+#[test]
+fn what_was_taken_before_a_subset_came_into_use_is_not_of_it() {
+    let mut scene = Scene::new(no_trickle());
+    scene.shows([0; 4]);
+    let before = scene.now;
+    scene.at(1);
+    scene.ask(only("a", &[0]));
+    scene.flow.first_signals(scene.now, before, [said(0, before)], &mut scene.effects);
+    assert!(scene.flow.lacks_signals());
+    let pool = *scene.flow.pool_signal();
+    scene.flow.signals(scene.now, before, pool, [said(0, before)], &mut scene.effects);
+    assert!(scene.flow.lacks_signals());
+    assert_eq!(scene.went(), []);
+    scene.flow.first_signals(scene.now, scene.now, [said(0, scene.now)], &mut scene.effects);
+    assert_eq!(scene.went(), [1]);
+}
+
+/// A reading of all subsets takes longer than one of a new subset alone, which may overtake it.
+#[test]
+fn a_reading_that_was_overtaken_does_not_undo_the_later_one() {
+    let mut scene = Scene::new(no_trickle());
+    scene.shows([0; 4]);
+    scene.ask(only("a", &[0]));
+    let before = scene.now;
+    scene.at(1);
+    scene.flow.first_signals(scene.now, scene.now, [said(1, scene.now)], &mut scene.effects);
+    let pool = *scene.flow.pool_signal();
+    scene.flow.signals(scene.now, before, pool, [said(0, before)], &mut scene.effects);
+    assert_eq!(scene.went(), []);
+    scene.at(2);
+    scene.flow.signals(scene.now, scene.now, pool, [said(0, scene.now)], &mut scene.effects);
     assert_eq!(scene.went(), [1]);
 }
 

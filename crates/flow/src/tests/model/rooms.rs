@@ -10,8 +10,8 @@ pub(super) struct Subset {
     moves: Vec<Move>,
 }
 
-/// Requests and tokens that came to a stage (the prefill stage, if true), and when.
-pub(super) type Move = (Stamp, bool, i64, i64);
+/// Requests and tokens that came to a stage (the prefill stage, if true), when, and to which endpoint.
+pub(super) type Move = (Stamp, bool, i64, i64, Option<EndpointIndex>);
 
 impl Model {
     /// Of the pool, or of a subset of which a signal has come.
@@ -32,7 +32,7 @@ impl Model {
         let of = |is_prefill: bool| {
             let load = if is_prefill { signal.prefill } else { signal.decode }?;
             let (mut here, mut elsewhere) = ((0, 0), (0, 0));
-            for (_, stage, n_requests, n_tokens) in moves {
+            for (_, stage, n_requests, n_tokens, _) in moves {
                 if *stage == is_prefill {
                     here = (here.0 + n_requests, here.1 + n_tokens);
                 }
@@ -92,17 +92,24 @@ impl Model {
         }
         let as_of = signal.as_of.min(now).max(self.signal.as_of);
         self.signal = PoolSignal { as_of, ..signal };
-        self.moves.retain(|(at, _, _, _)| *at > as_of);
         for signal in subsets {
             let Some(subset) = self.subsets.iter_mut().find(|subset| subset.id == signal.id) else {
                 continue;
             };
+            if subset.known.is_none() {
+                // All that is remembered.
+                let is_here = |(.., endpoint): &&Move| {
+                    endpoint.is_some_and(|endpoint| signal.endpoints.contains(&endpoint))
+                };
+                subset.moves = self.moves.iter().filter(is_here).copied().collect();
+            }
             let before = subset.known.as_ref().map_or(Stamp::ORIGIN, |known| known.signal.as_of);
             let as_of = signal.signal.as_of.min(now).max(before);
             let signal_of = PoolSignal { as_of, ..signal.signal };
             subset.known = Some(SubsetSignal { signal: signal_of, ..signal.clone() });
-            subset.moves.retain(|(at, _, _, _)| *at > as_of);
+            subset.moves.retain(|(at, ..)| *at > as_of);
         }
+        self.moves.retain(|(at, ..)| *at > as_of);
     }
 
     /// Who waits for a subset without endpoints, though the pool has some.
@@ -124,7 +131,7 @@ impl Model {
         sign: i64,
     ) {
         let (requests, tokens) = size(cost, is_prefill);
-        let change = (now, is_prefill, sign * requests, sign * tokens);
+        let change = (now, is_prefill, sign * requests, sign * tokens, endpoint);
         self.moves.push(change);
         for subset in &mut self.subsets {
             let known = subset.known.as_ref().zip(endpoint);
