@@ -33,15 +33,14 @@ impl Gauge for Shown {
         )
     }
 
-    /// All are of the same endpoint.
+    /// All are of the same endpoint, which has all that is placed.
     fn read_subsets(
         &self,
         now: Stamp,
-        _: (&PoolSignal, u64),
+        (_, n_placed): (&PoolSignal, u64),
         subsets: Vec<SubsetInUse>,
         _: bool,
     ) -> Vec<SubsetSignal> {
-        let n_placed = subsets.iter().map(|subset| subset.n_placed).sum();
         self.1.pass();
         let signal = PoolSignal::of_pool(StageLoad::counted(n_placed, N_SLOTS), now);
         let of = |subset: SubsetInUse| SubsetSignal {
@@ -123,8 +122,7 @@ impl Scene {
             self.n_refused.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let n_running = self.n_running.fetch_add(1, Ordering::Relaxed) + 1;
-        assert!(n_running <= N_SLOTS as usize, "{n_running} run at once");
+        self.begins();
         pass.placed(None);
         pass.first_byte();
         self.n_running.fetch_sub(1, Ordering::Relaxed);
@@ -136,9 +134,17 @@ impl Scene {
     async fn serve_on(self: Arc<Self>, name: &'static str) {
         let entry = self.ask(Ask { subset: Some(SubsetId::new([name])), ..Ask::default() });
         let mut pass = entry.await.unwrap();
+        self.begins();
         pass.placed(Some(ENDPOINT));
+        self.n_running.fetch_sub(1, Ordering::Relaxed);
         pass.end(Some(Usage::default()));
         self.n_served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a slot, of which there are so many.
+    fn begins(&self) {
+        let n_running = self.n_running.fetch_add(1, Ordering::Relaxed) + 1;
+        assert!(n_running <= N_SLOTS as usize, "{n_running} run at once");
     }
 
     /// Waits for a moment, and hangs up.
@@ -198,12 +204,12 @@ fn nobody_waits_for_ever_for_a_subset_that_nobody_has_looked_at() {
     play(n_orders(), || {
         let scene = Scene::new(Config::default(), None);
         let mut handles = Vec::new();
-        for name in ["a", "a", "b"] {
+        for name in ["a", "a", "b", "b"] {
             handles.push(spawn(Arc::clone(&scene).serve_on(name)));
         }
         handles.push(spawn(Arc::clone(&scene).hang_up()));
         block_on(all(handles));
-        assert_eq!(scene.n_served.load(Ordering::Relaxed), 3);
+        assert_eq!(scene.n_served.load(Ordering::Relaxed), 4);
         scene.check_nothing_left();
         assert!(scene.controller.state.lock().flow.subsets().is_empty());
     });
@@ -320,7 +326,8 @@ fn the_alarm_never_sleeps_too_long() {
             }
             shuttle::thread::yield_now();
         }
-        assert!(due.is_some() && *slept.read() <= due, "{:?}, {due:?}", slept.read());
+        let slept = *slept.read();
+        assert!(slept.is_some() && slept <= due, "{slept:?}, {due:?}");
         drop(entries);
         scene.n_refused.store(1, Ordering::Relaxed);
         scene.controller.rearm.notify_one();

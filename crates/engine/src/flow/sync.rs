@@ -21,14 +21,27 @@ mod played {
         ops::{Deref, DerefMut},
         sync::atomic::Ordering,
         task::Waker,
+        time::Duration,
     };
+
+    use futures_util::FutureExt;
+    use shuttle::rand::Rng;
+
+    use super::super::READ_AGAIN_AFTER;
+
+    /// How seldom a thread stalls where another may come first.
+    const STALLS_ONE_IN: u32 = 64;
 
     thread_local! {
         static IS_PLAYED: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// Runs `scene` under `n` orders in which its threads may come, on this thread.
+    /// Runs `scene` under `n` orders in which its threads may come, on this thread. Time is played, too, so that
+    /// how busy the machine is makes no difference.
     pub(crate) fn play(n: usize, scene: impl Fn() + Send + Sync + 'static) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        let _in_its_time = runtime.enter();
         IS_PLAYED.set(true);
         let mut config = shuttle::Config::new();
         // Metrics need more than the least.
@@ -36,6 +49,15 @@ mod played {
         let scheduler = shuttle::scheduler::RandomScheduler::new(n);
         shuttle::Runner::new(scheduler, config).run(scene);
         IS_PLAYED.set(false);
+    }
+
+    /// Lets time pass where any other thread may come first: so little that nothing else is made of it than that
+    /// no two threads do something at the same moment, or, now and then, so much that all readings are old.
+    fn pass_time() {
+        let stalls = shuttle::rand::thread_rng().gen_ratio(1, STALLS_ONE_IN);
+        let time = if stalls { READ_AGAIN_AFTER } else { Duration::from_nanos(1) };
+        // It advances at once, and then waits for what the runtime makes of that, which runs nothing.
+        tokio::time::advance(time).now_or_never();
     }
 
     /// A place where any other thread may come first. Not one that yields: that would wake who passes it, and
@@ -49,6 +71,7 @@ mod played {
 
         pub(crate) fn pass(&self) {
             if let Some(crossing) = &self.0 {
+                pass_time();
                 crossing.load(Ordering::SeqCst);
             }
         }
@@ -72,10 +95,10 @@ mod played {
         }
 
         pub(crate) fn lock(&self) -> Guard<'_, T> {
-            let played = self
-                .played
-                .as_ref()
-                .map(|lock| lock.lock().unwrap_or_else(|broken| broken.into_inner()));
+            let played = self.played.as_ref().map(|lock| {
+                pass_time();
+                lock.lock().unwrap_or_else(|broken| broken.into_inner())
+            });
             Guard { real: self.real.lock(), _played: played }
         }
     }
