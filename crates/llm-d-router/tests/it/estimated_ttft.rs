@@ -96,28 +96,55 @@ const DECODING_DELAY: f64 = 0.3;
 const N_BEFORE: u64 = 120;
 const GAP_BEFORE: Duration = Duration::from_millis(500);
 
-/// Requests that begin alike, for a minute.
+/// Requests that begin alike.
 #[derive(Clone, Copy, Debug)]
 struct HotPrefix {
     n_blocks: u64,
     output_tokens: u32,
     per_second: f64,
-    /// Whether they become so many in half a minute, instead of at once.
-    grows: bool,
+    seconds: f64,
+    arrivals: Arrivals,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Arrivals {
+    Even,
+    /// At random, by this seed.
+    Random(u64),
+    /// They become so many in half a minute, instead of at once.
+    Growing,
+}
+
+/// What becomes of requests on so many servers, each sent where the fewest are.
+struct Balanced {
+    /// Mean seconds from a request to the end of its answer.
+    duration: f64,
+    goodput: f64,
 }
 
 impl HotPrefix {
     const fn new(n_blocks: u64, output_tokens: u32, per_second: f64) -> Self {
-        Self { n_blocks, output_tokens, per_second, grows: false }
+        Self { n_blocks, output_tokens, per_second, seconds: 60.0, arrivals: Arrivals::Even }
+    }
+
+    fn starts(self) -> Vec<Stamp> {
+        let mut rng = match self.arrivals {
+            Arrivals::Random(seed) => Some(router_rt::Rng::seeded(seed)),
+            Arrivals::Even | Arrivals::Growing => None,
+        };
+        let (mut starts, mut at) = (Vec::new(), 0.0);
+        while at < self.seconds {
+            starts.push(Stamp::ORIGIN + Duration::from_secs_f64(at));
+            let is_growing = self.arrivals == Arrivals::Growing;
+            let share = if is_growing { (at / 30.0_f64).min(1.0) } else { 1.0 };
+            let gap = rng.as_mut().map_or(1.0, |rng| -(1.0 - rng.f64()).ln());
+            at += gap / (self.per_second * share).max(1.0);
+        }
+        starts
     }
 
     fn trace(self) -> Trace {
-        let (mut starts, mut at) = (Vec::new(), 0.0);
-        while at < 60.0 {
-            starts.push(Stamp::ORIGIN + Duration::from_secs_f64(at));
-            let share = if self.grows { (at / 30.0_f64).min(1.0) } else { 1.0 };
-            at += 1.0 / (self.per_second * share).max(1.0);
-        }
+        let starts = self.starts();
         let n_requests = starts.len() as u64;
         let mut trace = trace(n_requests, Duration::ZERO, self.n_blocks, 1, self.output_tokens);
         for (request, start) in trace.requests.iter_mut().zip(starts) {
@@ -146,65 +173,74 @@ impl HotPrefix {
         alone.requests[0].ttft().unwrap().as_secs_f64()
     }
 
-    /// Mean seconds from a request to the end of its answer on so many servers, each sent where the fewest are.
-    fn duration(self, n_servers: usize) -> f64 {
+    fn balanced(self, n_servers: usize) -> Balanced {
         let text = preset("least-requests").unwrap().document;
         let outcome = run_as(text, self.trace(), n_servers, true, 1);
         let durations = outcome.requests.iter().map(|request| request.ended.since(request.arrived));
-        durations.sum::<Duration>().as_secs_f64() / outcome.requests.len() as f64
+        let duration = durations.sum::<Duration>().as_secs_f64() / outcome.requests.len() as f64;
+        Balanced { duration, goodput: goodput_in_the_end(&outcome.requests) }
     }
 
-    /// The fewest servers such that a copy on another one would not pay. It pays where one more request delays those
-    /// that are under way on a server by more than it takes to compute the prefix. Of `r` requests a second and
-    /// server, which take `L(r)` each, these are `r × L'(r)` seconds.
+    /// The fewest servers such that in the end the usual goals are met, and such that a copy on another one would not
+    /// pay. It pays, by convention, where one more request delays those that are under way on a server for longer
+    /// than it takes to compute the prefix. Of `r` requests a second and server, which take `L(r)` each, these are
+    /// `r × L'(r)` seconds.
     fn n_needed(self) -> usize {
         let prefill = self.prefill();
-        let pays = |n_servers: &usize| {
-            let n_more = n_servers + 1;
-            let delay = n_more as f64 * (self.duration(*n_servers) - self.duration(n_more));
-            DECODING_DELAY * delay > prefill
+        let balanced: Vec<_> = (1..=N_SERVERS).map(|n_servers| self.balanced(n_servers)).collect();
+        let is_short = |(nth, pair): (usize, &[Balanced])| {
+            let delay = (nth + 2) as f64 * (pair[0].duration - pair[1].duration);
+            pair[0].goodput < 0.99 || DECODING_DELAY * delay > prefill
         };
-        (1..N_SERVERS).rev().find(pays).map_or(1, |n_servers| n_servers + 1)
+        1 + balanced.windows(2).enumerate().rposition(is_short).map_or(0, |nth| nth + 1)
     }
 }
 
-/// Share of the requests whose first token comes within 5 s and the others within 100 ms each.
-fn goodput(requests: &[RequestOutcome]) -> f64 {
+/// Share of the second half of the requests whose first token comes within 5 s and the others within 100 ms each.
+fn goodput_in_the_end(requests: &[RequestOutcome]) -> f64 {
     let is_good = |request: &&RequestOutcome| {
         request.ttft().is_some_and(|ttft| ttft <= Duration::from_secs(5))
             && request.tpot().is_none_or(|tpot| tpot <= Duration::from_millis(100))
     };
+    let requests = &requests[requests.len() / 2..];
     requests.iter().filter(is_good).count() as f64 / requests.len() as f64
 }
 
-/// That so many servers, and not many more or fewer, are used for the prefix.
+/// That so many servers are used for the prefix, by a third fewer or half as many more at most: how many are under way
+/// when a copy is made, and what one takes, is an estimate, and when requests begin to come there are more than later.
 fn assert_spread(hot: HotPrefix, n_needed: usize, requests: &[RequestOutcome]) {
     let counts = spread(requests, N_SERVERS);
     let in_use = counts.iter().filter(|n| **n > 0).count();
     let told = format!("{hot:?} needs {n_needed}: {counts:?}");
-    assert!((n_needed * 2 / 3..=n_needed * 4 / 3).contains(&in_use), "{told}");
+    assert!(((n_needed * 2).div_ceil(3)..=n_needed * 3 / 2).contains(&in_use), "{in_use}; {told}");
     let cold = requests.iter().filter(|request| request.cached_tokens == 0).count();
     assert!(cold <= in_use * 4 / 3, "{cold} computed the prefix; {told}");
-    let mut firsts: Vec<_> = requests.iter().map(|request| request.ttft().unwrap()).collect();
-    firsts.sort();
-    let (p95, prefill) = (firsts[firsts.len() * 95 / 100], hot.prefill());
-    assert!(p95.as_secs_f64() < prefill, "{p95:?}; {told}");
-    if prefill < 5.0 {
-        assert!(goodput(requests) >= 0.99, "{told}");
-    }
+    let goodput = goodput_in_the_end(requests);
+    assert!(goodput >= 0.99, "{goodput} in the end; {told}");
+}
+
+const fn usual(per_second: f64) -> HotPrefix {
+    HotPrefix::new(320, 192, per_second)
 }
 
 #[test]
 fn a_hot_prefix_spreads_to_as_many_servers_as_it_needs_and_no_more() {
-    let usual = |per_second| HotPrefix::new(320, 192, per_second);
-    let grown = HotPrefix { grows: true, ..usual(24.0) };
-    let (short, long) = (HotPrefix::new(64, 512, 20.0), HotPrefix::new(960, 64, 6.0));
-    let (brief, lengthy) = (HotPrefix::new(320, 32, 20.0), HotPrefix::new(320, 1024, 3.0));
-    for hot in
-        [usual(1.0), usual(4.0), usual(12.0), grown, usual(40.0), short, long, brief, lengthy]
-    {
+    let grown = HotPrefix { arrivals: Arrivals::Growing, ..usual(24.0) };
+    let (short, lengthy) = (HotPrefix::new(64, 512, 20.0), HotPrefix::new(320, 1024, 3.0));
+    let brief = HotPrefix::new(320, 32, 20.0);
+    for hot in [
+        usual(1.0),
+        usual(4.0),
+        usual(12.0),
+        usual(24.0),
+        grown,
+        usual(40.0),
+        short,
+        brief,
+        lengthy,
+    ] {
         // In the end there are as many requests as if they had not grown.
-        let n_needed = HotPrefix { grows: false, ..hot }.n_needed();
+        let n_needed = HotPrefix { arrivals: Arrivals::Even, ..hot }.n_needed();
         for seed in 1..=2 {
             let outcome = run(hot.trace_after_others(), N_SERVERS, true, seed);
             assert_spread(hot, n_needed, &outcome.requests[N_BEFORE as usize..]);
@@ -212,10 +248,38 @@ fn a_hot_prefix_spreads_to_as_many_servers_as_it_needs_and_no_more() {
     }
 }
 
+/// One that takes seconds to compute needs time to spread, and the server that has it first is overrun meanwhile: no
+/// prefill rate must be learned from requests that wait for long decode steps there, or it stays alone.
+#[test]
+fn a_long_hot_prefix_spreads_in_the_end() {
+    let random = Arrivals::Random(1);
+    for (n_blocks, per_second, arrivals) in [
+        (960, 6.0, Arrivals::Even),
+        (960, 6.0, random),
+        (960, 12.0, Arrivals::Even),
+        (1_280, 4.0, random),
+        (640, 9.0, Arrivals::Even),
+    ] {
+        let hot = HotPrefix::new(n_blocks, 64, per_second);
+        let hot = HotPrefix { seconds: 180.0, arrivals, ..hot };
+        let outcome = run(hot.trace_after_others(), N_SERVERS, true, 1);
+        assert_spread(hot, hot.n_needed(), &outcome.requests[N_BEFORE as usize..]);
+    }
+}
+
+#[test]
+fn a_hot_prefix_at_random_times_spreads_alike() {
+    for (per_second, seed) in [(4.0, 1), (12.0, 2), (24.0, 3), (40.0, 4)] {
+        let hot = HotPrefix { arrivals: Arrivals::Random(seed), ..usual(per_second) };
+        let outcome = run(hot.trace_after_others(), N_SERVERS, true, 1);
+        assert_spread(hot, hot.n_needed(), &outcome.requests[N_BEFORE as usize..]);
+    }
+}
+
 #[test]
 fn a_hot_prefix_that_comes_first_spreads_alike() {
     for per_second in [1.0, 4.0, 12.0, 40.0] {
-        let hot = HotPrefix::new(320, 192, per_second);
+        let hot = usual(per_second);
         let n_needed = hot.n_needed();
         for metrics in [true, false] {
             let outcome = run(hot.trace(), N_SERVERS, metrics, 1);

@@ -3,24 +3,29 @@
 //! For every candidate it predicts, in seconds:
 //!
 //! ```text
-//! first token = fixed time + decode step + (prompt tokens leased there and not computed yet + uncached tokens of this prompt) / prefill rate
+//! first token = fixed time + decode steps in the way + (prompt tokens leased there and not computed yet + uncached tokens of this prompt) / prefill rate
 //!             + answers that must end before this one can begin × expected tokens of an answer × decode step / slots
-//! imposed     = uncached tokens of this prompt × own share × ((8 + requests behind) / the pool's prefill rate + 0.3 × requests that decode / prefill rate)
-//!             + what its answer adds to a decode step × expected tokens of the answer × 0.3 × requests there
+//! imposed     = uncached tokens of this prompt × own share × ((8 + requests behind) / the pool's prefill rate + weight × requests that decode / prefill rate)
+//!             + what its answer adds to a decode step × expected tokens of the answer × weight × requests there
 //! score       = 1 / (1 + first token + imposed)
 //! ```
 //!
 //! A score of 0.5 therefore means one second, 0.25 three.
 //! Costs within 1 % and a millisecond of the lowest get its score: such endpoints share the load.
 //!
+//! **Decode steps.** A request comes in the middle of a step where anything decodes, and shares the next one: that is one and a half, otherwise one.
+//! A second of delay for those whose answers are under way has the weight 0.3: it is spread over the answer.
+//! Where steps are longer than 0.1 s, which is the usual goal, the weight grows with the square of their length, up to 1.
+//!
 //! **Own share.** To compute what another endpoint has cached is a waste if only this conversation has use of it, and an investment if many requests begin like that.
 //! Requests are counted by how far into their prompts anything was cached; the count halves in 40 seconds.
 //! Of tokens that another endpoint has, 1/(1 + requests counted / endpoints that would have them) is the request's own share; of all others, everything is.
 //! The more slots (below) are taken, the more of it is: where few are left, whoever comes waits for a slot, whatever is cached.
 //!
-//! **How far a hot prefix spreads.** To as many endpoints as pay for themselves: another one gets it where one more request would delay those under way by more than it takes to compute the prefix.
-//! For 40 requests a second with 20,480 tokens in common and answers of 192 tokens, these are 12 simulated H100.
-//! Goals for single requests are not looked at; fewer endpoints may meet them.
+//! **How far a hot prefix spreads.** Another endpoint gets it where one more request would delay those under way, by the weight above, for longer than it takes to compute the prefix.
+//! For 40 requests a second with 20,480 tokens in common and answers of 192 tokens, that is so up to 12 simulated H100.
+//! It is what one request is worth that is looked at, not those to come: a few more may meet no goal better, and a long prefix is copied only when steps are late.
+//! Copies are not taken back, but those that nobody is sent to are dropped by the model server in time.
 //!
 //! **Requests behind.** Those that come while the prompt waits are delayed by it, and are about as many as wait now.
 //! They are taken to be as many, but no more than there would be requests of the mean length in the uncached tokens that wait.

@@ -66,8 +66,8 @@ pub(super) struct Entry {
     ahead: f64,
     /// Answers that were there before it, under way or not.
     present: f64,
-    /// Length of a decode step when it came.
-    step: f64,
+    /// Seconds of decode steps that were in the way of its first token when it came.
+    decoding: f64,
     first_byte: Option<(Stamp, Totals)>,
     shows: bool,
     /// Its number among the answers that begun there, from 1.
@@ -118,7 +118,7 @@ impl Account {
         book.ledger.pass(now, per_token);
         let place = book.ledger.take(now, sent);
         self.publish(&mut book, now);
-        let (ahead, step) = (load.pending, load.step());
+        let (ahead, decoding) = (load.pending, load.decoding());
         let present = load.n_waiting + load.n_decoding;
         Entry {
             place,
@@ -126,7 +126,7 @@ impl Account {
             job: *job,
             ahead,
             present,
-            step,
+            decoding,
             first_byte: None,
             shows,
             nth: 0,
@@ -317,7 +317,7 @@ impl Entry {
             return sample;
         };
         let waited = first_byte.since(self.taken).as_secs_f64();
-        let (ahead, seconds) = (self.ahead, waited - self.step);
+        let (ahead, seconds) = (self.ahead, waited - self.decoding);
         let (prompt, cached) = (self.job.prompt, self.job.cached);
         let mut prefill = Prefill { ahead, prompt, cached, seconds };
         if let Some(known) = known {

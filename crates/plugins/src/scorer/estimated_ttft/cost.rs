@@ -68,11 +68,15 @@ pub(super) fn effective_tokens(prompt: f64, cached: f64) -> f64 {
     new * (1.0 + (cached + new / 2.0) / ATTENTION_TOKENS)
 }
 
-/// What a second of delay counts for a request whose answer is under way: it is spread over the answer, while a
+/// What a second of delay counts for a request whose answer is under way and comes in time: it is spread over the answer, while a
 /// request that waits has nothing else yet. By the usual goals, 5 s to a first token and 100 ms for each other one,
 /// it is 0.2 of a second at 250 tokens. Up to 0.5 keeps servers better from being overrun past capacity, and costs
 /// up to a tenth of the first tokens' time below it (`cargo xtask matrix`).
 const DECODING_DELAY: f64 = 0.3;
+/// Seconds of a decode step up to which answers come in time, by the usual goal. Where steps are longer it counts for
+/// more, by the square: otherwise a prefix that takes 6 s to compute stays on one endpoint until steps there are a
+/// third of a second long.
+const STEP_GOAL: f64 = 0.1;
 
 /// Requests yet to come that find the endpoint busy with this one, where it is as fast as the pool; a slower one
 /// gets fewer. Without them a conversation moves whenever its endpoint is busy for a moment, and has all of its
@@ -121,10 +125,10 @@ impl Load {
         let attended = job.context() + f64::from(job.n_answers) * SEQUENCE_TOKENS;
         let longer_steps = job.output * self.step.per_unit * attended;
         let for_others = (COMING + self.behind(typical)) * tokens * self.per_token
-            + DECODING_DELAY * self.n_decoding * work;
-        let by_answer = longer_steps * DECODING_DELAY * (self.n_waiting + self.n_decoding);
+            + self.decoding_delay() * self.n_decoding * work;
+        let by_answer = longer_steps * self.decoding_delay() * (self.n_waiting + self.n_decoding);
         Cost {
-            first_token: self.prefill.base + self.step() + wait + work + self.for_slot(typical),
+            first_token: self.prefill.base + self.decoding() + wait + work + self.for_slot(typical),
             imposed: for_others * job.own_share().max(self.share_taken()) + by_answer,
         }
     }
@@ -186,6 +190,20 @@ impl Load {
         self.leased += n_waiting * typical.uncached;
         self.n_decoding += n_decoding;
         self.context += n_decoding * (typical.prompt + typical.output / 2.0);
+    }
+
+    /// Seconds of decode steps until a first token: of the one that is under way, half on the mean, and of the one
+    /// that computes the last of the prompt, which others share. Were the half left out, it would be taken for prefill,
+    /// and where little is left to compute and steps are long, the prefill rate would be believed to be a tenth of
+    /// what it is.
+    pub(super) fn decoding(&self) -> f64 {
+        self.step() * (1.0 + 0.5 * self.n_decoding.min(1.0))
+    }
+
+    /// What a second of delay counts for a request whose answer is under way, 0 to 1.
+    fn decoding_delay(&self) -> f64 {
+        let late = (self.step() / STEP_GOAL).max(1.0);
+        (DECODING_DELAY * late * late).min(1.0)
     }
 
     /// Length of a decode step as it is.

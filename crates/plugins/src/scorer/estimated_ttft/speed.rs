@@ -41,7 +41,7 @@ pub(super) struct Prefill {
     /// Tokens of the prompt, and those of them that were expected in the cache.
     pub(super) prompt: f64,
     pub(super) cached: f64,
-    /// Seconds that passed, without those of a decode step.
+    /// Seconds that passed, without those of decode steps.
     pub(super) seconds: f64,
 }
 

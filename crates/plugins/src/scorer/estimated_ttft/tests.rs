@@ -15,7 +15,7 @@ use router_testkit::{
 
 use super::{
     account::Answer,
-    cost::SEQUENCE_TOKENS,
+    cost::{Cost, SEQUENCE_TOKENS},
     speed::{Prefill, Sample},
     *,
 };
@@ -610,6 +610,67 @@ fn waits_for_a_slot_are_not_learned_as_times_of_prefill() {
     let now = serve(&account, &pool, slower, now, 0.0, 80);
     let found = speed(&account, &pool, now).prefill.at(2_000.0) / slower.prefill.at(2_000.0);
     assert!((0.75..1.25).contains(&found), "{found}");
+}
+
+/// Requests with nearly all of their prompts cached come in the middle of an endpoint's long decode steps.
+#[test]
+fn waits_for_decode_steps_are_not_learned_as_times_of_prefill() {
+    let (account, pool) = (Account::default(), Pool::new(START, 256.0));
+    let mut now = serve(&account, &pool, TRUTH, Stamp::from_nanos(1), 0.0, 150);
+    let before = speed(&account, &pool, now).prefill.at(2_000.0);
+    let (mut waiting, mut decoding) = (VecDeque::new(), VecDeque::new());
+    let mut rng = Rng::seeded(5);
+    // Looks every 5 ms; every 25th time, one more comes.
+    for nth in 0..100_000 {
+        now = now + Duration::from_millis(5);
+        let step = TRUTH.step.at(decoding.len() as f64 * (10_050.0 + SEQUENCE_TOKENS));
+        while let Some((_, mut entry)) = waiting.pop_front_if(|(until, _)| *until <= now) {
+            account.first_byte(now, &mut entry);
+            decoding.push_back((0.0, entry));
+        }
+        decoding.iter_mut().for_each(|(n_steps, _)| *n_steps += 0.005 / step);
+        while let Some((_, entry)) = decoding.pop_front_if(|(n_steps, _)| *n_steps >= 99.0) {
+            account.end(now, &entry, Some(said(100)), &pool);
+        }
+        if nth % 25 == 0 {
+            let job = Job { cached: 9_990.0, ..job(10_000.0, 100.0) };
+            let load = account.load(now, &pool.speed());
+            let prefill = TRUTH.prefill.at(load.pending + job.effective_tokens());
+            let until = now + Duration::from_secs_f64((1.0 + rng.f64()) * step + prefill);
+            waiting.push_back((until, account.take(now, &job, true, &load)));
+        }
+    }
+    assert!(account.load(now, &pool.speed()).step() > 0.1, "steps are long");
+    let after = speed(&account, &pool, now).prefill.at(2_000.0);
+    assert!((0.5..2.0).contains(&(after / before)), "{before} {after}");
+}
+
+#[test]
+fn half_a_step_is_in_the_way_where_anything_decodes_and_late_steps_count_for_more() {
+    let cost = |n_decoding, n_per_token: f64| {
+        let step = Line { per_unit: n_per_token * START.step.per_unit, ..START.step };
+        let load = Load { n_decoding, context: n_decoding * 1_000.0, step, ..idle(1.0) };
+        // All of the prompt but a token is cached: what it does to others is what its answer does.
+        let job = Job { cached: 999.0, ..job(1_000.0, 100.0) };
+        (load.step(), load.cost(&job, &typical(1.0)))
+    };
+    let ((idle_step, idle), (step, busy)) = (cost(0.0, 1.0), cost(10.0, 1.0));
+    let more = busy.first_token - idle.first_token;
+    assert!((more - (1.5 * step - idle_step)).abs() < 1e-9, "{more}");
+    // As much as a token makes steps longer, it costs; where steps are late, the square of that.
+    let by_token = |n_per_token| {
+        let (step, Cost { imposed, .. }) = cost(10.0, n_per_token);
+        (step, imposed / n_per_token)
+    };
+    let ((short, in_time), (still, at_goal)) = (by_token(1.0), by_token(100.0));
+    assert!(short < still && still < 0.1 && (at_goal / in_time - 1.0).abs() < 0.1);
+    let (late, counted) = by_token(200.0);
+    assert!(late > 0.13 && late < 0.18, "{late}");
+    let weight = (late / 0.1).powi(2);
+    assert!((counted / at_goal / weight - 1.0).abs() < 0.1, "{counted} {at_goal} {weight}");
+    // At most as much as for a first token.
+    let (_, hopeless) = by_token(100_000.0);
+    assert!((hopeless / at_goal - 1.0 / 0.3).abs() < 0.1, "{hopeless} {at_goal}");
 }
 
 #[tokio::test]
