@@ -5,20 +5,20 @@ use std::sync::Arc;
 use router_core::EndpointSpec;
 use router_framework::{Discovery, DiscoveryCx, DiscoveryError, EndpointSink};
 use router_rt::{Clock, Tasks};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{oneshot, watch};
 
 use crate::capabilities::SystemResolve;
 
 /// Hands on what discovery reports, and tells of the first report, which may be an empty one.
 struct Reports {
     sink: Arc<dyn EndpointSink>,
-    first: Notify,
+    reported: watch::Sender<bool>,
 }
 
 impl EndpointSink for Reports {
     fn replace(&self, endpoints: Vec<EndpointSpec>) {
         self.sink.replace(endpoints);
-        self.first.notify_one();
+        self.reported.send_replace(true);
     }
 }
 
@@ -29,7 +29,8 @@ pub(super) async fn find(
     clock: Clock,
     tasks: &Tasks,
 ) -> Result<(), DiscoveryError> {
-    let reports = Arc::new(Reports { sink, first: Notify::new() });
+    let (reported, mut first) = watch::channel(false);
+    let reports = Arc::new(Reports { sink, reported });
     let run = discovery.run(DiscoveryCx {
         sink: Arc::clone(&reports) as _,
         resolve: Arc::new(SystemResolve),
@@ -44,14 +45,18 @@ pub(super) async fn find(
         }
     };
     drop(tasks.spawn_cancellable("discovery", running));
-    tokio::select! {
+    let end = tokio::select! {
         biased;
-        () = reports.first.notified() => Ok(()),
-        end = end => match end {
-            Ok(Err(error)) => Err(error),
-            // It has panicked, which is logged, or believes that there is nothing to report.
-            Ok(Ok(())) | Err(_) => Err(DiscoveryError("discovery ended without a report".to_owned())),
-        },
+        // `reports` keeps the channel open.
+        _ = first.wait_for(|reported| *reported) => return Ok(()),
+        end = end => end,
+    };
+    match end {
+        // Both may have come on another thread after the look at the first of the two.
+        _ if *reports.reported.borrow() => Ok(()),
+        Ok(Err(error)) => Err(error),
+        // It has panicked, which is logged, or believes that there is nothing to report.
+        Ok(Ok(())) | Err(_) => Err(DiscoveryError("discovery ended without a report".to_owned())),
     }
 }
 
@@ -98,5 +103,16 @@ mod tests {
         check(0, broken, Err("no such file")).await;
         check(0, || Ok(()), Err("discovery ended without a report")).await;
         check(0, || panic!("scripted"), Err("discovery ended without a report")).await;
+    }
+
+    /// Discovery that ends at its report does so on another thread, at any moment of the wait.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_report_is_seen_however_soon_the_end_follows() {
+        let tasks = Tasks::new();
+        for _ in 0..20_000 {
+            let scripted = Arc::new(Scripted { n_reports: 1, end: || Ok(()) });
+            find(scripted, Arc::new(Nobody), Clock::new(), &tasks).await.unwrap();
+        }
+        tasks.ended().await;
     }
 }
