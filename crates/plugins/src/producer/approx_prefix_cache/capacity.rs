@@ -6,8 +6,8 @@
 //! cache's edge lies between the two: that is the size, to about 1 %, since answers are counted to the nearest block and
 //! engines look later than the index does. Where all or nothing was there, it is a bound.
 //!
-//! Endpoints of one kind have caches of one size: what is learned of one is believed of the others as long as it does
-//! not contradict what they have shown.
+//! Endpoints of one kind have caches of one size: what is learned of one, bounds included, is believed of the others as
+//! long as it does not contradict what they have shown.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,15 @@ pub(super) struct Capacity(Mutex<State>);
 
 /// What was learned of all endpoints.
 #[derive(Debug, Default)]
-pub(super) struct Learned(Mutex<BTreeMap<EndpointIndex, Edge>>);
+pub(super) struct Learned(Mutex<BTreeMap<EndpointIndex, Shows>>);
+
+/// What one endpoint has shown the others.
+#[derive(Clone, Copy, Debug)]
+enum Shows {
+    Edge(Edge),
+    /// It has no more blocks than this.
+    Bound(usize),
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -134,9 +142,10 @@ impl Capacity {
         if state.has_gone || !state.learn(shown, learned) {
             return;
         }
-        if let Some(edge) = state.edge {
-            learned.0.lock().insert(endpoint, edge);
-        }
+        match state.edge.map(Shows::Edge).or(state.at_most.map(Shows::Bound)) {
+            Some(shows) => learned.0.lock().insert(endpoint, shows),
+            None => learned.0.lock().remove(&endpoint),
+        };
     }
 
     /// The endpoint has gone.
@@ -160,7 +169,7 @@ impl State {
         n_blocks.clamp(MIN_CAPACITY.min(limit), limit)
     }
 
-    /// Whether what is known of the edge has changed.
+    /// Whether what is known has changed.
     fn learn(&mut self, shown: Shown, learned: &Learned) -> bool {
         match self.edge {
             Some(edge) => self.learn_more(edge, shown),
@@ -172,11 +181,12 @@ impl State {
         // What is missing although far more was there has been dropped for another reason.
         let gone = shown.gone.filter(|gone| *gone > self.at_least / FAR_MORE);
         self.at_least = self.at_least.max(shown.there);
+        let known = self.at_most;
         self.at_most = self.at_most.filter(|most| *most > shown.there / FAR_MORE);
-        let Some(gone) = gone else { return false };
+        let Some(gone) = gone else { return self.at_most != known };
         let Some(edge) = shown.edge() else {
             self.at_most = Some(self.at_most.map_or(gone - 1, |most| most.min(gone - 1)));
-            return false;
+            return self.at_most != known;
         };
         let own = Edge { mean: edge, n_seen: 1 };
         self.edge = Some(learned.near(edge).map_or(own, |other| other.with(edge)));
@@ -241,17 +251,33 @@ impl Edge {
 }
 
 impl Learned {
-    /// Of endpoints that have shown their edge, the smallest capacity that is no less.
+    /// Of capacities and bounds that endpoints have shown, the smallest that is no less.
     fn smallest(&self, at_least: usize) -> Option<usize> {
-        let edges = self.0.lock();
-        edges.values().map(|edge| edge.mean as usize).filter(|mean| *mean >= at_least).min()
+        let all = self.0.lock();
+        all.values().map(Shows::n_blocks).filter(|n_blocks| *n_blocks >= at_least).min()
     }
 
     /// What is known of the kind of endpoint whose capacity is about this.
     fn near(&self, capacity: f64) -> Option<Edge> {
-        let edges = self.0.lock();
-        let near = |edge: &&Edge| (edge.mean / capacity - 1.0).abs() < SAME_KIND;
-        edges.values().filter(near).max_by_key(|edge| edge.n_seen).copied()
+        let all = self.0.lock();
+        let near = |edge: &Edge| (edge.mean / capacity - 1.0).abs() < SAME_KIND;
+        all.values().filter_map(Shows::edge).filter(near).max_by_key(|edge| edge.n_seen)
+    }
+}
+
+impl Shows {
+    fn edge(&self) -> Option<Edge> {
+        match self {
+            Self::Edge(edge) => Some(*edge),
+            Self::Bound(_) => None,
+        }
+    }
+
+    fn n_blocks(&self) -> usize {
+        match self {
+            Self::Edge(edge) => edge.mean as usize,
+            Self::Bound(n_blocks) => *n_blocks,
+        }
     }
 }
 
@@ -396,6 +422,27 @@ mod tests {
         // The same hole, and no other.
         capacity.learn(endpoint(0), &[run(0, 10, 5_000)], found(4), &learned);
         assert_eq!(believed(&capacity, &learned), 5_004);
+    }
+
+    #[test]
+    fn a_bound_is_believed_of_those_that_have_not_shown_more() {
+        let [capacity, other, larger] = std::array::from_fn(|_| Capacity::default());
+        let learned = Learned::default();
+        larger.learn(endpoint(2), &[run(0, 10, 9_000)], found(10), &learned);
+        let check = |expected: [usize; 2]| {
+            let found = [&other, &larger].map(|capacity| believed(capacity, &learned));
+            assert_eq!(found, expected);
+        };
+        check([LIMIT, LIMIT]);
+        capacity.learn(endpoint(0), &[run(0, 10, 8_000)], found(0), &learned);
+        check([8_000, LIMIT]);
+        // It was none.
+        capacity.learn(endpoint(0), &[run(0, 10, 16_000)], found(10), &learned);
+        check([LIMIT, LIMIT]);
+        capacity.learn(endpoint(0), &[run(0, 10, 20_000)], found(0), &learned);
+        check([20_000, 20_000]);
+        capacity.forget(endpoint(0), &learned);
+        check([LIMIT, LIMIT]);
     }
 
     #[test]

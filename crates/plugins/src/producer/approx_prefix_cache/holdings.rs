@@ -79,25 +79,29 @@ impl Holdings {
         (n_tokens > 0.0).then(|| (n_blocks as usize).clamp(1, MAX_CAPACITY))
     }
 
+    /// Tells the index what is known of the endpoint's capacity.
+    fn tell(&self, endpoint: &Endpoint, reported: Option<usize>) {
+        let capacity = endpoint.slot(&self.capacities).filter(|_| self.follows_engine);
+        let Some(capacity) = capacity else { return };
+        capacity.tell(reported, self.default_capacity, &self.learned, |told| match told {
+            Told::Reported(n_blocks) => self.index.set_capacity(endpoint.index(), n_blocks),
+            Told::Believed(n_blocks) => self.index.believe(endpoint.index(), n_blocks),
+        });
+    }
+
     fn insert(
         &self,
         endpoint: &Arc<Endpoint>,
         hashed: &HashedPrompts,
         output_cap: Option<u64>,
     ) -> Held {
-        let capacity = endpoint.slot(&self.capacities).filter(|_| self.follows_engine);
         let reported = self.reported(endpoint, hashed.block_tokens());
-        if let Some(capacity) = capacity {
-            capacity.tell(reported, self.default_capacity, &self.learned, |told| match told {
-                Told::Reported(n_blocks) => self.index.set_capacity(endpoint.index(), n_blocks),
-                Told::Believed(n_blocks) => self.index.believe(endpoint.index(), n_blocks),
-            });
-        }
+        self.tell(endpoint, reported);
         let answer = self.answers.expected(output_cap) / f64::from(hashed.block_tokens().max(1));
         let n_more = answer.ceil() as usize / hashed.prompts.len().max(1);
         // What an answer says of several prompts is not known of each.
         let runs = match &hashed.prompts[..] {
-            [prompt] if capacity.is_some() && reported.is_none() => {
+            [prompt] if self.follows_engine && reported.is_none() => {
                 self.index.runs(endpoint.index(), &prompt.hashes)
             }
             _ => SmallVec::new(),
@@ -123,6 +127,8 @@ impl Holdings {
         }
         let found = Found { n_blocks: n_found as usize, is_all };
         capacity.learn(held.endpoint.index(), &held.runs, found, &self.learned);
+        // The next request is to see it before one is sent there.
+        self.tell(&held.endpoint, self.reported(&held.endpoint, block_tokens));
     }
 
     /// The endpoint is done with the prompts, and has answered with so many tokens if it was. A prefix that nobody
