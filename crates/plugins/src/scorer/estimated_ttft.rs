@@ -25,6 +25,7 @@
 //! **How far a hot prefix spreads.** Another endpoint gets it where one more request would delay those under way, by the weight above, for longer than it takes to compute the prefix.
 //! For 40 requests a second with 20,480 tokens in common and answers of 192 tokens, that is so up to 12 simulated H100.
 //! It is what one request is worth that is looked at, not those to come: a few more may meet no goal better, and a long prefix is copied only when steps are late.
+//! It takes a minute or two per prefix, during which answers come late: where prefixes of 30,000 tokens and more become hot suddenly, again and again, and servers idle, `least-requests` meets far more goals.
 //! Copies are not taken back, but those that nobody is sent to are dropped by the model server in time.
 //!
 //! **Requests behind.** Those that come while the prompt waits are delayed by it, and are about as many as wait now.
