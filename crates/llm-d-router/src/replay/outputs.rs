@@ -1,10 +1,13 @@
 //! Files that are written, kept apart from those that are read.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions, Permissions},
     io::{self, ErrorKind, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
+
+use tempfile::NamedTempFile;
 
 use crate::cli::UsageError;
 
@@ -29,15 +32,28 @@ pub(super) fn check_outputs(inputs: &[&Path], outputs: &[&Path]) -> Result<(), U
 
 /// What cannot be written is said before the work, not after it. Nothing is left of the attempt.
 fn try_to_open(path: &Path) -> Result<(), UsageError> {
-    let mut options = OpenOptions::new();
-    let tried = match options.append(true).create_new(true).open(path) {
-        Ok(_) => fs::remove_file(path),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            options.create_new(false).open(path).map(drop)
+    let tried = match fs::metadata(path) {
+        Ok(_) => {
+            let opened = OpenOptions::new().append(true).open(path);
+            opened.and_then(|_| if is_file(path) { try_beside(path) } else { Ok(()) })
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let made = OpenOptions::new().append(true).create_new(true).open(path);
+            made.and_then(|_| fs::remove_file(path))
         }
         Err(error) => Err(error),
     };
     tried.map_err(|error| cannot_write(path, &error))
+}
+
+/// Whether a file has this name. What is only open, with no name any more, is behind a link that leads nowhere else.
+fn is_file(place: &Path) -> bool {
+    fs::symlink_metadata(place).is_ok_and(|there| there.is_file())
+}
+
+/// Whether a file could be put in the place of this one, or is written where it is.
+fn try_beside(place: &Path) -> io::Result<()> {
+    beside(place).map(drop).or_else(|error| if is_held(&error) { Ok(()) } else { Err(error) })
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> UsageError {
@@ -48,36 +64,67 @@ fn cannot_write(path: &Path, error: &io::Error) -> UsageError {
 pub(super) fn write(path: &Path, text: &str) -> Result<(), UsageError> {
     // A link goes on leading to where it led.
     let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let there = fs::metadata(&place).ok();
-    let written = match &there {
-        Some(there) if !there.is_file() => fs::write(&place, text),
-        _ => replace(&place, there, text),
+    let written = match fs::metadata(&place) {
+        Ok(there) if is_file(&place) => {
+            let replaced = put(&place, Some(there.permissions()), text);
+            replaced.or_else(|error| if is_held(&error) { over(&place, text) } else { Err(error) })
+        }
+        Ok(_) => fs::write(&place, text),
+        Err(_) => put(&place, None, text),
     };
     written.map_err(|error| cannot_write(path, &error))
 }
 
-/// Puts a file in the place of what was there, which may have been nothing.
-fn replace(path: &Path, there: Option<fs::Metadata>, text: &str) -> io::Result<()> {
-    let new = path.with_file_name(format!(".llm-d-router-{}.new", std::process::id()));
-    let Ok(mut file) = File::create_new(&new) else {
-        // Such as a file that may be changed in a folder that may not.
-        return fs::write(path, text);
-    };
-    let written = file.write_all(text.as_bytes()).and_then(|()| {
-        there.map_or(Ok(()), |there| fs::set_permissions(&new, there.permissions()))?;
-        fs::rename(&new, path)
-    });
-    written.inspect_err(|_| drop(fs::remove_file(&new)))
+/// Puts a new file in the place of what was there, which may have been nothing.
+fn put(place: &Path, permissions: Option<Permissions>, text: &str) -> io::Result<()> {
+    let mut new = beside(place)?;
+    new.write_all(text.as_bytes())?;
+    // Disks behind a network say only then that they are full.
+    new.as_file().sync_all()?;
+    permissions.map_or(Ok(()), |permissions| new.as_file().set_permissions(permissions))?;
+    new.persist(place).map(drop).map_err(|error| error.error)
+}
+
+/// A new file beside another one, gone again unless it is put in its place.
+fn beside(place: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    // The process's mask takes from these what it takes from those of any new file.
+    builder.prefix(".llm-d-router-").suffix(".new").permissions(Permissions::from_mode(0o666));
+    builder.tempfile_in(folder(place)).map_err(|error| {
+        let advice = "make room there, or name a file in another folder";
+        io::Error::new(error.kind(), format!("its folder takes no new file: {error}; {advice}"))
+    })
+}
+
+/// Whether a folder takes no new file or does not let the old one go, which can be changed all the same: the folder is
+/// read-only or sticky, or the file is a mount of its own.
+fn is_held(error: &io::Error) -> bool {
+    let kind = error.kind();
+    matches!(
+        kind,
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::ResourceBusy
+    )
+}
+
+/// Writes over a file where it is.
+fn over(place: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).truncate(true).open(place)?;
+    file.write_all(text.as_bytes()).map_err(|error| {
+        let lost =
+            "it is not whole, and what was there is lost, since its folder takes no new file";
+        io::Error::new(error.kind(), format!("{error}; {lost}"))
+    })
 }
 
 /// The same for all names of one file, as far as it or its folder is there.
 fn place(path: &Path) -> PathBuf {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let in_folder = || {
-        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
-        Some(folder.join(path.file_name()?))
-    };
+    let in_folder = || Some(folder(path).canonicalize().ok()?.join(path.file_name()?));
     path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
+}
+
+fn folder(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -110,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_file_is_replaced_where_it_is() {
-        use std::os::unix::fs::{PermissionsExt, symlink};
+        use std::os::unix::fs::symlink;
 
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -124,5 +171,49 @@ mod tests {
         assert_eq!(fs::metadata(at("new")).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
         assert!(write(&at("no-such-folder").join("new"), "").is_err());
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_is_in_nobodys_way() {
+        use std::os::unix::fs::MetadataExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        // In a container, every process may have the same number.
+        fs::write(at(&format!(".llm-d-router-{}.new", std::process::id())), "").unwrap();
+        fs::write(at("page"), "first").unwrap();
+        let inode = || fs::metadata(at("page")).unwrap().ino();
+        let first = inode();
+        write(&at("page"), "second").unwrap();
+        assert_eq!(fs::read_to_string(at("page")).unwrap(), "second");
+        assert_ne!(inode(), first, "it is another file, which was whole before it had the name");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
+    }
+
+    #[test]
+    fn a_file_that_may_be_changed_in_a_folder_that_may_not_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("page");
+        fs::write(&file, "a long first text").unwrap();
+        let set = |mode| fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+        set(0o555);
+        let written = check_outputs(&[], &[&file]).and_then(|()| write(&file, "second"));
+        set(0o755);
+        assert!(written.is_ok(), "{written:?}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "second");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_open_and_has_no_name_is_written() {
+        use std::{io::Read, os::fd::AsRawFd};
+
+        let mut open = tempfile::tempfile().unwrap();
+        let name = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        check_outputs(&[], &[&name]).unwrap();
+        write(&name, "results").unwrap();
+        let mut text = String::new();
+        open.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "results");
     }
 }
