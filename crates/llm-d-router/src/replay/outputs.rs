@@ -3,7 +3,7 @@
 use std::{
     fs::{self, OpenOptions, Permissions},
     io::{self, ErrorKind, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -33,6 +33,8 @@ pub(super) fn check_outputs(inputs: &[&Path], outputs: &[&Path]) -> Result<(), U
 /// What cannot be written is said before the work, not after it. Nothing is left of the attempt.
 fn try_to_open(path: &Path) -> Result<(), UsageError> {
     let tried = match fs::metadata(path) {
+        // Who reads a pipe would see its end.
+        Ok(there) if is_stream(there.file_type()) => Ok(()),
         Ok(_) => {
             let opened = OpenOptions::new().append(true).open(path);
             opened.and_then(|_| if is_file(path) { try_beside(path) } else { Ok(()) })
@@ -44,6 +46,10 @@ fn try_to_open(path: &Path) -> Result<(), UsageError> {
         Err(error) => Err(error),
     };
     tried.map_err(|error| cannot_write(path, &error))
+}
+
+fn is_stream(kind: fs::FileType) -> bool {
+    kind.is_fifo() || kind.is_char_device() || kind.is_block_device()
 }
 
 /// Whether a file has this name. What is only open, with no name any more, is behind a link that leads nowhere else.
@@ -215,5 +221,24 @@ mod tests {
         let mut text = String::new();
         open.read_to_string(&mut text).unwrap();
         assert_eq!(text, "results");
+    }
+
+    #[test]
+    fn a_pipe_is_opened_once() {
+        const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let (done, is_done) = std::sync::mpsc::channel();
+        let of_thread = pipe.clone();
+        std::thread::spawn(move || {
+            done.send(check_outputs(&[], &[&of_thread]).is_ok()).unwrap();
+            done.send(write(&of_thread, "results").is_ok()).unwrap();
+        });
+        assert_eq!(is_done.recv_timeout(LIMIT), Ok(true), "nobody reads it yet");
+        assert_eq!(fs::read_to_string(&pipe).unwrap(), "results");
+        assert_eq!(is_done.recv_timeout(LIMIT), Ok(true));
     }
 }
