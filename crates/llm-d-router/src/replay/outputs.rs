@@ -11,6 +11,9 @@ use tempfile::NamedTempFile;
 
 use crate::cli::UsageError;
 
+/// Links that lead to each other, one after the other: as many as Linux follows.
+const MAX_LINKS: usize = 40;
+
 /// Refuses to write over an input or to write one file twice, for a recording cannot be made again, and what cannot be
 /// written.
 pub(super) fn check_outputs(inputs: &[&Path], outputs: &[&Path]) -> Result<(), UsageError> {
@@ -32,16 +35,17 @@ pub(super) fn check_outputs(inputs: &[&Path], outputs: &[&Path]) -> Result<(), U
 
 /// What cannot be written is said before the work, not after it. Nothing is left of the attempt.
 fn try_to_open(path: &Path) -> Result<(), UsageError> {
-    let tried = match fs::metadata(path) {
+    let place = place(path);
+    let tried = match fs::metadata(&place) {
         // Who reads a pipe would see its end.
         Ok(there) if is_stream(there.file_type()) => Ok(()),
         Ok(_) => {
-            let opened = OpenOptions::new().append(true).open(path);
-            opened.and_then(|_| if is_file(path) { try_beside(path) } else { Ok(()) })
+            let opened = OpenOptions::new().append(true).open(&place);
+            opened.and_then(|_| if is_file(&place) { try_beside(&place) } else { Ok(()) })
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let made = OpenOptions::new().append(true).create_new(true).open(path);
-            made.and_then(|_| fs::remove_file(path))
+            let made = OpenOptions::new().append(true).create_new(true).open(&place);
+            made.and_then(|_| fs::remove_file(&place))
         }
         Err(error) => Err(error),
     };
@@ -69,7 +73,7 @@ fn cannot_write(path: &Path, error: &io::Error) -> UsageError {
 /// Writes a file whole or leaves what was there: a disk may be full. What is no file, such as a pipe, is written to.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), UsageError> {
     // A link goes on leading to where it led.
-    let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let place = place(path);
     let written = match fs::metadata(&place) {
         Ok(there) if is_file(&place) => {
             let replaced = put(&place, Some(there.permissions()), text);
@@ -122,10 +126,21 @@ fn over(place: &Path, text: &str) -> io::Result<()> {
     })
 }
 
-/// The same for all names of one file, as far as it or its folder is there.
+/// The same for all names of one file, as far as it or its folder is there: where a link leads, even to nothing yet.
 fn place(path: &Path) -> PathBuf {
-    let in_folder = || Some(folder(path).canonicalize().ok()?.join(path.file_name()?));
-    path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
+    let mut place = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        if fs::metadata(&place).is_ok() {
+            // A pipe behind /dev/stdout has no other name.
+            return place.canonicalize().unwrap_or(place);
+        }
+        let Ok(target) = fs::read_link(&place) else { break };
+        place = folder(&place).join(target);
+    }
+    match (folder(&place).canonicalize(), place.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => place,
+    }
 }
 
 fn folder(path: &Path) -> &Path {
@@ -240,5 +255,27 @@ mod tests {
         assert_eq!(is_done.recv_timeout(LIMIT), Ok(true), "nobody reads it yet");
         assert_eq!(fs::read_to_string(&pipe).unwrap(), "results");
         assert_eq!(is_done.recv_timeout(LIMIT), Ok(true));
+    }
+
+    #[test]
+    fn a_link_to_nothing_yet_makes_what_it_leads_to() {
+        use std::os::unix::fs::symlink;
+
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("results")).unwrap();
+        symlink("results/target", at("link")).unwrap();
+        symlink("link", at("other")).unwrap();
+        check_outputs(&[], &[&at("other")]).unwrap();
+        assert!(!at("results/target").try_exists().unwrap(), "nothing is left of the attempt");
+        let twice = check_outputs(&[], &[&at("link"), &at("results/target")]).unwrap_err();
+        assert!(twice.to_string().contains("twice"), "{twice}");
+        write(&at("other"), "text").unwrap();
+        assert_eq!(fs::read_to_string(at("results/target")).unwrap(), "text");
+        assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
+
+        symlink("round", at("round")).unwrap();
+        let said = check_outputs(&[], &[&at("round")]).unwrap_err().to_string();
+        assert!(said.contains("symbolic links"), "{said}");
     }
 }
