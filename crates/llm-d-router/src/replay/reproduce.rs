@@ -2,7 +2,6 @@
 
 use std::{fmt::Write, io::BufReader, path::Path};
 
-use anyhow::bail;
 use router_framework::Registry;
 use router_sim::replay::{
     reproduce::{Report, ReproduceError, Side, Terms, reproduce},
@@ -37,10 +36,11 @@ pub(super) fn run(
     for note in &report.notes {
         process::complain(&format!("{name}: {note}"));
     }
-    process::say(text(&report, other.as_deref()).trim_end())?;
     if report.n_decisions == 0 {
-        bail!("there is no decision in {name}");
+        let why = refused(&report).map_or(String::new(), |refused| format!(": {refused}"));
+        return Err(UsageError(format!("there is no decision in {name}{why}")).into());
     }
+    process::say(text(&report, other.as_deref()).trim_end())?;
     if other.is_none() && !report.is_equal() {
         let n_differ = (report.n_decisions - report.n_equal) as usize;
         return Err(No(count(n_differ, "decision differs", "decisions differ")).into());
@@ -51,7 +51,7 @@ pub(super) fn run(
 /// The report for people.
 fn text(report: &Report, other: Option<&str>) -> String {
     let Report { n_decisions, n_equal, n_same_targets, n_same_endpoint, .. } = report;
-    let Report { n_unsettled, n_lines_missing, refused_by_flow_control, .. } = report;
+    let Report { n_unsettled, n_lines_missing, .. } = report;
     let n_differ = n_decisions - n_equal;
     let mut text = String::new();
     let mut line = |line: String| text += &(line + "\n");
@@ -61,14 +61,7 @@ fn text(report: &Report, other: Option<&str>) -> String {
             "{n_equal} of {n_decisions} requests would have gone to the same endpoint under {name}"
         )),
     }
-    if !refused_by_flow_control.is_empty() {
-        let n_all: u64 = refused_by_flow_control.values().sum();
-        let reasons = refused_by_flow_control.iter().map(|(reason, n)| format!("{n} {reason}"));
-        line(format!(
-            "{n_all} more requests were refused by flow control and are left out: {}",
-            reasons.collect::<Vec<_>>().join(", ")
-        ));
-    }
+    refused(report).into_iter().for_each(&mut line);
     if *n_lines_missing > 0 {
         let missing = count(*n_lines_missing as usize, "line is missing", "lines are missing");
         line(format!("{missing} in the recording; what comes after may differ"));
@@ -102,6 +95,18 @@ fn text(report: &Report, other: Option<&str>) -> String {
         line(format!("\n… and {} more", n_differ - report.differences.len() as u64));
     }
     text
+}
+
+/// What there is nothing to compare of.
+fn refused(report: &Report) -> Option<String> {
+    let by_reason = &report.refused_by_flow_control;
+    let n_all: u64 = by_reason.values().sum();
+    let reasons: Vec<_> = by_reason.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+    let more = if report.n_decisions > 0 { "more " } else { "" };
+    (n_all > 0).then(|| {
+        let reasons = reasons.join(", ");
+        format!("{n_all} {more}requests were refused by flow control and are left out: {reasons}")
+    })
 }
 
 fn side(side: &Side) -> String {
@@ -178,5 +183,8 @@ mod tests {
         let other = text(&report(), Some("least-requests"));
         let first = "9 of 12 requests would have gone to the same endpoint under least-requests\n5 more requests were";
         assert!(other.starts_with(first), "{other}");
+        let none = Report { n_decisions: 0, ..report() };
+        let said = "5 requests were refused by flow control and are left out: 5 rejected-saturated";
+        assert_eq!(refused(&none).as_deref(), Some(said));
     }
 }

@@ -302,6 +302,13 @@ fn the_command_says_what_is_wrong() {
     );
     let broken = file("broken.jsonl", "{\"timestamp\": 0, \"hash_ids\": 3}\n");
     check_fails(&["--trace", &broken], "broken.jsonl:1: invalid type");
+    let empty = [
+        r#"{"llm-d-router-trace":2,"block_tokens":64,"recorded":{"version":"1","inputs":true}}"#,
+        r#"{"end":{"why":"stopped","requests":0,"dropped":0,"under_way":0}}"#,
+    ];
+    let empty = file("empty.jsonl", &(empty.join("\n") + "\n"));
+    check_fails(&["--reproduce", &empty], "there is no decision in ");
+    assert_eq!(String::from_utf8(replay(&["--reproduce", &empty]).stdout).unwrap(), "");
     let config = file("config.yaml", "kind: EndpointPickerConfig\nplugin: []\n");
     check_fails(&["--trace", trace, "--config", &config], "config.yaml:2:1");
     let pool = file("pool.yaml", "servers:\n- {name: a, cuont: 3}\n");
