@@ -116,7 +116,7 @@ fn report(fit: &Fit, out: &Path) -> String {
 }
 
 fn left_out(fit: &Fit) -> String {
-    let LeftOut { not_observed, no_arrival, failed, several, not_streamed } = fit.left_out;
+    let LeftOut { not_observed, no_arrival, failed, several, no_first_token } = fit.left_out;
     let parts = [
         (not_observed, "of which nothing was recorded"),
         (no_arrival, "that waited for one of which nothing was recorded"),
@@ -128,9 +128,10 @@ fn left_out(fit: &Fit) -> String {
         parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     let mut text =
         if parts.is_empty() { String::new() } else { format!("Left out: {}.\n", parts.join(", ")) };
-    if not_streamed > 0 {
-        text += &count(not_streamed, "answer was", "answers were");
-        text += " not streamed: their first tokens are not known, and only their ends count.\n";
+    if no_first_token > 0 {
+        text += &count(no_first_token, "answer", "answers");
+        text += " came all at once, as those that are not streamed do: when the first token was there is not known, \
+                 and only the end counts.\n";
     }
     let Waits { median, most, n_unknown } = fit.waits;
     let waited = (most >= LONG_WAIT).then(|| {

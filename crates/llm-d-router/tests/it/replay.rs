@@ -423,7 +423,7 @@ fn requests_that_say_less_than_others_are_left_out_of_what_they_would_spoil() {
     let said = fit(0);
     assert!(said.contains("Left out: 7 with several prompts or answers."), "{said}");
     assert!(
-        said.contains(" answers were not streamed: their first tokens are not known"),
+        said.contains(" answers came all at once, as those that are not streamed do"),
         "{said}"
     );
     assert!(said.contains("2 endpoints in 2 kinds"), "{said}");

@@ -177,7 +177,7 @@ pub struct LeftOut {
     /// They had several prompts or answers, which one sequence cannot stand for.
     pub several: usize,
     /// Their first tokens only: answers that were not streamed, or whose first piece came with the last one.
-    pub not_streamed: usize,
+    pub no_first_token: usize,
 }
 
 /// How long requests waited in the router before they were sent to their endpoints.
@@ -210,7 +210,8 @@ pub enum FitError {
     )]
     TooFewOf { endpoint: Arc<str>, n_fitted: usize },
     #[error(
-        "no request says when its first token came: record streamed answers, whose first byte is their first token"
+        "no request says when its first token came: record streamed answers of several pieces, whose first byte is their \
+         first token"
     )]
     NoFirstTokens,
     #[error("the record has {n_endpoints} endpoints; {MAX_ENDPOINTS} is the most")]

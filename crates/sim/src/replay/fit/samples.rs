@@ -138,7 +138,7 @@ impl Samples {
             waits.note(observed.dispatched);
             let samples = by_name.entry(Arc::clone(&observed.endpoint)).or_default();
             let sample = sample(request, observed, arrived, trace.block_tokens, adapter);
-            left_out.not_streamed += usize::from(sample.ttft.is_none());
+            left_out.no_first_token += usize::from(sample.ttft.is_none());
             samples.push(sample);
         }
         if left_out.not_observed == trace.requests.len() {
@@ -397,7 +397,7 @@ mod tests {
             of(2, Observed { prompt_tokens: Some(7), ..observed("b", 50, 300) }),
         ])
         .unwrap();
-        let left_out = LeftOut { several: 2, not_streamed: 1, ..LeftOut::default() };
+        let left_out = LeftOut { several: 2, no_first_token: 1, ..LeftOut::default() };
         assert_eq!((read.left_out, read.endpoints.len()), (left_out, 1));
         assert_eq!((read.endpoints[0].samples.len(), read.token_ratio), (2, None));
     }

@@ -265,7 +265,7 @@ fn answers_that_were_not_streamed_spoil_little() {
     observed.skip(1).step_by(3).for_each(|seen| seen.ttft = None);
     let fit = fitted(&trace);
     check_speeds(&fit, &truth);
-    assert!(fit.left_out.not_streamed > 80, "{:?}", fit.left_out);
+    assert!(fit.left_out.no_first_token > 80, "{:?}", fit.left_out);
 }
 
 #[test]
