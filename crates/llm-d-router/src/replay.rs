@@ -279,6 +279,14 @@ fn requests(args: &ReplayArgs) -> anyhow::Result<Requests> {
         }
         process::complain(&message);
     }
+    let n_failed = trace.n_failed();
+    if n_failed > 0 {
+        process::complain(&format!(
+            "{name}: {n_failed} of {} requests got no whole answer when they were recorded; they are played like the \
+             others, with as much of it as came",
+            trace.requests.len()
+        ));
+    }
     Ok(Requests::Trace { name, trace: Arc::new(trace) })
 }
 

@@ -447,6 +447,24 @@ fn requests_that_say_less_than_others_are_left_out_of_what_they_would_spoil() {
 }
 
 #[test]
+fn requests_that_failed_when_they_were_recorded_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = recorded(folder.path());
+    let n_requests = std::fs::read_to_string(&trace).unwrap().lines().count() - 1;
+    let warned = || {
+        let output = replay(&["--trace", &trace, "--seeds=1", "--config=random"]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(!warned().contains("when they were recorded"));
+    with_every(&trace, 5, |row| row["observed"]["status"] = 502.into());
+    let n_failed = n_requests.div_ceil(5);
+    let said = format!(": {n_failed} of {n_requests} requests got no whole answer when they were");
+    let warned = warned();
+    assert_eq!(warned.matches(&said).count(), 1, "{said:?} is missing in {warned}");
+}
+
+#[test]
 fn a_fit_that_cannot_be_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("pool.yaml");

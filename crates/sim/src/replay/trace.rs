@@ -60,6 +60,13 @@ pub struct Observed {
     pub status: u16,
 }
 
+impl Observed {
+    /// Whether the answer came, and came whole.
+    pub fn is_answered(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
 /// When a request is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -80,6 +87,12 @@ impl Trace {
             self.requests.retain(|request| request.n_sequences <= 1);
         }
         n_before - self.requests.len()
+    }
+
+    /// Requests that a server got where they were recorded, and did not answer or not to the end.
+    pub fn n_failed(&self) -> usize {
+        let observed = self.requests.iter().filter_map(|request| request.observed.as_ref());
+        observed.filter(|observed| !observed.is_answered()).count()
     }
 
     /// Whether it can be played. `Err` says what is wrong and with which request.

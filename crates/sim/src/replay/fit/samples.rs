@@ -123,7 +123,7 @@ impl Samples {
                 left_out.no_arrival += 1;
                 continue;
             };
-            if !(200..300).contains(&observed.status) || observed.e2e.is_zero() {
+            if !observed.is_answered() || observed.e2e.is_zero() {
                 left_out.failed += 1;
                 continue;
             }
