@@ -49,6 +49,7 @@ pub const MAX_PRIORITIES: usize = 1000;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const SECOND_RECORDING: &str = "another recording begins here: each has names and blocks of its own and stands in its own file";
 const AFTER_END: &str = "there is a line after the one with which the recording ends";
+const NO_OBJECT: &str = "a line must be a JSON object, which begins with `{`";
 const CUT_OFF: &str = "the last line is cut off and was left out";
 /// The latest arrival: a year.
 const MAX_SECONDS: f64 = 366.0 * 86_400.0;
@@ -229,7 +230,12 @@ impl<R: BufRead> Lines<R> {
 
     /// The line as JSON.
     fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, Fault> {
-        serde_json::from_str(self.text()?).map_err(|error| {
+        let text = self.text()?;
+        // Of an array, values would be taken in the order of the fields.
+        if !text.starts_with('{') {
+            return Err(Fault::Syntax(NO_OBJECT.to_owned()));
+        }
+        serde_json::from_str(text).map_err(|error| {
             let (text, column) = (error.to_string(), error.column());
             let place = format!(" at line {} column {column}", error.line());
             let what = text.strip_suffix(&place).unwrap_or(&text);

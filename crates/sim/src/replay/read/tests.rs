@@ -218,7 +218,7 @@ fn a_last_line_that_was_cut_off_is_left_out_of_any_trace() {
     let row = "2023-11-16 18:15:46,374,44";
     check(&format!("TIMESTAMP,ContextTokens,GeneratedTokens\n{row}\n"), row);
     // What is no beginning of a line is wrong, wherever it stands.
-    check_fault(&format!("{mooncake}\nhello"), "t.x:2: expected value");
+    check_fault(&format!("{mooncake}\nhello"), "t.x:2: a line must be a JSON object");
     check_fault(&format!("{mooncake}\n{{\"timestamp\":0}}"), "t.x:2: missing field");
 }
 
@@ -231,7 +231,7 @@ fn a_byte_order_mark_is_passed_over() {
     for text in [mooncake, csv, own, "\n"] {
         assert_eq!(read_text(&format!("\u{feff}{text}")), read_text(text), "{text}");
     }
-    check_fault(&format!("{mooncake}\u{feff}{mooncake}"), "t.x:2: expected value");
+    check_fault(&format!("{mooncake}\u{feff}{mooncake}"), "t.x:2: a line must be a JSON object");
 }
 
 #[test]
@@ -304,7 +304,10 @@ fn faults_name_file_and_line() {
         "t.x:3: missing field `input_length` (column 16)",
     );
     check_fault(&format!("{good}{{\n"), "t.x:2: EOF while parsing");
-    check_fault(&format!("{good}\0\0\0\n"), "t.x:2: expected value");
+    check_fault(&format!("{good}\0\0\0\n"), "t.x:2: a line must be a JSON object");
+    for line in ["[]", "[0, 1, 1, []]", "3", "null"] {
+        check_fault(&format!("{good}{line}\n"), "t.x:2: a line must be a JSON object");
+    }
     check_fault(
         "{\"timestamp\":0,\"input_length\":512,\"output_length\":1,\"hash_ids\":[1,2]}",
         "t.x:1: the number of `hash_ids` is 2; it must be from 0 to 1",
@@ -339,6 +342,7 @@ fn faults_of_own_lines() {
         "{\"at\": 0, \"promt_tokens\": 1}",
         "t.x:2: unknown field `promt_tokens`, expected one of",
     );
+    check("[]", "t.x:2: a line must be a JSON object");
     check("{\"prompt_tokens\": 1}", "t.x:2: a request needs `at` or `after`");
     check("{\"at\": 0, \"after\": 0, \"prompt_tokens\": 1}", "either `at` or `after`");
     check("{\"after\": 0, \"prompt_tokens\": 1}", "the first request cannot wait");

@@ -315,7 +315,7 @@ fn what_cannot_be_made_again_says_why() {
     check(line("{\"input\":{\"nonsense\":1},\"t\":1}"), "r.jsonl:2: unknown variant `nonsense`");
     check(Recording::of("kind: Nonsense").text, "test.yaml:1:7");
     let mut whole = by_queue();
-    check(whole.text.clone() + "garbage\n", "r.jsonl:14: expected value");
+    check(whole.text.clone() + "garbage\n", "r.jsonl:14: a line must be a JSON object");
     check(whole.text.clone() + "{\"at\":1}\n", "r.jsonl:14: missing field `prompt_tokens`");
     check(whole.text.clone() + &by_queue().text, "r.jsonl:14: another recording begins here");
     whole.close();
