@@ -92,6 +92,8 @@ fn a_burst_of_cold_requests_spreads_over_idle_servers() {
 const N_SERVERS: usize = 24;
 /// What a second of delay counts for a request whose answer is under way, as in the scorer's formula.
 const DECODING_DELAY: f64 = 0.3;
+/// Share of a server's time that may go to one prefix, as in the scorer's formula.
+const BUSY: f64 = 0.5;
 /// Requests from whose answers the router can learn before the prefix gets hot, and how far apart they are.
 const N_BEFORE: u64 = 120;
 const GAP_BEFORE: Duration = Duration::from_millis(500);
@@ -173,16 +175,33 @@ impl HotPrefix {
         alone.requests[0].ttft().unwrap().as_secs_f64()
     }
 
+    /// Seconds that a request takes of a server that has the prefix, where many are under way.
+    fn each(self) -> f64 {
+        const N_AT_ONCE: u64 = 100;
+        let first = trace(1, Duration::ZERO, self.n_blocks, 1, 1);
+        let mut at_once = trace(N_AT_ONCE, Duration::ZERO, self.n_blocks, 1, self.output_tokens);
+        let start = Duration::from_mins(1);
+        for request in &mut at_once.requests {
+            request.start = Start::At(Stamp::ORIGIN + start);
+        }
+        at_once.requests.extend(first.requests);
+        let ended = run(at_once, 1, true, 1).requests.iter().map(|request| request.ended).max();
+        let took = ended.unwrap().since(Stamp::ORIGIN + start);
+        took.as_secs_f64() / N_AT_ONCE as f64
+    }
+
     fn balanced(self, n_servers: usize) -> Balanced {
         let text = preset("least-requests").unwrap().document;
         let outcome = run_as(text, self.trace(), n_servers, true, 1);
         let durations = outcome.requests.iter().map(|request| request.ended.since(request.arrived));
         let duration = durations.sum::<Duration>().as_secs_f64() / outcome.requests.len() as f64;
-        Balanced { duration, goodput: goodput_in_the_end(&outcome.requests) }
+        let second_half = &outcome.requests[outcome.requests.len() / 2..];
+        Balanced { duration, goodput: goodput(second_half) }
     }
 
-    /// The fewest servers such that in the end the usual goals are met, and such that a copy on another one would not
-    /// pay. It pays, by convention, where one more request delays those that are under way on a server for longer
+    /// The fewest servers such that in the end the usual goals are met, that none is busy with the prefix for more than
+    /// half of its time, so that others find it free and a burst is done soon, and that a copy on another one would
+    /// not pay. It pays, by convention, where one more request delays those that are under way on a server for longer
     /// than it takes to compute the prefix. Of `r` requests a second and server, which take `L(r)` each, these are
     /// `r × L'(r)` seconds.
     fn n_needed(self) -> usize {
@@ -192,17 +211,18 @@ impl HotPrefix {
             let delay = (nth + 2) as f64 * (pair[0].duration - pair[1].duration);
             pair[0].goodput < 0.99 || DECODING_DELAY * delay > prefill
         };
-        1 + balanced.windows(2).enumerate().rposition(is_short).map_or(0, |nth| nth + 1)
+        let n_short = balanced.windows(2).enumerate().rposition(is_short).map_or(0, |nth| nth + 1);
+        let busy = self.per_second * self.each() / BUSY;
+        (n_short + 1).max(busy.ceil() as usize)
     }
 }
 
-/// Share of the second half of the requests whose first token comes within 5 s and the others within 100 ms each.
-fn goodput_in_the_end(requests: &[RequestOutcome]) -> f64 {
+/// Share of the requests whose first token comes within 5 s and the others within 100 ms each.
+fn goodput(requests: &[RequestOutcome]) -> f64 {
     let is_good = |request: &&RequestOutcome| {
         request.ttft().is_some_and(|ttft| ttft <= Duration::from_secs(5))
             && request.tpot().is_none_or(|tpot| tpot <= Duration::from_millis(100))
     };
-    let requests = &requests[requests.len() / 2..];
     requests.iter().filter(is_good).count() as f64 / requests.len() as f64
 }
 
@@ -215,8 +235,9 @@ fn assert_spread(hot: HotPrefix, n_needed: usize, requests: &[RequestOutcome]) {
     assert!(((n_needed * 2).div_ceil(3)..=n_needed * 3 / 2).contains(&in_use), "{in_use}; {told}");
     let cold = requests.iter().filter(|request| request.cached_tokens == 0).count();
     assert!(cold <= in_use * 4 / 3, "{cold} computed the prefix; {told}");
-    let goodput = goodput_in_the_end(requests);
-    assert!(goodput >= 0.99, "{goodput} in the end; {told}");
+    let goodput = goodput(requests);
+    // Who comes while the prefix is computed for the first time waits for it, wherever it goes.
+    assert!(goodput >= 0.98, "{goodput}; {told}");
 }
 
 const fn usual(per_second: f64) -> HotPrefix {

@@ -22,10 +22,11 @@
 //! Of tokens that another endpoint has, 1/(1 + requests counted / endpoints that would have them) is the request's own share; of all others, everything is.
 //! The more slots (below) are taken, the more of it is: where few are left, whoever comes waits for a slot, whatever is cached.
 //!
-//! **How far a hot prefix spreads.** Another endpoint gets it where one more request would delay those under way, by the weight above, for longer than it takes to compute the prefix.
-//! For 40 requests a second with 20,480 tokens in common and answers of 192 tokens, that is so up to 12 simulated H100.
-//! It is what one request is worth that is looked at, not those to come: a few more may meet no goal better, and a long prefix is copied only when steps are late.
-//! It takes a minute or two per prefix, during which answers come late: where prefixes of 30,000 tokens and more become hot suddenly, again and again, and servers idle, `least-requests` meets far more goals.
+//! **How far a hot prefix spreads.** As many endpoints should have it as would be busy with requests for it for half of their time: each request takes what its own part of the prompt does, and what its answer adds to a decode step × expected tokens of the answer.
+//! Their rate is that of the last minute, or since the first of them.
+//! While fewer have it, one without it is charged the copy less what the requests counted, shared among those that would have it, save there against the cheapest that has it.
+//! Otherwise another endpoint gets it where one more request would delay those under way, by the weight above, for longer than it takes to compute the prefix.
+//! For 40 requests a second with 20,480 tokens in common and answers of 192 tokens, that is so up to 17 simulated H100.
 //! Copies are not taken back, but those that nobody is sent to are dropped by the model server in time.
 //!
 //! **Requests behind.** Those that come while the prompt waits are delayed by it, and are about as many as wait now.
@@ -89,7 +90,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::{
-    account::{Account, MAX_SIGNAL_AGE},
+    account::MAX_SIGNAL_AGE,
     cost::{Job, Load},
     fit::Line,
     lease::{EstimateLease, Shared},
@@ -231,11 +232,16 @@ impl Known<'_> {
         self.n_tokens.saturating_sub(uncached.max(1)) as f64
     }
 
+    /// Leading blocks that the candidate has.
+    fn blocks(&self, position: Position) -> u32 {
+        let found = self.matches.and_then(|matches| matches.get(position));
+        found.map_or(0, |found| found.matched_blocks)
+    }
+
     fn beginning(&self, positions: &[Position]) -> Beginning {
         let (mut most, mut n_blocks, mut n_holders) = (None, 0, 0);
         for &position in positions {
-            let found = self.matches.and_then(|matches| matches.get(position));
-            let blocks = found.map_or(0, |found| found.matched_blocks);
+            let blocks = self.blocks(position);
             if most.is_none() || blocks > n_blocks {
                 (most, n_blocks, n_holders) = (Some(position), blocks, 0);
             }
@@ -287,10 +293,10 @@ impl EstimatedTtft {
         &self,
         cx: &RequestCx<'_>,
         endpoint: &Endpoint,
-        account: &Account,
         load: &mut Load,
         typical: &Typical,
     ) -> f64 {
+        let Some(account) = endpoint.slot(&self.shared.accounts) else { return 1.0 };
         let signals = endpoint.signals();
         let is_recent = cx.now.since(signals.scraped_at) <= MAX_SIGNAL_AGE;
         if !is_recent || !cx.freshness.is_fresh(&signals, cx.now) {
@@ -318,20 +324,35 @@ impl Scorer for EstimatedTtft {
         let typical = self.shared.pool.typical();
         let beginning = known.beginning(positions);
         let hash = self.hash(cx, beginning.n_blocks);
-        let count = hash.map_or(0.0, |hash| self.shared.popular.count(hash, cx.now));
+        let asked = hash.map(|hash| self.shared.popular.asked(hash, cx.now)).unwrap_or_default();
         job.cached_best = beginning.cached * typical.hits;
-        job.reuses = count / (beginning.n_holders + 1) as f64;
-        let mut best = f64::INFINITY;
+        job.reuses = asked.count / (beginning.n_holders + 1) as f64;
+        let load = |position: Position| {
+            let endpoint = cx.endpoint(position)?;
+            let mut load = endpoint.slot(&self.shared.accounts)?.load(cx.now, &common);
+            let kept = self.correct(cx, endpoint, &mut load, &typical);
+            Some((load, kept))
+        };
         for (&position, out) in positions.iter().zip(out.iter_mut()) {
-            let Some(endpoint) = cx.endpoint(position) else { continue };
-            let Some(account) = endpoint.slot(&self.shared.accounts) else { continue };
-            let mut load = account.load(cx.now, &common);
-            let kept = self.correct(cx, endpoint, account, &mut load, &typical);
+            let Some((load, kept)) = load(position) else { continue };
             let cached = known.cached(position) * typical.hits * kept;
             let cost = load.cost(&Job { cached, ..job }, &typical).total();
             *out = if cost.is_finite() { cost.max(0.0) } else { f64::MAX };
-            best = best.min(*out);
         }
+        if (beginning.n_holders as f64) < job.n_needed(asked.per_second, &common) {
+            let has_it = |position| known.blocks(position) == beginning.n_blocks;
+            let all = || positions.iter().copied().zip(&*out);
+            let holders = all().filter(|(position, _)| has_it(*position)).map(|(_, cost)| *cost);
+            let elsewhere = holders.fold(f64::INFINITY, f64::min);
+            for (&position, out) in positions.iter().zip(out.iter_mut()) {
+                let Some((load, _)) = load(position).filter(|_| !has_it(position)) else {
+                    continue;
+                };
+                let with_copy = load.cost(&Job { cached: job.cached_best, ..job }, &typical);
+                *out = job.invested(*out, with_copy.total(), elsewhere);
+            }
+        }
+        let best = out.iter().copied().fold(f64::INFINITY, f64::min);
         let tied = best * (1.0 + TIE_SHARE) + TIE_SECONDS;
         for out in out.iter_mut().filter(|cost| !cost.is_nan()) {
             *out = 1.0 / (1.0 + if *out <= tied { best } else { *out });

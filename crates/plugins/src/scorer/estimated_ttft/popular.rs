@@ -18,6 +18,10 @@ const N_WAYS: usize = 8;
 const N_SETS: usize = 1024;
 /// What was asked for so long ago counts 1/e.
 const MEMORY: Duration = Duration::from_mins(1);
+/// What counts for less is asked for anew.
+const FORGOTTEN: f64 = 0.5;
+/// A rate is of no less time than this: two requests at once are no thousand a second.
+const MIN_TIME: f64 = 0.5;
 
 /// Counts requests by the hash of the last block that they found cached anywhere, forgetting.
 ///
@@ -33,6 +37,17 @@ struct Slot {
     tagged: AtomicU64,
     /// When it was counted last, in nanoseconds.
     at: AtomicU64,
+    /// Since when it is asked for without a long pause, in nanoseconds.
+    since: AtomicU64,
+}
+
+/// How often a beginning is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    /// Requests in the last minute or so, older ones for less.
+    pub(super) count: f64,
+    /// Requests a second, since the first of them or in the last minute or so.
+    pub(super) per_second: f64,
 }
 
 impl Default for Popular {
@@ -42,24 +57,27 @@ impl Default for Popular {
 }
 
 impl Popular {
-    /// Requests in the last minute or so, older ones for less.
-    pub(super) fn count(&self, hash: u64, now: Stamp) -> f64 {
-        self.set(hash)
-            .iter()
-            .find(|slot| slot.tag() == hash >> 32)
-            .map_or(0.0, |slot| slot.count(now))
+    pub(super) fn asked(&self, hash: u64, now: Stamp) -> Asked {
+        let mut set = self.set(hash).iter();
+        let known = set.find(|slot| slot.tag() == hash >> 32);
+        known.map_or(Asked::default(), |slot| slot.asked(now))
     }
 
     /// One more request. What is asked for often keeps its place; of the others, the least popular one goes.
     pub(super) fn add(&self, hash: u64, now: Stamp) {
         let set = self.set(hash);
         if let Some(known) = set.iter().find(|slot| slot.tag() == hash >> 32) {
-            return known.put(hash, known.count(now) + 1.0, now);
+            let count = known.count(now);
+            if count < FORGOTTEN {
+                known.since.store(now.as_nanos(), Relaxed);
+            }
+            return known.put(hash, count + 1.0, now);
         }
         let counted = set.iter().map(|slot| (slot.count(now), slot));
         let least = counted.min_by(|(a, _), (b, _)| a.total_cmp(b));
         // Whoever was there keeps the place for as long as it counts for more than one request.
         if let Some((_, least)) = least.filter(|(count, _)| *count <= 1.0) {
+            least.since.store(now.as_nanos(), Relaxed);
             least.put(hash, 1.0, now);
         }
     }
@@ -84,6 +102,15 @@ impl Slot {
         count * (-age.as_secs_f64() / MEMORY.as_secs_f64()).exp()
     }
 
+    fn asked(&self, now: Stamp) -> Asked {
+        let count = self.count(now);
+        let age = now.since(Stamp::from_nanos(self.since.load(Relaxed))).as_secs_f64();
+        // Seconds for as much as they are remembered.
+        let seconds = MEMORY.as_secs_f64() * (1.0 - (-age / MEMORY.as_secs_f64()).exp());
+        // The first request begins the time.
+        Asked { count, per_second: (count - 1.0).max(0.0) / seconds.max(MIN_TIME) }
+    }
+
     fn put(&self, hash: u64, count: f64, now: Stamp) {
         self.tagged.store((hash >> 32) << 32 | u64::from((count as f32).to_bits()), Relaxed);
         self.at.store(now.as_nanos(), Relaxed);
@@ -103,13 +130,31 @@ mod tests {
     #[test]
     fn it_counts_and_forgets() {
         let popular = Popular::default();
-        assert_eq!(popular.count(HASH, at(1)), 0.0);
+        assert_eq!(popular.asked(HASH, at(1)).count, 0.0);
         for _ in 0..10 {
             popular.add(HASH, at(1));
         }
-        assert!((popular.count(HASH, at(1)) - 10.0).abs() < 1e-6);
-        let later = popular.count(HASH, at(61));
+        assert!((popular.asked(HASH, at(1)).count - 10.0).abs() < 1e-6);
+        let later = popular.asked(HASH, at(61)).count;
         assert!((later - 10.0 / std::f64::consts::E).abs() < 1e-3, "{later}");
+    }
+
+    #[test]
+    fn a_rate_is_known_from_the_first_seconds_on() {
+        let popular = Popular::default();
+        let check = |from: u64, to: u64, expected: f64| {
+            for nth in from * 4..to * 4 {
+                popular.add(HASH, Stamp::from_nanos(nth * 250_000_000));
+            }
+            let found = popular.asked(HASH, at(to)).per_second;
+            assert!((found / expected - 1.0).abs() < 0.1, "{from} to {to}: {found}");
+        };
+        check(0, 3, 4.0);
+        check(3, 300, 4.0);
+        // After a long pause it begins anew.
+        check(900, 903, 4.0);
+        popular.add(HASH ^ 1 << 40, at(1));
+        assert_eq!(popular.asked(HASH ^ 1 << 40, at(1)).per_second, 0.0, "one is no rate");
     }
 
     #[test]
@@ -120,17 +165,20 @@ mod tests {
         for &hash in all.iter().chain(&all) {
             popular.add(hash, at(1));
         }
-        assert!(all.iter().all(|&hash| popular.count(hash, at(1)) == 2.0), "all have a place");
+        assert!(
+            all.iter().all(|&hash| popular.asked(hash, at(1)).count == 2.0),
+            "all have a place"
+        );
         let other = of_set(0xff);
         popular.add(other, at(2));
-        assert_eq!(popular.count(other, at(2)), 0.0);
-        assert!(all.iter().all(|&hash| popular.count(hash, at(2)) > 1.9));
+        assert_eq!(popular.asked(other, at(2)).count, 0.0);
+        assert!(all.iter().all(|&hash| popular.asked(hash, at(2)).count > 1.9));
         // One is asked for once more, and so is not the one that goes.
         popular.add(HASH, at(2));
         popular.add(other, at(100));
-        assert_eq!(popular.count(other, at(100)), 1.0);
-        let n_left = all.iter().filter(|&&hash| popular.count(hash, at(100)) > 0.0).count();
-        assert!(n_left == N_WAYS - 1 && popular.count(HASH, at(100)) > 0.0, "{n_left}");
+        assert_eq!(popular.asked(other, at(100)).count, 1.0);
+        let n_left = all.iter().filter(|&&hash| popular.asked(hash, at(100)).count > 0.0).count();
+        assert!(n_left == N_WAYS - 1 && popular.asked(HASH, at(100)).count > 0.0, "{n_left}");
     }
 
     /// What a recording needs to come to the same counts by other hashes.
@@ -142,7 +190,7 @@ mod tests {
             let hashes: Vec<u64> = (0..1_000).map(|_| rng.next_u64()).collect();
             for nth in 0..3_u32 {
                 for &hash in &hashes {
-                    assert_eq!(popular.count(hash, at(1)), f64::from(nth));
+                    assert_eq!(popular.asked(hash, at(1)).count, f64::from(nth));
                     popular.add(hash, at(1));
                 }
             }
@@ -159,7 +207,7 @@ mod tests {
                 popular.add(HASH, now);
             }
         }
-        let count = popular.count(HASH, at(100));
+        let count = popular.asked(HASH, at(100)).count;
         assert!(count > 300.0, "ten a second for a minute: {count}");
     }
 }

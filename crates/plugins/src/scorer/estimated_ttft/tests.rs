@@ -14,8 +14,8 @@ use router_testkit::{
 };
 
 use super::{
-    account::Answer,
-    cost::{Cost, SEQUENCE_TOKENS},
+    account::{Account, Answer},
+    cost::{Cost, SEQUENCE_TOKENS, effective_tokens},
     speed::{Prefill, Sample},
     *,
 };
@@ -493,6 +493,30 @@ fn where_slots_are_taken_nobody_has_use_of_a_copy() {
     assert_eq!(saved(64.0, 64.0), 0.0);
     assert!(saved_beside(30.0, 30.0, 64.0) < 0.3 * at_first, "those that wait will have slots");
     assert_eq!(saved_beside(64.0, 64.0, 64.0), 0.0);
+}
+
+#[test]
+fn a_prefix_needs_as_many_endpoints_as_it_keeps_busy_for_half_of_their_time() {
+    let hot = Job { cached_best: 9_000.0, ..job(10_000.0, 100.0) };
+    assert_eq!(hot.n_needed(0.0, &START), 0.0);
+    let one = hot.n_needed(1.0, &START);
+    assert!((hot.n_needed(20.0, &START) - 20.0 * one).abs() < 1e-9);
+    let prefill = effective_tokens(10_000.0, 9_000.0) * START.prefill.per_unit;
+    let steps = 100.0 * START.step.per_unit * (10_000.0 + 100.0 / 2.0 + SEQUENCE_TOKENS);
+    assert!((one - 2.0 * (prefill + steps)).abs() < 1e-9, "{one}");
+}
+
+#[test]
+fn a_copy_is_charged_less_by_what_it_saves_those_to_come() {
+    let invested = |reuses, copy, with_copy, elsewhere| {
+        let job = Job { reuses, ..job(10_000.0, 100.0) };
+        job.invested(copy, with_copy, elsewhere)
+    };
+    assert_eq!(invested(4.0, 6.0, 0.5, 1.5), 2.0);
+    assert_eq!(invested(0.0, 6.0, 0.5, 1.5), 6.0, "nobody comes");
+    assert_eq!(invested(4.0, 6.0, 1.5, 1.5), 6.0, "nothing is saved");
+    assert_eq!(invested(100.0, 6.0, 0.5, 1.5), 0.5, "it is no better than a copy that is there");
+    assert_eq!(invested(100.0, 0.4, 0.5, 1.5), 0.4);
 }
 
 /// An idle endpoint, so many times as slow as the pool.
