@@ -308,19 +308,20 @@ async fn check(front: Front, entries: Vec<Entry>, needed: &[Lacking]) -> Outcome
     Ok(())
 }
 
-/// The recording with a list in its last decision that has one changed.
+/// The recording up to its last decision that has more than one in this list, with that list changed. What comes after
+/// may follow from what was decided.
 fn forged(
     lines: &[Value],
     list: &str,
     change: impl FnOnce(&mut Vec<Value>),
 ) -> anyhow::Result<Vec<Value>> {
-    let mut lines = lines.to_vec();
     let pointer = format!("/input/decision/{list}");
-    let of_last = lines
-        .iter_mut()
-        .rev()
-        .find_map(|line| line.pointer_mut(&pointer)?.as_array_mut().filter(|list| list.len() > 1));
-    change(of_last.context("no decision")?);
+    let has_several = |line: &Value| {
+        line.pointer(&pointer).and_then(Value::as_array).is_some_and(|list| list.len() > 1)
+    };
+    let last = lines.iter().rposition(has_several).context("no decision")?;
+    let mut lines = lines[..=last].to_vec();
+    change(lines[last].pointer_mut(&pointer).and_then(Value::as_array_mut).context("a list")?);
     Ok(lines)
 }
 
