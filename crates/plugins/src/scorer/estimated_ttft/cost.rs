@@ -71,10 +71,10 @@ pub(super) fn effective_tokens(prompt: f64, cached: f64) -> f64 {
     new * (1.0 + (cached + new / 2.0) / ATTENTION_TOKENS)
 }
 
-/// What a second of delay counts for a request whose answer is under way and comes in time: it is spread over the answer, while a
-/// request that waits has nothing else yet. By the usual goals, 5 s to a first token and 100 ms for each other one,
-/// it is 0.2 of a second at 250 tokens. Up to 0.5 keeps servers better from being overrun past capacity, and costs
-/// up to a tenth of the first tokens' time below it (`cargo xtask matrix`).
+/// What a second of delay counts for a request whose answer is under way and comes in time: it is spread over the
+/// answer, while a request that waits has nothing else yet. By the usual goals, 5 s to a first token and 100 ms for
+/// each other one, it is 0.2 of a second at 250 tokens. Up to 0.5 keeps servers better from being overrun past
+/// capacity, and costs up to a tenth of the first tokens' time below it (`cargo xtask matrix`).
 const DECODING_DELAY: f64 = 0.3;
 /// Seconds of a decode step up to which answers come in time, by the usual goal. Where steps are longer it counts for
 /// more, by the square: otherwise a prefix that takes 6 s to compute stays on one endpoint until steps there are a
@@ -149,9 +149,10 @@ impl Load {
         let wait = self.pending * self.prefill.per_unit;
         let attended = job.context() + f64::from(job.n_answers) * SEQUENCE_TOKENS;
         let longer_steps = job.output * self.step.per_unit * attended;
+        let delay = self.decoding_delay();
         let for_others = (COMING + self.behind(typical)) * tokens * self.per_token
-            + self.decoding_delay() * self.n_decoding * work;
-        let by_answer = longer_steps * self.decoding_delay() * (self.n_waiting + self.n_decoding);
+            + delay * self.n_decoding * work;
+        let by_answer = longer_steps * delay * (self.n_waiting + self.n_decoding);
         Cost {
             first_token: self.prefill.base + self.decoding() + wait + work + self.for_slot(typical),
             imposed: for_others * job.own_share().max(self.share_taken()) + by_answer,
