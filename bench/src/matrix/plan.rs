@@ -459,10 +459,10 @@ mod tests {
         assert_eq!(scrapes, ["50ms", "5s", "60s", "never"]);
         let capacities: Vec<f64> = plan.pools.iter().map(|pool| pool.capacity).collect();
         assert_eq!(capacities, [8.0, 6.0]);
-        // Regret is judged on 16, 64 and in the end 512 seeds, late metrics on 32, 128 and 256.
+        // Regret is judged on 16, 64 and in the end 512 seeds, late metrics on 32, 128 and 512.
         let stages = |stages: [std::ops::RangeInclusive<u64>; 3]| stages.map(Vec::from_iter);
         assert_eq!(plan.judge_more, stages([6..=18, 19..=66, 67..=514]));
-        assert_eq!(plan.late_more, stages([11..=34, 35..=130, 131..=258]));
+        assert_eq!(plan.late_more, stages([11..=34, 35..=130, 131..=514]));
     }
 
     #[test]
@@ -507,7 +507,7 @@ mod tests {
         check("late = [6", "late = [5", "judge late metrics, too");
         check("judge_in_all = [16", "judge_in_all = [3", "3 seeds in all, and 3 before");
         check(
-            "late_in_all = [32, 128, 256]",
+            "late_in_all = [32, 128, 512]",
             "late_in_all = [32, 9]",
             "9 seeds in all, and 32 before",
         );

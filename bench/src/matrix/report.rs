@@ -128,16 +128,17 @@ fn overview(text: &mut String, results: &Results) {
     count(text, "goodput, points", bounds.goodput_points, goodput.collect());
     count(text, "TTFT p90, %", bounds.ttft_p90_percent, ttft.collect());
     let mut names: Vec<&str> = Vec::new();
-    for of in cells().flat_map(|cell| &cell.stale).filter(|of| of.policy == results.ours) {
+    for of in cells().flat_map(|cell| of_ours(results, cell)) {
         if !names.contains(&of.scrapes.as_str()) {
             names.push(&of.scrapes);
         }
     }
     for name in names {
-        let is_it = |of: &&Stale| of.policy == results.ours && of.scrapes == name;
         let title = format!("TTFT p99 with scrapes {name}, %");
-        let of_cell = |cell: &'_ CellResult| cell.stale.iter().find(is_it).cloned();
-        let found = cells().filter_map(|cell| of_cell(cell).map(|of| (cell, of.cost, of.first)));
+        let found = cells().filter_map(|cell| {
+            let of = of_ours(results, cell).find(|of| of.scrapes == name)?;
+            Some((cell, of.cost, of.first))
+        });
         count(text, &title, bounds.stale_ttft_p99_percent, found.collect());
     }
 }
@@ -164,28 +165,34 @@ fn count(text: &mut String, title: &str, bound: f64, cells: Vec<Counted<'_>>) {
 fn losses(text: &mut String, results: &Results) {
     let bounds = results.bounds;
     let mut found: Vec<(f64, String)> = Vec::new();
+    let mut note = |bound: f64,
+                    regret: &Regret,
+                    cell: &CellResult,
+                    measure: &str,
+                    sides: String| {
+        if regret.verdict == Verdict::Holds {
+            return;
+        }
+        let Regret { mean, upper, n_seeds, .. } = regret;
+        let (name, verdict) = (&cell.name, shown_verdict(regret));
+        let reason = cell.reason.as_deref().map_or(String::new(), |why| format!("\n  {why}"));
+        let line = format!(
+            "- {name} {verdict} in {measure}: {mean:+.1}, up to {upper:+.1}, on {n_seeds} seeds; {sides}.{reason}"
+        );
+        found.push((upper / bound, line));
+    };
     for cell in &results.cells {
-        let measures = [
-            ("goodput", "points", 100.0, "%", &cell.goodput, bounds.goodput_points),
-            ("TTFT p90", "%", 1.0, "s", &cell.ttft_p90, bounds.ttft_p90_percent),
-        ];
-        for (measure, of_regret, factor, unit, judged, bound) in measures {
-            if judged.regret.verdict == Verdict::Holds {
-                continue;
-            }
-            let reason = cell.reason.as_deref().map_or(String::new(), |why| format!("\n  {why}"));
-            let line = format!(
-                "- {} {} in {measure}: {:+.1} {of_regret}, up to {:+.1}, on {} seeds; {:.3} {unit}, {} has {:.3} {unit}.{reason}",
-                cell.name,
-                cell_verdict(judged),
-                judged.regret.mean,
-                judged.regret.upper,
-                judged.regret.n_seeds,
-                judged.ours * factor,
-                judged.baseline,
-                judged.best * factor,
-            );
-            found.push((judged.regret.upper / bound, line));
+        let Judged { baseline, best, ours, regret, .. } = &cell.goodput;
+        let (best, ours) = (best * 100.0, ours * 100.0);
+        let sides = format!("{ours:.3} %, {baseline} has {best:.3} %");
+        note(bounds.goodput_points, regret, cell, "goodput, points", sides);
+        let Judged { baseline, best, ours, regret, .. } = &cell.ttft_p90;
+        let sides = format!("{ours:.3} s, {baseline} has {best:.3} s");
+        note(bounds.ttft_p90_percent, regret, cell, "TTFT p90, %", sides);
+        for Stale { scrapes, own, late, cost, .. } in of_ours(results, cell) {
+            let sides = format!("{late:.3} s, and {own:.3} s with scrapes every 50 ms");
+            let measure = format!("TTFT p99 with scrapes {scrapes}, %");
+            note(bounds.stale_ttft_p99_percent, cost, cell, &measure, sides);
         }
     }
     *text += "\n## Cells that do not hold\n\n";
@@ -198,8 +205,13 @@ fn losses(text: &mut String, results: &Results) {
     }
 }
 
-fn cell_verdict(judged: &Judged) -> &'static str {
-    match judged.regret.verdict {
+/// What late metrics cost the judged policy.
+fn of_ours<'a>(results: &'a Results, cell: &'a CellResult) -> impl Iterator<Item = &'a Stale> {
+    cell.stale.iter().filter(|of| of.policy == results.ours)
+}
+
+fn shown_verdict(regret: &Regret) -> &'static str {
+    match regret.verdict {
         Verdict::Loses => "**loses**",
         other => other.label(),
     }
@@ -228,14 +240,14 @@ fn cells(text: &mut String, results: &Results) {
                 goodput.regret.mean,
                 goodput.regret.upper,
                 goodput.regret.n_seeds,
-                cell_verdict(goodput),
+                shown_verdict(&goodput.regret),
                 ttft_p90.baseline,
                 ttft_p90.best,
                 ttft_p90.ours,
                 ttft_p90.regret.mean,
                 ttft_p90.regret.upper,
                 ttft_p90.regret.n_seeds,
-                cell_verdict(ttft_p90),
+                shown_verdict(&ttft_p90.regret),
             ),
         );
     }
@@ -332,4 +344,74 @@ fn times_best(all: &[Means], one: &Means) -> f64 {
 fn line(text: &mut String, line: String) {
     *text += &line;
     text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::super::plan::Plan;
+    use super::super::{MatrixArgs, PLAN};
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: MatrixArgs,
+    }
+
+    fn regret(mean: f64, upper: f64, verdict: Verdict) -> Regret {
+        Regret { mean, lower: mean, upper, n_seeds: 9, verdict }
+    }
+
+    #[test]
+    fn whatever_does_not_hold_is_named_worst_first() {
+        let plan = Plan::parse(PLAN, &Cli::parse_from(["test"]).args).unwrap();
+        let judged = |regret| Judged {
+            baseline: "sticky".to_owned(),
+            best: 0.5,
+            ours: 0.25,
+            regret,
+            first: None,
+        };
+        let stale = |policy: &str| Stale {
+            policy: policy.to_owned(),
+            scrapes: "never".to_owned(),
+            own: 2.0,
+            late: 2.08,
+            cost: regret(4.0, 9.0, Verdict::Unclear),
+            first: None,
+        };
+        let cell = CellResult {
+            name: "a/b/c".to_owned(),
+            load: 1.0,
+            n_requests: 1,
+            offered: 0.5,
+            goodput: judged(regret(25.0, 26.0, Verdict::Loses)),
+            ttft_p90: judged(regret(1.0, 2.0, Verdict::Holds)),
+            stale: [plan.ours(), "go-default"].map(stale).into(),
+            policies: Vec::new(),
+            reason: Some("A reason.".to_owned()),
+        };
+        let shown = |cell: &CellResult| {
+            let results = Results::of(&plan, vec![cell.clone()], Duration::ZERO, (0, 0));
+            let mut text = String::new();
+            losses(&mut text, &results);
+            text
+        };
+        let heading = "\n## Cells that do not hold\n\n";
+        assert_eq!(
+            shown(&cell),
+            format!(
+                "{heading}\
+                 - a/b/c **loses** in goodput, points: +25.0, up to +26.0, on 9 seeds; 25.000 %, sticky has 50.000 %.\n  A reason.\n\
+                 - a/b/c unclear in TTFT p99 with scrapes never, %: +4.0, up to +9.0, on 9 seeds; 2.080 s, and 2.000 s with scrapes every 50 ms.\n  A reason.\n"
+            )
+        );
+        let holds = judged(regret(0.0, 0.0, Verdict::Holds));
+        let cell = CellResult { goodput: holds, stale: vec![stale("go-default")], ..cell };
+        assert_eq!(shown(&cell), format!("{heading}None.\n"));
+    }
 }
