@@ -228,16 +228,21 @@ fn goodput(requests: &[RequestOutcome]) -> f64 {
 
 /// That so many servers are used for the prefix, by a third fewer or half as many more at most: how many are under way
 /// when a copy is made, and what one takes, is an estimate, and when requests begin to come there are more than later.
+/// Of those that come at random the first few seem to be more a second than they are, or fewer: one more server is right.
 fn assert_spread(hot: HotPrefix, n_needed: usize, requests: &[RequestOutcome]) {
     let counts = spread(requests, N_SERVERS);
     let in_use = counts.iter().filter(|n| **n > 0).count();
     let told = format!("{hot:?} needs {n_needed}: {counts:?}");
-    assert!(((n_needed * 2).div_ceil(3)..=n_needed * 3 / 2).contains(&in_use), "{in_use}; {told}");
+    let n_by_chance = usize::from(matches!(hot.arrivals, Arrivals::Random(_)));
+    let expected = (n_needed * 2).div_ceil(3)..=n_needed * 3 / 2 + n_by_chance;
+    assert!(expected.contains(&in_use), "{in_use}; {told}");
     let cold = requests.iter().filter(|request| request.cached_tokens == 0).count();
     assert!(cold <= in_use * 4 / 3, "{cold} computed the prefix; {told}");
-    let goodput = goodput(requests);
     // Who comes while the prefix is computed for the first time waits for it, wherever it goes.
-    assert!(goodput >= 0.98, "{goodput}; {told}");
+    let is_computed = requests[0].arrived + requests[0].ttft().unwrap();
+    let n_before = requests.partition_point(|request| request.arrived < is_computed);
+    let goodput = goodput(&requests[n_before..]);
+    assert!(goodput >= 0.99, "{goodput}; {told}");
 }
 
 const fn usual(per_second: f64) -> HotPrefix {
