@@ -119,7 +119,8 @@ fn headline(view: &View<'_>) -> String {
             format!("{} did best{}.", named(view, only.nth), sure(only))
         }
         [only] => {
-            format!("{} did best in all {n_panels} cases{}.", named(view, only.nth), sure(only))
+            let all = if n_panels == 2 { "both".to_owned() } else { format!("all {n_panels}") };
+            format!("{} did best in {all} cases{}.", named(view, only.nth), sure(only))
         }
         _ => {
             let part =
