@@ -4,7 +4,8 @@
 //! known how deep they were: how many other blocks were used since, or in use. A cache that drops what was used least
 //! recently has what is less deep than it is large. Where the end of a prefix is missing and its beginning is not, the
 //! cache's edge lies between the two: that is the size, to about 1 %, since answers are counted to the nearest block and
-//! engines look later than the index does. Where all or nothing was there, it is a bound.
+//! engines look later than the index does. Where all or nothing was there, it is a bound: until an edge is seen the
+//! capacity is believed to be half-way between the most that was there and the least that was not.
 //!
 //! Endpoints of one kind have caches of one size: what is learned of one, bounds included, is believed of the others as
 //! long as it does not contradict what they have shown.
@@ -158,13 +159,16 @@ impl Capacity {
 
 impl State {
     fn believed(&self, limit: usize, learned: &Learned) -> usize {
-        let n_blocks = match self.edge {
-            Some(edge) => edge.mean as usize,
-            None => {
-                let at_least = (self.at_least as f64 * (1.0 - SAME_KIND)) as usize;
-                let at_most = self.at_most.unwrap_or(limit);
-                learned.smallest(at_least).map_or(at_most, |others| others.min(at_most))
-            }
+        let own = self.edge.map(Shows::Edge);
+        let shown = own.or_else(|| {
+            let at_least = (self.at_least as f64 * (1.0 - SAME_KIND)) as usize;
+            let own = self.at_most.map(Shows::Bound);
+            own.into_iter().chain(learned.smallest(at_least)).min_by_key(Shows::n_blocks)
+        });
+        let n_blocks = match shown {
+            None => limit,
+            Some(Shows::Edge(edge)) => edge.mean as usize,
+            Some(Shows::Bound(at_most)) => self.at_least.midpoint(at_most),
         };
         n_blocks.clamp(MIN_CAPACITY.min(limit), limit)
     }
@@ -252,9 +256,10 @@ impl Edge {
 
 impl Learned {
     /// Of capacities and bounds that endpoints have shown, the smallest that is no less.
-    fn smallest(&self, at_least: usize) -> Option<usize> {
+    fn smallest(&self, at_least: usize) -> Option<Shows> {
         let all = self.0.lock();
-        all.values().map(Shows::n_blocks).filter(|n_blocks| *n_blocks >= at_least).min()
+        let enough = all.values().filter(|shows| shows.n_blocks() >= at_least);
+        enough.min_by_key(|shows| shows.n_blocks()).copied()
     }
 
     /// What is known of the kind of endpoint whose capacity is about this.
@@ -414,11 +419,13 @@ mod tests {
         for depth in [20_000, 9_000, 15_000] {
             capacity.learn(endpoint(0), &[run(0, 10, depth)], found(0), &learned);
         }
-        assert_eq!(believed(&capacity, &learned), 9_000);
+        assert_eq!(believed(&capacity, &learned), 4_500);
+        capacity.learn(endpoint(0), &[run(0, 10, 6_990)], found(10), &learned);
+        assert_eq!(believed(&capacity, &learned), 8_000, "between what was there and what was not");
         // Between what was there and what was not lies much.
         let far = [run(0, 10, 100), run(10, 10, 8_000)];
         capacity.learn(endpoint(0), &far, found(10), &learned);
-        assert_eq!(believed(&capacity, &learned), 8_000);
+        assert_eq!(believed(&capacity, &learned), 7_500);
         // The same hole, and no other.
         capacity.learn(endpoint(0), &[run(0, 10, 5_000)], found(4), &learned);
         assert_eq!(believed(&capacity, &learned), 5_004);
@@ -435,12 +442,12 @@ mod tests {
         };
         check([LIMIT, LIMIT]);
         capacity.learn(endpoint(0), &[run(0, 10, 8_000)], found(0), &learned);
-        check([8_000, LIMIT]);
+        check([4_000, LIMIT]);
         // It was none.
         capacity.learn(endpoint(0), &[run(0, 10, 16_000)], found(10), &learned);
         check([LIMIT, LIMIT]);
         capacity.learn(endpoint(0), &[run(0, 10, 20_000)], found(0), &learned);
-        check([20_000, 20_000]);
+        check([10_000, 14_505]);
         capacity.forget(endpoint(0), &learned);
         check([LIMIT, LIMIT]);
     }
