@@ -187,7 +187,7 @@ impl Turn {
         let run = |ranked: &[u32]| ProfileRun {
             ranked: ranked.iter().map(|at| Position(*at)).collect(),
             n_shown: 1,
-            scored: Vec::new(),
+            scored: self.candidates.positions().map(|position| (position, 0.0)).collect(),
         };
         let names: Vec<Arc<str>> = profiles.iter().map(|(name, _)| (*name).into()).collect();
         let runs = profiles.iter().map(|(_, ranked)| (!ranked.is_empty()).then(|| run(ranked)));

@@ -23,7 +23,7 @@
 //! The more slots (below) are taken, the more of it is: where few are left, whoever comes waits for a slot, whatever is cached.
 //!
 //! **How far a hot prefix spreads.** As many endpoints should have it as would be busy with requests for it for half of their time: each request takes what its own part of the prompt does, and what its answer adds to a decode step × expected tokens of the answer.
-//! Their rate is that of the last minute, or since the first of them.
+//! Their rate is that of the last minute, of the last ten seconds, or since the first of them: the highest.
 //! While fewer have it, one without it is charged the copy less what the requests counted, shared among those that would have it, save there against the cheapest that has it.
 //! Otherwise another endpoint gets it where one more request would delay those under way, by the weight above, for longer than it takes to compute the prefix.
 //! For 40 requests a second with 20,480 tokens in common and answers of 192 tokens, that is so up to 17 simulated H100.
@@ -47,7 +47,7 @@
 //!
 //! **What is learned.** Of the pool the prefill rate, the fixed time, the length of a decode step over the tokens that it attends to, and the length of answers, from the times of good answers; of each endpoint how many times as slow it is in prefill and in decoding.
 //! Where the model server says how many tokens a prompt had, that is what the rate is learned from, not what was counted here; while counts are far off, nothing is learned from requests that waited behind others.
-//! A single outlier moves little, a lasting change is followed within some twenty answers.
+//! A single outlier moves little, a lasting change is followed within some twenty answers; the length of answers is a mean over about a hundred.
 //! A new endpoint begins as fast as the pool, and one without answers goes back to that: half of the way in five minutes.
 //! How often an expected cache hit is one is learned of the pool, where model servers report cached tokens.
 //! Where the length of an answer is not reported, it is guessed from its time.
@@ -250,12 +250,6 @@ impl Known<'_> {
         let cached = most.map_or(0.0, |position| self.cached(position));
         Beginning { cached, n_holders, n_blocks }
     }
-
-    /// The most blocks that any candidate has.
-    fn most_blocks(&self) -> u32 {
-        let found = self.matches.map_or(&[][..], Column::as_slice);
-        found.iter().map(|found| found.matched_blocks).max().unwrap_or(0)
-    }
 }
 
 impl EstimatedTtft {
@@ -370,7 +364,10 @@ impl PreRequest for EstimatedTtft {
         let known = self.known(cx);
         let (job, streams) = (self.job(cx, &known), cx.request.parsed.stream);
         let mut lease = EstimateLease::new(Arc::clone(&self.shared), job, streams);
-        if let Some(hash) = self.hash(cx, known.most_blocks()) {
+        // The hash that was asked for when these were scored.
+        let scored = outcome.primary_run().map_or(&[][..], |run| &run.scored);
+        let n_blocks = scored.iter().map(|(position, _)| known.blocks(*position)).max();
+        if let Some(hash) = self.hash(cx, n_blocks.unwrap_or(0)) {
             self.shared.popular.add(hash, cx.now);
         }
         for (at, run) in outcome.runs.iter().enumerate() {

@@ -18,6 +18,8 @@ const N_WAYS: usize = 8;
 const N_SETS: usize = 1024;
 /// What was asked for so long ago counts 1/e.
 const MEMORY: Duration = Duration::from_mins(1);
+/// The same where it is asked for more often than before: what was lukewarm becomes hot at once.
+const BRIEF: Duration = Duration::from_secs(10);
 /// What counts for less is asked for anew.
 const FORGOTTEN: f64 = 0.5;
 /// A rate is of no less time than this: two requests at once are no thousand a second.
@@ -39,6 +41,8 @@ struct Slot {
     at: AtomicU64,
     /// Since when it is asked for without a long pause, in nanoseconds.
     since: AtomicU64,
+    /// Requests as in `tagged`, of a shorter time; the bits of a number.
+    brief: AtomicU64,
 }
 
 /// How often a beginning is asked for.
@@ -46,7 +50,7 @@ struct Slot {
 pub(super) struct Asked {
     /// Requests in the last minute or so, older ones for less.
     pub(super) count: f64,
-    /// Requests a second, since the first of them or in the last minute or so.
+    /// Requests a second, since the first of them, in the last minute or so, or in the last ten seconds: the most.
     pub(super) per_second: f64,
 }
 
@@ -71,6 +75,7 @@ impl Popular {
             if count < FORGOTTEN {
                 known.since.store(now.as_nanos(), Relaxed);
             }
+            known.brief.store((known.brief(now) + 1.0).to_bits(), Relaxed);
             return known.put(hash, count + 1.0, now);
         }
         let counted = set.iter().map(|slot| (slot.count(now), slot));
@@ -78,6 +83,7 @@ impl Popular {
         // Whoever was there keeps the place for as long as it counts for more than one request.
         if let Some((_, least)) = least.filter(|(count, _)| *count <= 1.0) {
             least.since.store(now.as_nanos(), Relaxed);
+            least.brief.store(1.0_f64.to_bits(), Relaxed);
             least.put(hash, 1.0, now);
         }
     }
@@ -105,10 +111,19 @@ impl Slot {
     fn asked(&self, now: Stamp) -> Asked {
         let count = self.count(now);
         let age = now.since(Stamp::from_nanos(self.since.load(Relaxed))).as_secs_f64();
-        // Seconds for as much as they are remembered.
-        let seconds = MEMORY.as_secs_f64() * (1.0 - (-age / MEMORY.as_secs_f64()).exp());
-        // The first request begins the time.
-        Asked { count, per_second: (count - 1.0).max(0.0) / seconds.max(MIN_TIME) }
+        let rate = |count: f64, memory: Duration| {
+            // Seconds for as much as they are remembered.
+            let seconds = memory.as_secs_f64() * (1.0 - (-age / memory.as_secs_f64()).exp());
+            // The first request begins the time.
+            (count - 1.0).max(0.0) / seconds.max(MIN_TIME)
+        };
+        Asked { count, per_second: rate(count, MEMORY).max(rate(self.brief(now), BRIEF)) }
+    }
+
+    /// Requests in the last ten seconds or so.
+    fn brief(&self, now: Stamp) -> f64 {
+        let age = now.since(Stamp::from_nanos(self.at.load(Relaxed))).as_secs_f64();
+        f64::from_bits(self.brief.load(Relaxed)) * (-age / BRIEF.as_secs_f64()).exp()
     }
 
     fn put(&self, hash: u64, count: f64, now: Stamp) {
@@ -155,6 +170,24 @@ mod tests {
         check(900, 903, 4.0);
         popular.add(HASH ^ 1 << 40, at(1));
         assert_eq!(popular.asked(HASH ^ 1 << 40, at(1)).per_second, 0.0, "one is no rate");
+    }
+
+    #[test]
+    fn what_was_lukewarm_becomes_hot_within_seconds() {
+        let popular = Popular::default();
+        for second in 0..200 {
+            popular.add(HASH, at(second));
+        }
+        let warm = popular.asked(HASH, at(200)).per_second;
+        assert!((warm - 1.0).abs() < 0.1, "{warm}");
+        for nth in 0..25 * 10 {
+            popular.add(HASH, Stamp::from_nanos(200_000_000_000 + nth * 40_000_000));
+        }
+        let hot = popular.asked(HASH, at(210)).per_second;
+        assert!((14.0..26.0).contains(&hot), "{hot}");
+        // Ten seconds later it is so no more.
+        let later = popular.asked(HASH, at(230)).per_second;
+        assert!(later < 6.0, "{later}");
     }
 
     #[test]

@@ -126,8 +126,10 @@ const FIRST_PROMPT: f64 = 1_000.0;
 const MEAN_STEP: f64 = 0.01;
 /// Values that the prior of a mean weighs as much as.
 const MEAN_PRIOR: f64 = 8.0;
-/// A value counts for at most this many times the mean.
+/// A value counts for at most this many times the mean, or for as many tokens as no model server has room for: of
+/// answers of which one in twenty has thousands of tokens, those are what most of the tokens are in.
 const MEAN_CLIP: f64 = 16.0;
+const MOST_TOKENS: f64 = 131_072.0;
 
 impl Speed {
     pub(super) fn times(&self, slowness: Slowness) -> Self {
@@ -169,7 +171,7 @@ impl Mean {
         }
         self.n = self.n.saturating_add(1);
         let step = (1.0 / (f64::from(self.n) + MEAN_PRIOR)).max(MEAN_STEP);
-        self.value += step * (value.min(MEAN_CLIP * self.value.max(1.0)) - self.value);
+        self.value += step * (value.min((MEAN_CLIP * self.value).max(MOST_TOKENS)) - self.value);
     }
 }
 
