@@ -32,6 +32,18 @@ use crate::load;
 
 const PLAN: &str = include_str!("../matrix.toml");
 
+/// What these flags take from a plan.
+#[cfg(test)]
+fn plan_with(text: &str, flags: &str) -> Result<Plan> {
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: MatrixArgs,
+    }
+    let argv = std::iter::once("test").chain(flags.split_whitespace());
+    Plan::parse(text, &<Cli as clap::Parser>::parse_from(argv).args)
+}
+
 /// What to play and where to keep it.
 #[derive(clap::Args, Clone, Debug)]
 pub struct MatrixArgs {

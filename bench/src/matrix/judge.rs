@@ -313,16 +313,8 @@ impl Results {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::matrix::{MatrixArgs, PLAN};
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        args: MatrixArgs,
-    }
+    use crate::matrix::{PLAN, plan_with};
 
     /// Of the plan's, whose own scrapes come first.
     const EVERY_5S: usize = 1;
@@ -343,8 +335,7 @@ mod tests {
 
     #[test]
     fn only_the_two_sides_of_what_does_not_hold_play_again() {
-        let args = Cli::parse_from(["test"]).args;
-        let plan = Plan::parse(PLAN, &args).unwrap();
+        let plan = plan_with(PLAN, "").unwrap();
         let of = [3, 5];
         let mut rows = Rows::new();
         for policy in 0..plan.policies.len() {

@@ -429,20 +429,11 @@ fn seconds(seconds: f64) -> Result<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::matrix::PLAN;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        args: MatrixArgs,
-    }
+    use crate::matrix::{PLAN, plan_with};
 
     fn plan(flags: &str) -> Result<Plan> {
-        let argv = std::iter::once("test").chain(flags.split_whitespace());
-        Plan::parse(PLAN, &Cli::parse_from(argv).args)
+        plan_with(PLAN, flags)
     }
 
     #[test]
@@ -496,10 +487,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_played_is_refused() {
-        let args = Cli::parse_from(["test"]).args;
         let check = |from: &str, to: &str, expected: &str| {
             assert!(PLAN.contains(from), "{from}");
-            let error = Plan::parse(&PLAN.replacen(from, to, 1), &args).unwrap_err().to_string();
+            let error = plan_with(&PLAN.replacen(from, to, 1), "").unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
         check("judge = [3, 4, 5]", "judge = [2, 3]", "a seed cannot both select and judge");

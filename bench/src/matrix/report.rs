@@ -350,17 +350,8 @@ fn line(text: &mut String, line: String) {
 mod tests {
     use std::time::Duration;
 
-    use clap::Parser;
-
-    use super::super::plan::Plan;
-    use super::super::{MatrixArgs, PLAN};
     use super::*;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        args: MatrixArgs,
-    }
+    use crate::matrix::{PLAN, plan_with};
 
     fn regret(mean: f64, upper: f64, verdict: Verdict) -> Regret {
         Regret { mean, lower: mean, upper, n_seeds: 9, verdict }
@@ -368,7 +359,7 @@ mod tests {
 
     #[test]
     fn whatever_does_not_hold_is_named_worst_first() {
-        let plan = Plan::parse(PLAN, &Cli::parse_from(["test"]).args).unwrap();
+        let plan = plan_with(PLAN, "").unwrap();
         let judged = |regret| Judged {
             baseline: "sticky".to_owned(),
             best: 0.5,

@@ -90,7 +90,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::{
-    account::MAX_SIGNAL_AGE,
+    account::{Account, MAX_SIGNAL_AGE},
     cost::{Job, Load},
     fit::Line,
     lease::{EstimateLease, Shared},
@@ -287,10 +287,10 @@ impl EstimatedTtft {
         &self,
         cx: &RequestCx<'_>,
         endpoint: &Endpoint,
+        account: &Account,
         load: &mut Load,
         typical: &Typical,
     ) -> f64 {
-        let Some(account) = endpoint.slot(&self.shared.accounts) else { return 1.0 };
         let signals = endpoint.signals();
         let is_recent = cx.now.since(signals.scraped_at) <= MAX_SIGNAL_AGE;
         if !is_recent || !cx.freshness.is_fresh(&signals, cx.now) {
@@ -323,8 +323,9 @@ impl Scorer for EstimatedTtft {
         job.reuses = asked.count / (beginning.n_holders + 1) as f64;
         let load = |position: Position| {
             let endpoint = cx.endpoint(position)?;
-            let mut load = endpoint.slot(&self.shared.accounts)?.load(cx.now, &common);
-            let kept = self.correct(cx, endpoint, &mut load, &typical);
+            let account = endpoint.slot(&self.shared.accounts)?;
+            let mut load = account.load(cx.now, &common);
+            let kept = self.correct(cx, endpoint, account, &mut load, &typical);
             Some((load, kept))
         };
         for (&position, out) in positions.iter().zip(out.iter_mut()) {

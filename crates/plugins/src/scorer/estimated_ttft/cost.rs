@@ -86,6 +86,10 @@ const STEP_GOAL: f64 = 0.1;
 /// tokens computed once more.
 const COMING: f64 = 8.0;
 
+/// Share of its time that an endpoint can be busy with one beginning, such that others find it free and a burst of
+/// requests is done soon: they come at random. At 0.65 documents that become hot suddenly meet 5 % fewer goals.
+const BUSY: f64 = 0.5;
+
 impl Job {
     /// Tokens of the prompt that must be computed, by what they attend to.
     pub(super) fn effective_tokens(&self) -> f64 {
@@ -104,13 +108,7 @@ impl Job {
         let copied = (self.cached_best - self.cached).clamp(0.0, missing) / missing;
         1.0 - copied * self.reuses / (1.0 + self.reuses)
     }
-}
 
-/// Share of its time that an endpoint can be busy with one beginning, such that others find it free and a burst of
-/// requests is done soon: they come at random. At 0.65 documents that become hot suddenly meet 5 % fewer goals.
-const BUSY: f64 = 0.5;
-
-impl Job {
     /// Endpoints that should have the prompt's beginning, where so many requests a second come for it: fewer would be
     /// busy with them for too much of their time. Each takes what its own part of the prompt does, and what its answer
     /// adds to the steps of others. Not rounded.

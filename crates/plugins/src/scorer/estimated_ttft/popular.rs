@@ -104,8 +104,13 @@ impl Slot {
         if count == 0.0 {
             return 0.0;
         }
+        count * self.kept(MEMORY, now)
+    }
+
+    /// Share of what was counted last that is left.
+    fn kept(&self, memory: Duration, now: Stamp) -> f64 {
         let age = now.since(Stamp::from_nanos(self.at.load(Relaxed)));
-        count * (-age.as_secs_f64() / MEMORY.as_secs_f64()).exp()
+        (-age.as_secs_f64() / memory.as_secs_f64()).exp()
     }
 
     fn asked(&self, now: Stamp) -> Asked {
@@ -122,8 +127,7 @@ impl Slot {
 
     /// Requests in the last ten seconds or so.
     fn brief(&self, now: Stamp) -> f64 {
-        let age = now.since(Stamp::from_nanos(self.at.load(Relaxed))).as_secs_f64();
-        f64::from_bits(self.brief.load(Relaxed)) * (-age / BRIEF.as_secs_f64()).exp()
+        f64::from_bits(self.brief.load(Relaxed)) * self.kept(BRIEF, now)
     }
 
     fn put(&self, hash: u64, count: f64, now: Stamp) {

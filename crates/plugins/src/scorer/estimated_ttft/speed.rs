@@ -126,8 +126,8 @@ const FIRST_PROMPT: f64 = 1_000.0;
 const MEAN_STEP: f64 = 0.01;
 /// Values that the prior of a mean weighs as much as.
 const MEAN_PRIOR: f64 = 8.0;
-/// A value counts for at most this many times the mean, or for as many tokens as no model server has room for: of
-/// answers of which one in twenty has thousands of tokens, those are what most of the tokens are in.
+/// A value counts for at most this many times the mean, or this many tokens where that is more: of answers of which one
+/// in twenty has thousands of tokens, those are what most of the tokens are in, and few models take longer prompts.
 const MEAN_CLIP: f64 = 16.0;
 const MOST_TOKENS: f64 = 131_072.0;
 

@@ -14,7 +14,7 @@ use router_testkit::{
 };
 
 use super::{
-    account::{Account, Answer},
+    account::Answer,
     cost::{Cost, SEQUENCE_TOKENS, effective_tokens},
     speed::{Prefill, Sample},
     *,
@@ -713,6 +713,25 @@ async fn a_prompt_that_many_begin_with_spreads_and_a_conversation_stays() {
     let shared = ratio(|nth| "s".repeat(100 * 256) + &nth.to_string().repeat(64)).await;
     let conversation = ratio(|nth| "s".repeat((nth + 70) * 256)).await;
     assert!(shared > 1.5 * conversation, "{shared} {conversation}");
+}
+
+#[test]
+fn rare_long_answers_count_in_full() {
+    let pool = Pool::new(START, 256.0);
+    let answer = |output| {
+        pool.observe(&Sample { output: Some(output), ..Sample::default() });
+        pool.typical().output
+    };
+    // After each long one it is at its highest, before the next at its lowest.
+    let ends = (0..2_000).map(|nth| answer(if nth % 20 == 0 { 8_000.0 } else { 5.0 }));
+    let means: Vec<f64> = ends.skip(1_000).collect();
+    let mean = means.iter().sum::<f64>() / means.len() as f64;
+    let truth = (8_000.0 + 19.0 * 5.0) / 20.0;
+    assert!((mean / truth - 1.0).abs() < 0.02, "{mean} instead of {truth}");
+    // One that nobody can have written moves it by no more than the longest that there are.
+    let before = pool.typical().output;
+    let after = answer(1e15);
+    assert!(after > before && after < before + 1_400.0, "{before}, then {after}");
 }
 
 #[test]
