@@ -174,20 +174,31 @@ impl Turn {
 
     /// What a scorer gives all candidates.
     pub fn scores(&self, plugin: &Instance) -> Vec<f64> {
+        let all: Vec<_> = self.candidates.positions().collect();
+        self.scores_of(&all, plugin)
+    }
+
+    /// The same where filters have left only these candidates.
+    pub fn scores_of(&self, positions: &[Position], plugin: &Instance) -> Vec<f64> {
         let scorer = plugin.scorer.as_ref().unwrap_or_else(|| panic!("not a scorer"));
-        let positions: Vec<_> = self.candidates.positions().collect();
         let mut scores = vec![f64::NAN; positions.len()];
-        scorer.score(&self.cx(), &positions, &mut scores);
+        scorer.score(&self.cx(), positions, &mut scores);
         scores
     }
 
     /// Runs the hooks after these profiles ranked these candidates; the first profile is the primary one,
     /// and one that ranked none did not run.
     pub fn pick(&self, profiles: &[(&str, &[u32])]) -> Leases {
+        let all: Vec<_> = self.candidates.positions().collect();
+        self.pick_of(&all, profiles)
+    }
+
+    /// The same where filters have left only these candidates to the scorers.
+    pub fn pick_of(&self, scored: &[Position], profiles: &[(&str, &[u32])]) -> Leases {
         let run = |ranked: &[u32]| ProfileRun {
             ranked: ranked.iter().map(|at| Position(*at)).collect(),
             n_shown: 1,
-            scored: self.candidates.positions().map(|position| (position, 0.0)).collect(),
+            scored: scored.iter().map(|position| (*position, 0.0)).collect(),
         };
         let names: Vec<Arc<str>> = profiles.iter().map(|(name, _)| (*name).into()).collect();
         let runs = profiles.iter().map(|(_, ranked)| (!ranked.is_empty()).then(|| run(ranked)));

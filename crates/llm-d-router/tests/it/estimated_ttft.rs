@@ -13,6 +13,8 @@ use router_sim::replay::{
     trace::{Start, Trace, TraceRequest},
 };
 
+mod unsteady;
+
 const ESTIMATED_TTFT: &str = "
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig

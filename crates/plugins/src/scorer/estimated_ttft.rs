@@ -47,7 +47,7 @@
 //!
 //! **What is learned.** Of the pool the prefill rate, the fixed time, the length of a decode step over the tokens that it attends to, and the length of answers, from the times of good answers; of each endpoint how many times as slow it is in prefill and in decoding.
 //! Where the model server says how many tokens a prompt had, that is what the rate is learned from, not what was counted here; while counts are far off, nothing is learned from requests that waited behind others.
-//! A single outlier moves little, a lasting change is followed within some twenty answers; the length of answers is a mean over about a hundred.
+//! A single outlier moves little, a lasting change is followed within some twenty answers; the length of answers is a mean over about a hundred, and at least what those that began in the last minutes have written until now.
 //! A new endpoint begins as fast as the pool, and one without answers goes back to that: half of the way in five minutes.
 //! How often an expected cache hit is one is learned of the pool, where model servers report cached tokens.
 //! Where the length of an answer is not reported, it is guessed from its time.
@@ -108,6 +108,7 @@ mod ledger;
 mod popular;
 mod slots;
 mod speed;
+mod under_way;
 
 pub const PLUGIN: PluginDef = PluginDef::new::<Params>(
     "estimated-ttft-scorer",

@@ -77,7 +77,7 @@ impl Hold {
         if let Some((account, entry)) =
             self.endpoint.slot(&self.shared.accounts).zip(self.entry.as_mut())
         {
-            account.first_byte(now, entry);
+            account.first_byte(now, entry, &self.shared.pool);
         }
     }
 

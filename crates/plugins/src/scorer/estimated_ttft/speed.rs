@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use router_core::Stamp;
 
 use super::{
     claims::Claims,
     cost::effective_tokens,
     fit::{Factor, Fit, Line},
+    under_way::UnderWay,
 };
 
 /// How fast an endpoint computes.
@@ -84,6 +86,7 @@ struct Common {
     prefill: Fit,
     step: Fit,
     output: Mean,
+    under_way: UnderWay,
     prompt: Mean,
     uncached: Mean,
     hits: Hits,
@@ -129,7 +132,7 @@ const MEAN_PRIOR: f64 = 8.0;
 /// A value counts for at most this many times the mean, or this many tokens where that is more: of answers of which one
 /// in twenty has thousands of tokens, those are what most of the tokens are in, and few models take longer prompts.
 const MEAN_CLIP: f64 = 16.0;
-const MOST_TOKENS: f64 = 131_072.0;
+pub(super) const MOST_TOKENS: f64 = 131_072.0;
 
 impl Speed {
     pub(super) fn times(&self, slowness: Slowness) -> Self {
@@ -195,6 +198,7 @@ impl Pool {
             prefill: Fit::new(start.prefill),
             step: Fit::new(start.step),
             output: mean(output),
+            under_way: UnderWay::default(),
             prompt: mean(FIRST_PROMPT),
             uncached: mean(FIRST_PROMPT),
             hits: Hits { expected: HITS_PRIOR, found: HITS_PRIOR },
@@ -227,6 +231,13 @@ impl Pool {
         self.publish(&learned);
     }
 
+    /// Answers that show when they begin have written so many tokens, and so many more of them begin.
+    pub(super) fn written(&self, now: Stamp, n_tokens: f64, n_answers: f64) {
+        let mut learned = self.learned.lock();
+        learned.under_way.add(now, n_tokens, n_answers);
+        self.publish(&learned);
+    }
+
     /// Takes in what an answer showed. Gives the speed that is known then, and as much of the sample as is
     /// believed.
     pub(super) fn observe(&self, sample: &Sample) -> (Speed, Sample) {
@@ -254,7 +265,7 @@ impl Pool {
 
     fn publish(&self, learned: &Common) -> Speed {
         let typical = Typical {
-            output: learned.output.value,
+            output: learned.output.value.max(learned.under_way.at_least()),
             prompt: learned.prompt.value,
             uncached: learned.uncached.value,
             hits: learned.hits.share(),

@@ -171,7 +171,7 @@ fn several_answers_teach_the_true_step_and_length() {
         let mut entry = account.take(now, &several, true, &load);
         let prefill = TRUTH.prefill.at(several.effective_tokens()) + TRUTH.step.base;
         now = now + Duration::from_secs_f64(prefill);
-        account.first_byte(now, &mut entry);
+        account.first_byte(now, &mut entry, &pool);
         let step = TRUTH.step.at(several.context() + 4.0 * SEQUENCE_TOKENS);
         now = now + Duration::from_secs_f64(99.0 * step);
         account.end(now, &entry, Some(said(4 * 100)), &pool);
@@ -230,11 +230,11 @@ fn learned_under(factor: f64) -> f64 {
         let mut entry = account.take(now, &honest, true, &load(now));
         let liar = liar.map(|(liar, mut entry)| {
             now = now + seconds(liar);
-            account.first_byte(now, &mut entry);
+            account.first_byte(now, &mut entry, &pool);
             (liar, entry)
         });
         now = now + seconds(honest);
-        account.first_byte(now, &mut entry);
+        account.first_byte(now, &mut entry, &pool);
         now = now + Duration::from_secs(3);
         account.end(now, &entry, Some(answer(honest)), &pool);
         // The truth comes late.
@@ -376,7 +376,7 @@ fn serve(
         let factor = if rng.chance(outliers) { 10.0 } else { 1.0 };
         let prefill = truth.prefill.at(job.effective_tokens()) + truth.step.base;
         now = now + Duration::from_secs_f64(factor * prefill);
-        account.first_byte(now, &mut entry);
+        account.first_byte(now, &mut entry, pool);
         let step = truth.step.at(job.context() + SEQUENCE_TOKENS);
         now = now + Duration::from_secs_f64(factor * step * 99.0);
         account.end(now, &entry, Some(said(100)), pool);
@@ -452,7 +452,7 @@ fn a_clock_that_stands_still_teaches_nothing_absurd() {
     for _ in 0..10_000 {
         let load = account.load(now, &pool.speed());
         let mut entry = account.take(now, &job(1_000.0, 100.0), true, &load);
-        account.first_byte(now, &mut entry);
+        account.first_byte(now, &mut entry, &pool);
         let answer = Answer { prompt: Some(u64::MAX), hits: Some((0.0, 5.0)), ..said(100) };
         account.end(now, &entry, Some(answer), &pool);
     }
@@ -610,7 +610,7 @@ fn overrun(
             account.end(now, &entry, Some(said(100)), pool);
         }
         let Some(mut entry) = waiting.pop_front() else { continue };
-        account.first_byte(now, &mut entry);
+        account.first_byte(now, &mut entry, pool);
         decoding.push(entry);
     }
     for entry in waiting.into_iter().chain(decoding) {
@@ -649,7 +649,7 @@ fn waits_for_decode_steps_are_not_learned_as_times_of_prefill() {
         now = now + Duration::from_millis(5);
         let step = TRUTH.step.at(decoding.len() as f64 * (10_050.0 + SEQUENCE_TOKENS));
         while let Some((_, mut entry)) = waiting.pop_front_if(|(until, _)| *until <= now) {
-            account.first_byte(now, &mut entry);
+            account.first_byte(now, &mut entry, &pool);
             decoding.push_back((0.0, entry));
         }
         decoding.iter_mut().for_each(|(n_steps, _)| *n_steps += 0.005 / step);
@@ -713,6 +713,28 @@ async fn a_prompt_that_many_begin_with_spreads_and_a_conversation_stays() {
     let shared = ratio(|nth| "s".repeat(100 * 256) + &nth.to_string().repeat(64)).await;
     let conversation = ratio(|nth| "s".repeat((nth + 70) * 256)).await;
     assert!(shared > 1.5 * conversation, "{shared} {conversation}");
+}
+
+#[tokio::test]
+async fn what_endpoints_have_that_a_filter_left_out_is_not_what_is_asked_for() {
+    const N_REQUESTS: usize = 30;
+    let mut bench = bench(3);
+    let text = |nth: usize| "s".repeat(100 * 256) + &nth.to_string().repeat(10 * 256);
+    // The first endpoint has every prompt whole, and how often they came is forgotten.
+    for nth in 10..10 + N_REQUESTS {
+        let turn = bench.pipeline.begin(completion("m", &text(nth))).await;
+        turn.pick(&[("default", &[0])]).served();
+    }
+    bench.pipeline.now = bench.pipeline.now + Duration::from_mins(30);
+    let left = [Position(1), Position(2)];
+    let mut ratios = Vec::new();
+    for nth in 10..10 + N_REQUESTS {
+        let turn = bench.pipeline.begin(completion("m", &text(nth))).await;
+        let scores = turn.scores_of(&left, &bench.plugin);
+        ratios.push(scores[1] / scores[0]);
+        turn.pick_of(&left, &[("default", &[1])]).served();
+    }
+    assert!(ratios[N_REQUESTS - 1] > 1.5 * ratios[1], "{ratios:?}");
 }
 
 #[test]
