@@ -49,7 +49,7 @@
 //! Where the model server says how many tokens a prompt had, that is what the rate is learned from, not what was counted here; while counts are far off, nothing is learned from requests that waited behind others.
 //! A single outlier moves little, a lasting change is followed within some twenty answers; the length of answers is a mean over about a hundred, and at least what those that began in the last minutes have written until now.
 //! A new endpoint begins as fast as the pool, and one without answers goes back to that: half of the way in five minutes.
-//! How often an expected cache hit is one is learned of the pool, where model servers report cached tokens.
+//! How often an expected cache hit is one is learned of the pool, where model servers report cached tokens; and how many tokens more than expected are found where most of a prompt is: a conversation's last answer is cached, too, and only the model server knows its tokens.
 //! Where the length of an answer is not reported, it is guessed from its time.
 //!
 //! **What scrapes are for.** Nothing of this needs metrics.
@@ -95,7 +95,7 @@ use self::{
     fit::Line,
     lease::{EstimateLease, Shared},
     popular::Popular,
-    speed::{Pool, Speed, Typical},
+    speed::{Expected, Pool, Speed, Typical},
 };
 use crate::{producer::known::KnownEndpoints, signal::KvUsage};
 
@@ -239,9 +239,15 @@ impl Known<'_> {
         found.map_or(0, |found| found.matched_blocks)
     }
 
-    fn beginning(&self, positions: &[Position]) -> Beginning {
+    /// What the candidate is expected to have, of which `beginning` is the most that any has.
+    fn expected(&self, position: Position, beginning: &Beginning) -> Expected {
+        let is_most = beginning.n_blocks > 0 && self.blocks(position) == beginning.n_blocks;
+        Expected { tokens: self.cached(position), is_most }
+    }
+
+    fn beginning(&self, positions: impl Iterator<Item = Position>) -> Beginning {
         let (mut most, mut n_blocks, mut n_holders) = (None, 0, 0);
-        for &position in positions {
+        for position in positions {
             let blocks = self.blocks(position);
             if most.is_none() || blocks > n_blocks {
                 (most, n_blocks, n_holders) = (Some(position), blocks, 0);
@@ -317,7 +323,7 @@ impl Scorer for EstimatedTtft {
         let known = self.known(cx);
         let (mut job, common) = (self.job(cx, &known), self.shared.pool.speed());
         let typical = self.shared.pool.typical();
-        let beginning = known.beginning(positions);
+        let beginning = known.beginning(positions.iter().copied());
         let hash = self.hash(cx, beginning.n_blocks);
         let asked = hash.map(|hash| self.shared.popular.asked(hash, cx.now)).unwrap_or_default();
         job.cached_best = beginning.cached * typical.hits;
@@ -331,7 +337,8 @@ impl Scorer for EstimatedTtft {
         };
         for (&position, out) in positions.iter().zip(out.iter_mut()) {
             let Some((load, kept)) = load(position) else { continue };
-            let cached = known.cached(position) * typical.hits * kept;
+            let expected = known.expected(position, &beginning);
+            let cached = kept * typical.believed(expected, job.prompt);
             let cost = load.cost(&Job { cached, ..job }, &typical).total();
             *out = if cost.is_finite() { cost.max(0.0) } else { f64::MAX };
         }
@@ -368,17 +375,17 @@ impl PreRequest for EstimatedTtft {
         let mut lease = EstimateLease::new(Arc::clone(&self.shared), job, streams);
         // The hash that was asked for when these were scored.
         let scored = outcome.primary_run().map_or(&[][..], |run| &run.scored);
-        let n_blocks = scored.iter().map(|(position, _)| known.blocks(*position)).max();
-        if let Some(hash) = self.hash(cx, n_blocks.unwrap_or(0)) {
+        let beginning = known.beginning(scored.iter().map(|(position, _)| *position));
+        if let Some(hash) = self.hash(cx, beginning.n_blocks) {
             self.shared.popular.add(hash, cx.now);
         }
         for (at, run) in outcome.runs.iter().enumerate() {
             let Some(target) = run.as_ref().and_then(ProfileRun::target) else { continue };
             let Some(endpoint) = cx.endpoint(target) else { continue };
-            let cached = known.cached(target);
+            let cached = known.expected(target, &beginning);
             if at == outcome.primary.0 {
                 lease.primary(endpoint, cached, cx.now);
-                let cached = cached * self.shared.pool.typical().hits;
+                let cached = self.shared.pool.typical().believed(cached, job.prompt);
                 self.shared.pool.sent(job.prompt, Job { cached, ..job }.effective_tokens());
             } else {
                 lease.other(endpoint, cached, cx.now);
@@ -387,7 +394,7 @@ impl PreRequest for EstimatedTtft {
         let ranked = outcome.primary_run().map(|run| run.ranked.iter().copied());
         for position in ranked.into_iter().flatten().skip(1) {
             if let Some(endpoint) = cx.endpoint(position) {
-                lease.fallback(endpoint, known.cached(position));
+                lease.fallback(endpoint, known.expected(position, &beginning));
             }
         }
         Ok(Some(Box::new(lease)))

@@ -20,7 +20,7 @@ use super::{
     fit::Line,
     ledger::{Ledger, Place, Sent, Silent, Summary, Totals},
     slots::Slots,
-    speed::{Learner, Pool, Prefill, Sample, Slowness, Speed},
+    speed::{Hits, Learner, Pool, Prefill, Sample, Slowness, Speed},
     under_way::{Begun, Writing},
 };
 use crate::signal::usable;
@@ -84,8 +84,8 @@ pub(super) struct Answer {
     pub(super) n_tokens: Option<u64>,
     /// Tokens of the prompt, where it says.
     pub(super) prompt: Option<u64>,
-    /// Prompt tokens that were expected in its cache, and those that were there, where it says.
-    pub(super) hits: Option<(f64, f64)>,
+    /// What was expected in its cache, and what was there, where it says.
+    pub(super) hits: Option<Hits>,
 }
 
 /// Words of [`Account::shown`].
@@ -333,7 +333,8 @@ impl Entry {
         };
         let waited = first_byte.since(self.taken).as_secs_f64();
         let (ahead, seconds) = (self.ahead, waited - self.decoding);
-        let (prompt, cached) = (self.job.prompt, self.job.cached);
+        let prompt = self.job.prompt;
+        let cached = answer.hits.map_or(self.job.cached, |hits| hits.found);
         let mut prefill = Prefill { ahead, prompt, cached, seconds };
         if let Some(known) = known {
             // Left out, it would follow whatever others teach the pool.

@@ -12,7 +12,7 @@ use super::{
     account::{Account, Answer, Entry},
     cost::Job,
     popular::Popular,
-    speed::Pool,
+    speed::{Expected, Hits, Pool},
 };
 use crate::producer::found::found_tokens;
 
@@ -42,10 +42,10 @@ pub(super) struct EstimateLease {
     streams: bool,
     primary: Option<Hold>,
     others: SmallVec<[Hold; 1]>,
-    /// Cached tokens expected on the primary target.
-    cached: f64,
-    /// The same on the endpoints that the request may move to.
-    fallbacks: SmallVec<[(EndpointIndex, f64); MAX_TARGETS]>,
+    /// What the primary target is expected to have cached.
+    cached: Expected,
+    /// The same of the endpoints that the request may move to.
+    fallbacks: SmallVec<[(EndpointIndex, Expected); MAX_TARGETS]>,
     /// Of the primary target: when it was sent there, and the predicted seconds to the first byte.
     predicted: (Stamp, f64),
     first_byte: Option<Stamp>,
@@ -107,20 +107,21 @@ impl EstimateLease {
             streams,
             primary: None,
             others: SmallVec::new(),
-            cached: 0.0,
+            cached: Expected::default(),
             fallbacks: SmallVec::new(),
             predicted: (Stamp::ORIGIN, f64::NAN),
             first_byte: None,
         }
     }
 
-    /// The request where so many tokens are expected in the cache.
-    fn believed(&self, cached: f64) -> Job {
-        Job { cached: cached * self.shared.pool.typical().hits, ..self.job }
+    /// The request where this is expected in the cache.
+    fn believed(&self, cached: Expected) -> Job {
+        let cached = self.shared.pool.typical().believed(cached, self.job.prompt);
+        Job { cached, ..self.job }
     }
 
     /// Enters the request at its primary target.
-    pub(super) fn primary(&mut self, endpoint: &Arc<Endpoint>, cached: f64, now: Stamp) {
+    pub(super) fn primary(&mut self, endpoint: &Arc<Endpoint>, cached: Expected, now: Stamp) {
         let job = self.believed(cached);
         // Where it comes late, nothing can be seen of its first token.
         let shows = self.streams && self.first_byte.is_none();
@@ -132,13 +133,13 @@ impl EstimateLease {
     }
 
     /// Enters the request at the target of another profile.
-    pub(super) fn other(&mut self, endpoint: &Arc<Endpoint>, cached: f64, now: Stamp) {
+    pub(super) fn other(&mut self, endpoint: &Arc<Endpoint>, cached: Expected, now: Stamp) {
         let job = self.believed(cached);
         self.others.push(Hold::take(&self.shared, endpoint, now, &job, self.streams).0);
     }
 
     /// An endpoint that the request may move to.
-    pub(super) fn fallback(&mut self, endpoint: &Endpoint, cached: f64) {
+    pub(super) fn fallback(&mut self, endpoint: &Endpoint, cached: Expected) {
         self.fallbacks.push((endpoint.index(), cached));
     }
 
@@ -151,7 +152,11 @@ impl EstimateLease {
         Answer {
             n_tokens: end.usage.map(|usage| usage.completion_tokens),
             prompt: end.usage.map(|usage| usage.prompt_tokens),
-            hits: found.map(|found| (self.cached, found)),
+            // No more than the prompt without its last token, whatever the model server says.
+            hits: found.map(|found| Hits {
+                expected: self.cached,
+                found: found.min(self.job.prompt - 1.0).max(0.0),
+            }),
         }
     }
 
@@ -172,7 +177,7 @@ impl Lease for EstimateLease {
         let Some(mut before) = self.primary.take() else { return };
         before.end(now, None);
         let known = self.fallbacks.iter().find(|(index, _)| *index == endpoint.index());
-        let cached = known.map_or(0.0, |(_, cached)| *cached);
+        let cached = known.map_or(Expected::default(), |(_, cached)| *cached);
         self.primary(endpoint, cached, now);
         if self.first_byte.is_some()
             && let Some(primary) = &mut self.primary

@@ -29,10 +29,25 @@ pub(super) struct Sample {
     pub(super) step: Option<(f64, f64)>,
     /// Tokens of the answer.
     pub(super) output: Option<f64>,
-    /// Prompt tokens that were expected in the cache, and those of them that were there.
-    pub(super) hits: Option<(f64, f64)>,
+    pub(super) hits: Option<Hits>,
     /// Tokens of the prompt as they were counted here, and as the model server counted them. Above 0.
     pub(super) claim: Option<(f64, f64)>,
+}
+
+/// Prompt tokens that are expected in an endpoint's cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Expected {
+    /// Tokens of blocks that are known.
+    pub(super) tokens: f64,
+    /// No endpoint has more of this prompt, and this one has some of it.
+    pub(super) is_most: bool,
+}
+
+/// What was expected in the cache, and the prompt tokens that were there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Hits {
+    pub(super) expected: Expected,
+    pub(super) found: f64,
 }
 
 /// What a first token showed.
@@ -40,7 +55,7 @@ pub(super) struct Sample {
 pub(super) struct Prefill {
     /// Effective tokens of others that had to be computed before.
     pub(super) ahead: f64,
-    /// Tokens of the prompt, and those of them that were expected in the cache.
+    /// Tokens of the prompt, and those of them that were in the cache; where nobody says, that were expected there.
     pub(super) prompt: f64,
     pub(super) cached: f64,
     /// Seconds that passed, without those of decode steps.
@@ -89,13 +104,14 @@ struct Common {
     under_way: UnderWay,
     prompt: Mean,
     uncached: Mean,
-    hits: Hits,
+    hits: HitShare,
+    beyond: Mean,
     claims: Claims,
 }
 
 /// Tokens that were expected in caches and that were found, both forgetting.
 #[derive(Clone, Copy, Debug)]
-struct Hits {
+struct HitShare {
     expected: f64,
     found: f64,
 }
@@ -109,6 +125,9 @@ pub(super) struct Typical {
     pub(super) uncached: f64,
     /// Share of the expected cache hits that were hits. 1 where model servers do not tell.
     pub(super) hits: f64,
+    /// Tokens that an endpoint has beyond those expected, if it has most of a prompt. The last answer of a conversation
+    /// is in the cache, and nobody but the model server knows its tokens.
+    pub(super) beyond: f64,
 }
 
 /// A mean that forgets: about the last hundred values count.
@@ -118,10 +137,10 @@ struct Mean {
     n: u32,
 }
 
-const N_SHOWN: usize = 8;
-/// Expected hits that the prior of [`Hits`] weighs as much as. Tokens.
+const N_SHOWN: usize = 9;
+/// Expected hits that the prior of [`HitShare`] weighs as much as. Tokens.
 const HITS_PRIOR: f64 = 50_000.0;
-/// Share of the past that is left in [`Hits`] after one more request.
+/// Share of the past that is left in [`HitShare`] after one more request.
 const HITS_KEEP: f64 = 0.99;
 /// What a request made new where nothing is known of requests. Tokens.
 const FIRST_PROMPT: f64 = 1_000.0;
@@ -138,6 +157,14 @@ impl Speed {
     pub(super) fn times(&self, slowness: Slowness) -> Self {
         let Slowness { prefill, step } = slowness;
         Self { prefill: self.prefill.times(prefill), step: self.step.times(step) }
+    }
+}
+
+impl Typical {
+    /// Tokens of a prompt of so many that are believed to be in a cache; a last one is always computed.
+    pub(super) fn believed(&self, expected: Expected, prompt: f64) -> f64 {
+        let beyond = if expected.is_most { self.beyond } else { 0.0 };
+        (expected.tokens * self.hits + beyond).min(prompt - 1.0).max(0.0)
     }
 }
 
@@ -178,8 +205,8 @@ impl Mean {
     }
 }
 
-impl Hits {
-    fn add(&mut self, expected: f64, found: f64) {
+impl HitShare {
+    fn add(&mut self, Hits { expected: Expected { tokens: expected, .. }, found }: Hits) {
         if expected > 0.0 && expected.is_finite() {
             self.expected = HITS_KEEP * self.expected + expected;
             self.found = HITS_KEEP * self.found + found.clamp(0.0, expected);
@@ -201,12 +228,13 @@ impl Pool {
             under_way: UnderWay::default(),
             prompt: mean(FIRST_PROMPT),
             uncached: mean(FIRST_PROMPT),
-            hits: Hits { expected: HITS_PRIOR, found: HITS_PRIOR },
+            hits: HitShare { expected: HITS_PRIOR, found: HITS_PRIOR },
+            beyond: mean(0.0),
             claims: Claims::default(),
         };
         let (prompt, uncached) = (FIRST_PROMPT, FIRST_PROMPT);
         let pool = Self { learned: Mutex::new(learned), shown: Default::default() };
-        pool.show(start, Typical { output, prompt, uncached, hits: 1.0 });
+        pool.show(start, Typical { output, prompt, uncached, hits: 1.0, beyond: 0.0 });
         pool
     }
 
@@ -219,8 +247,8 @@ impl Pool {
     }
 
     pub(super) fn typical(&self) -> Typical {
-        let [.., output, prompt, uncached, hits] = self.words();
-        Typical { output, prompt, uncached, hits }
+        let [.., output, prompt, uncached, hits, beyond] = self.words();
+        Typical { output, prompt, uncached, hits, beyond }
     }
 
     /// A request was sent somewhere.
@@ -257,8 +285,11 @@ impl Pool {
         if let Some(output) = sample.output {
             learned.output.add(output);
         }
-        if let Some((expected, found)) = sample.hits {
-            learned.hits.add(expected, found);
+        if let Some(hits) = sample.hits {
+            learned.hits.add(hits);
+            if hits.expected.is_most {
+                learned.beyond.add((hits.found - hits.expected.tokens).max(0.0));
+            }
         }
         (self.publish(&learned), sample)
     }
@@ -269,6 +300,7 @@ impl Pool {
             prompt: learned.prompt.value,
             uncached: learned.uncached.value,
             hits: learned.hits.share(),
+            beyond: learned.beyond.value,
         };
         let speed = Speed { prefill: learned.prefill.line(), step: learned.step.line() };
         self.show(speed, typical);
@@ -280,9 +312,10 @@ impl Pool {
     }
 
     fn show(&self, Speed { prefill, step }: Speed, typical: Typical) {
-        let Typical { output, prompt, uncached, hits } = typical;
+        let Typical { output, prompt, uncached, hits, beyond } = typical;
         let Line { base, per_unit } = prefill;
-        let words = [base, per_unit, step.base, step.per_unit, output, prompt, uncached, hits];
+        let words =
+            [base, per_unit, step.base, step.per_unit, output, prompt, uncached, hits, beyond];
         for (word, value) in self.shown.iter().zip(words) {
             word.store(value.to_bits(), Relaxed);
         }

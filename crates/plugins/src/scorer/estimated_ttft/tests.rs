@@ -16,7 +16,7 @@ use router_testkit::{
 use super::{
     account::Answer,
     cost::{Cost, SEQUENCE_TOKENS, effective_tokens},
-    speed::{Prefill, Sample},
+    speed::{Hits, Prefill, Sample},
     *,
 };
 use crate::producer::{approx_prefix_cache, token};
@@ -342,10 +342,14 @@ fn job(prompt: f64, output: f64) -> Job {
 
 /// Requests with so many uncached tokens, and answers of a hundred.
 fn typical(uncached: f64) -> Typical {
-    Typical { output: 100.0, prompt: uncached, uncached, hits: 1.0 }
+    Typical { output: 100.0, prompt: uncached, uncached, hits: 1.0, beyond: 0.0 }
 }
 
 /// What servers say of an answer of so many tokens.
+fn hits(expected: f64, found: f64) -> Hits {
+    Hits { expected: Expected { tokens: expected, is_most: false }, found }
+}
+
 fn said(n_tokens: u64) -> Answer {
     Answer { n_tokens: Some(n_tokens), prompt: None, hits: None }
 }
@@ -453,7 +457,7 @@ fn a_clock_that_stands_still_teaches_nothing_absurd() {
         let load = account.load(now, &pool.speed());
         let mut entry = account.take(now, &job(1_000.0, 100.0), true, &load);
         account.first_byte(now, &mut entry, &pool);
-        let answer = Answer { prompt: Some(u64::MAX), hits: Some((0.0, 5.0)), ..said(100) };
+        let answer = Answer { prompt: Some(u64::MAX), hits: Some(hits(0.0, 5.0)), ..said(100) };
         account.end(now, &entry, Some(answer), &pool);
     }
     let load = account.load(now, &pool.speed());
@@ -760,13 +764,41 @@ fn rare_long_answers_count_in_full() {
 fn hits_that_are_none_are_expected_less() {
     let pool = Pool::new(START, 256.0);
     for _ in 0..500 {
-        pool.observe(&Sample { hits: Some((2_000.0, 500.0)), ..Sample::default() });
+        pool.observe(&Sample { hits: Some(hits(2_000.0, 500.0)), ..Sample::default() });
     }
     let share = pool.typical().hits;
     assert!((share - 0.25).abs() < 0.02, "{share}");
-    pool.observe(&Sample { hits: Some((0.0, 1e9)), ..Sample::default() });
-    pool.observe(&Sample { hits: Some((f64::NAN, f64::NAN)), ..Sample::default() });
+    pool.observe(&Sample { hits: Some(hits(0.0, 1e9)), ..Sample::default() });
+    pool.observe(&Sample { hits: Some(hits(f64::NAN, f64::NAN)), ..Sample::default() });
     assert!((pool.typical().hits - share).abs() < 0.01);
+}
+
+/// Turn after turn of conversations: of each prompt the last answer is cached, too, which nobody here can know.
+#[test]
+fn what_is_found_beyond_is_expected_then_and_does_not_make_the_rate_look_higher() {
+    const BEYOND: f64 = 300.0;
+    let (account, pool, mut rng) = (Account::default(), Pool::new(START, 256.0), Rng::seeded(3));
+    let mut now = Stamp::from_nanos(1);
+    for _ in 0..400 {
+        let prompt = 5_000.0 + 500.0 * rng.f64();
+        let expected = Expected { tokens: 4_000.0, is_most: true };
+        let cached = pool.typical().believed(expected, prompt);
+        let job = Job { prompt, cached, ..job(prompt, 100.0) };
+        let mut entry = account.take(now, &job, true, &account.load(now, &pool.speed()));
+        let found = expected.tokens + BEYOND;
+        let work = effective_tokens(prompt, found);
+        now = now + Duration::from_secs_f64(START.prefill.at(work) + START.step.base);
+        account.first_byte(now, &mut entry, &pool);
+        now = now + Duration::from_secs_f64(99.0 * START.step.at(job.context() + SEQUENCE_TOKENS));
+        let hits = Some(Hits { expected, found });
+        account.end(now, &entry, Some(Answer { hits, ..said(100) }), &pool);
+    }
+    assert_near(pool.speed(), START);
+    let typical = pool.typical();
+    let believed = |tokens, is_most| typical.believed(Expected { tokens, is_most }, 5_000.0);
+    assert!((believed(4_000.0, true) - 4_300.0).abs() < 10.0, "{typical:?}");
+    assert_eq!(believed(4_000.0, false), 4_000.0, "the last answer was not given there");
+    assert_eq!(believed(4_990.0, true), 4_999.0, "a last token is computed");
 }
 
 #[test]
