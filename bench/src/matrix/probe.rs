@@ -1,8 +1,8 @@
 //! What a policy does, as a number: kept runs are good for as long as it stays the same.
 //!
 //! Three short runs over a small pool that is pressed hard: the hash takes in every decision and when each request
-//! got its first token and ended. A change of the policy, of what it reads, or of the simulated servers shows here,
-//! and one that cannot show in any decision does not matter.
+//! got its first token and ended. A change of the policy, of what it reads, or of the simulated servers shows here if
+//! it shows within [`DURATION`]; for what comes later there is `--forget`.
 
 use std::sync::Arc;
 use std::time::Duration;

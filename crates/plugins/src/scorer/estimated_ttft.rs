@@ -141,11 +141,11 @@ const KV_FULL_LOSS: f64 = 0.5;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Params {
-    /// Prompt tokens that an endpoint computes in a second, until answers have shown it. Above 0.
+    /// Prompt tokens that an endpoint computes in a second, until answers have shown it. From 10 to 10,000,000.
     pub prefill_tokens_per_second: f64,
-    /// Seconds that one decode step of a short sequence takes, until answers have shown it. Above 0.
+    /// Seconds that one decode step of a short sequence takes, until answers have shown it. From 0.00001 to 10.
     pub decode_step_seconds: f64,
-    /// Tokens of an answer, until answers have shown it. Above 0.
+    /// Tokens of an answer, until answers have shown it. From 1 to 1,000,000.
     pub output_tokens: f64,
     /// Name of the plugin that writes the prefix match. Empty for `approx-prefix-cache-producer`.
     pub prefix_match_info_producer_name: String,
@@ -174,13 +174,15 @@ struct EstimatedTtft {
 
 fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
     let params: Params = cx.params()?;
-    let above_zero = |path: &str, value: f64| {
-        let fits = value.is_finite() && value > 0.0;
-        if fits { Ok(value) } else { Err(BuildError::at(path, "must be above 0")) }
+    let in_range = |path: &str, value: f64, least: f64, most: f64| {
+        // False for what is no number.
+        let fits = value >= least && value <= most;
+        let refusal = || BuildError::at(path, format!("must be from {least} to {most}"));
+        fits.then_some(value).ok_or_else(refusal)
     };
-    let rate = above_zero("prefillTokensPerSecond", params.prefill_tokens_per_second)?;
-    let step = above_zero("decodeStepSeconds", params.decode_step_seconds)?;
-    let output = above_zero("outputTokens", params.output_tokens)?;
+    let rate = in_range("prefillTokensPerSecond", params.prefill_tokens_per_second, 10.0, 1e7)?;
+    let step = in_range("decodeStepSeconds", params.decode_step_seconds, 1e-5, 10.0)?;
+    let output = in_range("outputTokens", params.output_tokens, 1.0, 1e6)?;
     let (name, env) = (cx.name().to_owned(), cx.env().clone());
     let metrics = EstimateMetrics::new(&env.registry, &name)
         .map_err(|error| BuildError::new(error.to_string()))?;
