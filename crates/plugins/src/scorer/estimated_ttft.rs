@@ -24,6 +24,7 @@
 //!
 //! **How far a hot prefix spreads.** As many endpoints should have it as would be busy with requests for it for half of their time: each request takes what its own part of the prompt does, and what its answer adds to a decode step × expected tokens of the answer.
 //! Their rate is that of the last minute, of the last ten seconds, or since the first of them: the highest.
+//! Where streamed answers to them that are under way have become twice as long as expected, what is written of them now counts, if it is more: of answers that differ much in length, the short ones end first.
 //! While fewer have it, one without it is charged the copy less what the requests counted, shared among those that would have it, save there against the cheapest that has it.
 //! Otherwise another endpoint gets it where one more request would delay those under way, by the weight above, for longer than it takes to compute the prefix.
 //! For 40 requests a second with 20,480 tokens in common and answers of 192 tokens, that is so up to 17 simulated H100.
@@ -47,7 +48,7 @@
 //!
 //! **What is learned.** Of the pool the prefill rate, the fixed time, the length of a decode step over the tokens that it attends to, and the length of answers, from the times of good answers; of each endpoint how many times as slow it is in prefill and in decoding.
 //! Where the model server says how many tokens a prompt had, that is what the rate is learned from, not what was counted here; while counts are far off, nothing is learned from requests that waited behind others.
-//! A single outlier moves little, a lasting change is followed within some twenty answers; the length of answers is a mean over about a hundred, and at least what those that began in the last minutes have written until now.
+//! A single outlier moves little, a lasting change is followed within some twenty answers; the length of answers is a mean over about a hundred.
 //! A new endpoint begins as fast as the pool, and one without answers goes back to that: half of the way in five minutes.
 //! How often an expected cache hit is one is learned of the pool, where model servers report cached tokens; and how many tokens more than expected are found where most of a prompt is: a conversation's last answer is cached, too, and only the model server knows its tokens.
 //! Where the length of an answer is not reported, it is guessed from its time.
@@ -91,7 +92,7 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     account::{Account, MAX_SIGNAL_AGE},
-    cost::{Job, Load},
+    cost::{Job, Load, Pace},
     fit::Line,
     lease::{EstimateLease, Shared},
     popular::Popular,
@@ -108,7 +109,6 @@ mod ledger;
 mod popular;
 mod slots;
 mod speed;
-mod under_way;
 
 pub const PLUGIN: PluginDef = PluginDef::new::<Params>(
     "estimated-ttft-scorer",
@@ -337,14 +337,19 @@ impl Scorer for EstimatedTtft {
             let kept = self.correct(cx, endpoint, account, &mut load, &typical);
             Some((load, kept))
         };
+        let mut pace = Pace::default();
         for (&position, out) in positions.iter().zip(out.iter_mut()) {
             let Some((load, kept)) = load(position) else { continue };
             let expected = known.expected(position, &beginning);
+            if expected.is_most {
+                pace.add(&load);
+            }
             let cached = kept * typical.believed(expected, job.prompt);
             let cost = load.cost(&Job { cached, ..job }, &typical).total();
             *out = if cost.is_finite() { cost.max(0.0) } else { f64::MAX };
         }
-        if (beginning.n_holders as f64) < job.n_needed(asked.per_second, &common) {
+        let written = pace.written(asked.n_decoding, asked.age, typical.output);
+        if (beginning.n_holders as f64) < job.n_needed(asked.per_second, written, &common) {
             let has_it = |position| known.blocks(position) == beginning.n_blocks;
             let all = || positions.iter().copied().zip(&*out);
             let holders = all().filter(|(position, _)| has_it(*position)).map(|(_, cost)| *cost);
@@ -374,13 +379,14 @@ impl PreRequest for EstimatedTtft {
     ) -> Result<Option<Box<dyn Lease>>, Rejection> {
         let known = self.known(cx);
         let (job, streams) = (self.job(cx, &known), cx.request.parsed.stream);
-        let mut lease = EstimateLease::new(Arc::clone(&self.shared), job, streams);
-        // The hash that was asked for when these were scored.
+        // As when these were scored.
         let scored = outcome.primary_run().map_or(&[][..], |run| &run.scored);
         let beginning = known.beginning(scored.iter().map(|(position, _)| *position));
-        if let Some(hash) = self.hash(cx, beginning.n_blocks) {
+        let hash = self.hash(cx, beginning.n_blocks);
+        if let Some(hash) = hash {
             self.shared.popular.add(hash, cx.now);
         }
+        let mut lease = EstimateLease::new(Arc::clone(&self.shared), job, streams, hash);
         for (at, run) in outcome.runs.iter().enumerate() {
             let Some(target) = run.as_ref().and_then(ProfileRun::target) else { continue };
             let Some(endpoint) = cx.endpoint(target) else { continue };
@@ -438,6 +444,7 @@ impl DumpState for EstimatedTtft {
         serde_json::json!({
             "outputTokens": typical.output,
             "hitShare": typical.hits,
+            "beyondTokens": typical.beyond,
             "prefillTokensPerSecond": (1.0 / common.prefill.per_unit).round(),
             "decodeStepSeconds": common.step.base,
             "endpoints": n_endpoints,

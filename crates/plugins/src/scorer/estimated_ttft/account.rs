@@ -21,7 +21,6 @@ use super::{
     ledger::{Ledger, Place, Sent, Silent, Summary, Totals},
     slots::Slots,
     speed::{Hits, Learner, Pool, Prefill, Sample, Slowness, Speed},
-    under_way::{Begun, Writing},
 };
 use crate::signal::usable;
 
@@ -38,7 +37,6 @@ pub(super) struct Account {
 struct Book {
     ledger: Ledger,
     learner: Learner,
-    writing: Writing,
     /// When it learned last; the origin stands for never.
     learned_at: Stamp,
     /// Seconds that an effective token takes, as the last decision saw it.
@@ -70,8 +68,7 @@ pub(super) struct Entry {
     present: f64,
     /// Seconds of decode steps that were in the way of its first token when it came.
     decoding: f64,
-    /// Where it shows that its prompt has been computed.
-    first_byte: Option<(Stamp, Totals, Begun)>,
+    first_byte: Option<(Stamp, Totals)>,
     shows: bool,
     /// Its number among the answers that begun there, from 1.
     nth: u64,
@@ -136,18 +133,13 @@ impl Account {
         }
     }
 
-    pub(super) fn first_byte(&self, now: Stamp, entry: &mut Entry, pool: &Pool) {
+    pub(super) fn first_byte(&self, now: Stamp, entry: &mut Entry) {
         let mut book = self.book.lock();
         let per_token = book.per_token;
         book.ledger.pass(now, per_token);
         book.ledger.first_byte(now, &entry.place);
+        entry.first_byte = Some((now, book.ledger.totals(now)));
         if entry.shows {
-            let totals = book.ledger.totals(now);
-            let speed = pool.speed().times(book.learner.slowness());
-            let n_answers = f64::from(entry.job.n_answers);
-            let (begun, n_tokens) = book.writing.begin(now, n_answers, totals, &speed);
-            pool.written(now, n_tokens, n_answers);
-            entry.first_byte = Some((now, totals, begun));
             let Summary { n_decoding, n_waiting, .. } = book.ledger.summary();
             entry.nth = book.slots.begin();
             book.slots.note(now, n_decoding, n_waiting);
@@ -174,10 +166,6 @@ impl Account {
             }
             book.ledger.end(now, &entry.place);
             let speed = pool.speed().times(book.learner.slowness());
-            if let Some((_, _, begun)) = &entry.first_byte {
-                let each = answer.and_then(|answer| entry.tokens_of_each(&answer));
-                pool.written(now, book.writing.end(now, begun, each, totals, &speed), 0.0);
-            }
             self.publish(&mut book, now);
             let found_slot = entry.present < book.slots.bound();
             let known = book.prefill.filter(|_| !found_slot);
@@ -308,12 +296,6 @@ impl Peak {
 }
 
 impl Entry {
-    /// Tokens of each of its answers. They decode side by side: where they differ in length, the longest sets the time,
-    /// and a step looks longer than it is by as much as that is longer than the mean.
-    fn tokens_of_each(&self, answer: &Answer) -> Option<f64> {
-        answer.n_tokens.map(|n_tokens| n_tokens as f64 / f64::from(self.job.n_answers))
-    }
-
     /// What a good answer showed. `known` is given where it found no slot and waited for another answer to end: that
     /// is no time of prefill.
     fn sample(
@@ -324,11 +306,14 @@ impl Entry {
         speed: &Speed,
         known: Option<Line>,
     ) -> Sample {
-        let output = self.tokens_of_each(&answer);
+        // Answers of one request decode side by side. Where they differ in length, the longest sets the time, and a
+        // step looks longer than it is by as much as that is longer than the mean.
+        let n_answers = f64::from(self.job.n_answers);
+        let output = answer.n_tokens.map(|n_tokens| n_tokens as f64 / n_answers);
         let prompt = answer.prompt.filter(|prompt| *prompt > 0).map(|prompt| prompt as f64);
         let claim = prompt.map(|prompt| (self.job.prompt, prompt));
         let mut sample = Sample { output, hits: answer.hits, claim, ..Sample::default() };
-        let Some((first_byte, before, _)) = self.first_byte else {
+        let Some((first_byte, before)) = self.first_byte.filter(|_| self.shows) else {
             return sample;
         };
         let waited = first_byte.since(self.taken).as_secs_f64();

@@ -47,6 +47,15 @@ pub(super) struct Load {
     pub(super) step: Line,
 }
 
+/// How fast answers are written on some endpoints.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    /// Under way.
+    n_decoding: f64,
+    /// Tokens of them together, in a second.
+    per_second: f64,
+}
+
 /// A prediction in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Cost {
@@ -90,6 +99,10 @@ const COMING: f64 = 8.0;
 /// requests is done soon: they come at random. At 0.65 documents that become hot suddenly meet 5 % fewer goals.
 const BUSY: f64 = 0.5;
 
+/// Answers under way are longer than expected where they have so many times as many tokens already: as many as expected
+/// would be usual where lengths are exponential, and half where all are alike.
+const LONG: f64 = 2.0;
+
 impl Job {
     /// Tokens of the prompt that must be computed, by what they attend to.
     pub(super) fn effective_tokens(&self) -> f64 {
@@ -112,10 +125,15 @@ impl Job {
     /// Endpoints that should have the prompt's beginning, where so many requests a second come for it: fewer would be
     /// busy with them for too much of their time. Each takes what its own part of the prompt does, and what its answer
     /// adds to the steps of others. Not rounded.
-    pub(super) fn n_needed(&self, per_second: f64, pool: &Speed) -> f64 {
+    ///
+    /// Answers to them are written at `written` tokens a second at least: where few answers are very long, those that
+    /// have ended say for minutes that all are short.
+    pub(super) fn n_needed(&self, per_second: f64, written: f64, pool: &Speed) -> f64 {
         let own = effective_tokens(self.prompt, self.cached_best) * pool.prefill.per_unit;
-        let attended = self.context() + f64::from(self.n_answers) * SEQUENCE_TOKENS;
-        per_second * (own + self.output * pool.step.per_unit * attended) / BUSY
+        let n_answers = f64::from(self.n_answers);
+        let attended = (self.context() / n_answers + SEQUENCE_TOKENS) * pool.step.per_unit;
+        let written = written.max(per_second * n_answers * self.output);
+        (per_second * own + written * attended) / BUSY
     }
 
     /// What it costs on an endpoint that does not have the prompt's beginning and should: that is `copy` seconds, less
@@ -123,6 +141,25 @@ impl Job {
     pub(super) fn invested(&self, copy: f64, with_copy: f64, elsewhere: f64) -> f64 {
         let saved = self.reuses * (elsewhere - with_copy).max(0.0);
         if saved > 0.0 { (copy - saved).max(with_copy.min(copy)) } else { copy }
+    }
+}
+
+impl Pace {
+    pub(super) fn add(&mut self, load: &Load) {
+        self.n_decoding += load.n_decoding;
+        self.per_second += load.n_decoding / load.step();
+    }
+
+    /// Tokens a second of so many of the answers there, which began `age` seconds ago on the mean, if they are longer
+    /// than was `expected`: until then the rate at which they come says it better, since where a server was overrun
+    /// more is written for a while. Less two deviations: how many there are at once is by chance, and a copy that is
+    /// made is not taken back.
+    pub(super) fn written(&self, n_decoding: f64, age: f64, expected: f64) -> f64 {
+        // No number where none is under way.
+        let each = self.per_second / self.n_decoding;
+        let at_least = n_decoding - 2.0 * n_decoding.sqrt();
+        let are_long = age * each > LONG * expected;
+        if are_long && at_least > 0.0 { at_least * each } else { 0.0 }
     }
 }
 

@@ -34,6 +34,15 @@ struct Hold {
     entry: Option<Entry>,
 }
 
+/// Answers to a popular beginning that are under way. Dropped, they are no more.
+#[derive(Debug)]
+struct Writing {
+    shared: Arc<Shared>,
+    beginning: u64,
+    n_answers: u32,
+    begun: Stamp,
+}
+
 /// All entries of one request.
 #[derive(Debug)]
 pub(super) struct EstimateLease {
@@ -46,6 +55,9 @@ pub(super) struct EstimateLease {
     cached: Expected,
     /// The same of the endpoints that the request may move to.
     fallbacks: SmallVec<[(EndpointIndex, Expected); MAX_TARGETS]>,
+    /// What it asked for, by which it was counted as popular.
+    beginning: Option<u64>,
+    writing: Option<Writing>,
     /// Of the primary target: when it was sent there, and the predicted seconds to the first byte.
     predicted: (Stamp, f64),
     first_byte: Option<Stamp>,
@@ -77,7 +89,7 @@ impl Hold {
         if let Some((account, entry)) =
             self.endpoint.slot(&self.shared.accounts).zip(self.entry.as_mut())
         {
-            account.first_byte(now, entry, &self.shared.pool);
+            account.first_byte(now, entry);
         }
     }
 
@@ -99,8 +111,27 @@ impl Drop for Hold {
     }
 }
 
+impl Writing {
+    fn begin(shared: &Arc<Shared>, beginning: u64, n_answers: u32, begun: Stamp) -> Self {
+        shared.popular.begin(beginning, n_answers, begun);
+        Self { shared: Arc::clone(shared), beginning, n_answers, begun }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.shared.popular.end(self.beginning, self.n_answers, self.begun);
+    }
+}
+
 impl EstimateLease {
-    pub(super) fn new(shared: Arc<Shared>, job: Job, streams: bool) -> Self {
+    /// `beginning` is the hash by which the request was counted as popular.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        job: Job,
+        streams: bool,
+        beginning: Option<u64>,
+    ) -> Self {
         Self {
             shared,
             job,
@@ -109,6 +140,8 @@ impl EstimateLease {
             others: SmallVec::new(),
             cached: Expected::default(),
             fallbacks: SmallVec::new(),
+            beginning,
+            writing: None,
             predicted: (Stamp::ORIGIN, f64::NAN),
             first_byte: None,
         }
@@ -188,6 +221,10 @@ impl Lease for EstimateLease {
 
     fn first_byte(&mut self, now: Stamp) {
         self.first_byte = Some(now);
+        if let Some(beginning) = self.beginning.take().filter(|_| self.streams) {
+            let n_answers = self.job.n_answers;
+            self.writing = Some(Writing::begin(&self.shared, beginning, n_answers, now));
+        }
         self.end_others(now);
         if let Some(primary) = &mut self.primary {
             primary.first_byte(now);
@@ -195,6 +232,7 @@ impl Lease for EstimateLease {
     }
 
     fn end(&mut self, end: &End) {
+        self.writing = None;
         self.end_others(end.at);
         let Some(mut primary) = self.primary.take() else { return };
         let is_good =

@@ -5,7 +5,7 @@
 //! a second copy is soon made up for. What tells them apart is how often requests come that match just as far.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -43,6 +43,9 @@ struct Slot {
     since: AtomicU64,
     /// Requests as in `tagged`, of a shorter time; the bits of a number.
     brief: AtomicU64,
+    /// Answers under way, as far as they show when they begin, and the milliseconds at which each began, added up.
+    n_decoding: AtomicU32,
+    begun: AtomicU64,
 }
 
 /// How often a beginning is asked for.
@@ -52,6 +55,10 @@ pub(super) struct Asked {
     pub(super) count: f64,
     /// Requests a second, since the first of them, in the last minute or so, or in the last ten seconds: the most.
     pub(super) per_second: f64,
+    /// Answers to them that are under way, as far as they show when they begin.
+    pub(super) n_decoding: f64,
+    /// Seconds since they began, on the mean.
+    pub(super) age: f64,
 }
 
 impl Default for Popular {
@@ -84,13 +91,38 @@ impl Popular {
         if let Some((_, least)) = least.filter(|(count, _)| *count <= 1.0) {
             least.since.store(now.as_nanos(), Relaxed);
             least.brief.store(1.0_f64.to_bits(), Relaxed);
+            least.n_decoding.store(0, Relaxed);
+            least.begun.store(0, Relaxed);
             least.put(hash, 1.0, now);
+        }
+    }
+
+    /// So many answers begin to one of the requests that were counted.
+    pub(super) fn begin(&self, hash: u64, n_answers: u32, now: Stamp) {
+        if let Some(known) = self.set(hash).iter().find(|slot| slot.tag() == hash >> 32) {
+            known.n_decoding.fetch_add(n_answers, Relaxed);
+            known.begun.fetch_add(u64::from(n_answers) * milliseconds(now), Relaxed);
+        }
+    }
+
+    /// They end that began then. Where another beginning had their place meanwhile, they are no more already.
+    pub(super) fn end(&self, hash: u64, n_answers: u32, begun: Stamp) {
+        let Some(known) = self.set(hash).iter().find(|slot| slot.tag() == hash >> 32) else {
+            return;
+        };
+        let left = |n: u32| n.checked_sub(n_answers);
+        if known.n_decoding.fetch_update(Relaxed, Relaxed, left).is_ok() {
+            known.begun.fetch_sub(u64::from(n_answers) * milliseconds(begun), Relaxed);
         }
     }
 
     fn set(&self, hash: u64) -> &[Slot] {
         self.sets.get(hash as usize % N_SETS).map_or(&[], |set| set)
     }
+}
+
+fn milliseconds(at: Stamp) -> u64 {
+    at.as_nanos() / 1_000_000
 }
 
 impl Slot {
@@ -122,7 +154,15 @@ impl Slot {
             // The first request begins the time.
             (count - 1.0).max(0.0) / seconds.max(MIN_TIME)
         };
-        Asked { count, per_second: rate(count, MEMORY).max(rate(self.brief(now), BRIEF)) }
+        let n_decoding = f64::from(self.n_decoding.load(Relaxed));
+        let begun = self.begun.load(Relaxed) as f64;
+        let age = (n_decoding * milliseconds(now) as f64 - begun) / 1e3;
+        Asked {
+            count,
+            per_second: rate(count, MEMORY).max(rate(self.brief(now), BRIEF)),
+            n_decoding,
+            age: (age / n_decoding.max(1.0)).max(0.0),
+        }
     }
 
     /// Requests in the last ten seconds or so.
@@ -192,6 +232,32 @@ mod tests {
         // Ten seconds later it is so no more.
         let later = popular.asked(HASH, at(230)).per_second;
         assert!(later < 6.0, "{later}");
+    }
+
+    #[test]
+    fn answers_under_way_are_those_that_began_and_have_not_ended() {
+        let popular = Popular::default();
+        let asked = || {
+            let asked = popular.asked(HASH, at(11));
+            (asked.n_decoding, asked.age)
+        };
+        popular.begin(HASH, 3, at(1));
+        assert_eq!(asked(), (0.0, 0.0), "nobody asked for it");
+        popular.add(HASH, at(1));
+        popular.begin(HASH, 3, at(1));
+        popular.begin(HASH, 1, at(5));
+        assert_eq!(asked(), (4.0, 9.0));
+        popular.end(HASH, 1, at(5));
+        assert_eq!(asked(), (3.0, 10.0));
+        popular.end(HASH, 3, at(1));
+        popular.end(HASH, u32::MAX, at(1));
+        assert_eq!(asked(), (0.0, 0.0));
+        // Another beginning has its place later, and not what was under way.
+        popular.begin(HASH, 3, at(11));
+        let of_set = |nth: u64| HASH ^ nth << 40;
+        (1..=N_WAYS as u64).for_each(|nth| popular.add(of_set(nth), at(600)));
+        let all = (0..=N_WAYS as u64).map(|nth| popular.asked(of_set(nth), at(600)));
+        assert_eq!(all.map(|asked| asked.n_decoding + asked.age).sum::<f64>(), 0.0);
     }
 
     #[test]

@@ -3,13 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use router_core::Stamp;
 
 use super::{
     claims::Claims,
     cost::effective_tokens,
     fit::{Factor, Fit, Line},
-    under_way::UnderWay,
 };
 
 /// How fast an endpoint computes.
@@ -39,7 +37,7 @@ pub(super) struct Sample {
 pub(super) struct Expected {
     /// Tokens of blocks that are known.
     pub(super) tokens: f64,
-    /// No endpoint has more of this prompt, and this one has some of it.
+    /// No candidate has more of this prompt, and this one has some of it.
     pub(super) is_most: bool,
 }
 
@@ -101,7 +99,6 @@ struct Common {
     prefill: Fit,
     step: Fit,
     output: Mean,
-    under_way: UnderWay,
     prompt: Mean,
     uncached: Mean,
     hits: HitShare,
@@ -151,7 +148,9 @@ const MEAN_PRIOR: f64 = 8.0;
 /// A value counts for at most this many times the mean, or this many tokens where that is more: of answers of which one
 /// in twenty has thousands of tokens, those are what most of the tokens are in, and few models take longer prompts.
 const MEAN_CLIP: f64 = 16.0;
-pub(super) const MOST_TOKENS: f64 = 131_072.0;
+const MOST_TOKENS: f64 = 131_072.0;
+/// So many answers of the mean length are the most that is found beyond what was expected.
+const BEYOND_CLIP: f64 = 4.0;
 
 impl Speed {
     pub(super) fn times(&self, slowness: Slowness) -> Self {
@@ -225,7 +224,6 @@ impl Pool {
             prefill: Fit::new(start.prefill),
             step: Fit::new(start.step),
             output: mean(output),
-            under_way: UnderWay::default(),
             prompt: mean(FIRST_PROMPT),
             uncached: mean(FIRST_PROMPT),
             hits: HitShare { expected: HITS_PRIOR, found: HITS_PRIOR },
@@ -259,13 +257,6 @@ impl Pool {
         self.publish(&learned);
     }
 
-    /// Answers that show when they begin have written so many tokens, and so many more of them begin.
-    pub(super) fn written(&self, now: Stamp, n_tokens: f64, n_answers: f64) {
-        let mut learned = self.learned.lock();
-        learned.under_way.add(now, n_tokens, n_answers);
-        self.publish(&learned);
-    }
-
     /// Takes in what an answer showed. Gives the speed that is known then, and as much of the sample as is
     /// believed.
     pub(super) fn observe(&self, sample: &Sample) -> (Speed, Sample) {
@@ -288,7 +279,9 @@ impl Pool {
         if let Some(hits) = sample.hits {
             learned.hits.add(hits);
             if hits.expected.is_most {
-                learned.beyond.add((hits.found - hits.expected.tokens).max(0.0));
+                // More is no answer, but a prompt that was cached before anything was known.
+                let most = BEYOND_CLIP * learned.output.value;
+                learned.beyond.add((hits.found - hits.expected.tokens).clamp(0.0, most));
             }
         }
         (self.publish(&learned), sample)
@@ -296,7 +289,7 @@ impl Pool {
 
     fn publish(&self, learned: &Common) -> Speed {
         let typical = Typical {
-            output: learned.output.value.max(learned.under_way.at_least()),
+            output: learned.output.value,
             prompt: learned.prompt.value,
             uncached: learned.uncached.value,
             hits: learned.hits.share(),

@@ -15,7 +15,7 @@ use router_testkit::{
 
 use super::{
     account::Answer,
-    cost::{Cost, SEQUENCE_TOKENS, effective_tokens},
+    cost::{Cost, Pace, SEQUENCE_TOKENS, effective_tokens},
     speed::{Hits, Prefill, Sample},
     *,
 };

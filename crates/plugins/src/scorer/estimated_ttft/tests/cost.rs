@@ -39,12 +39,35 @@ fn where_slots_are_taken_nobody_has_use_of_a_copy() {
 #[test]
 fn a_prefix_needs_as_many_endpoints_as_it_keeps_busy_for_half_of_their_time() {
     let hot = Job { cached_best: 9_000.0, ..job(10_000.0, 100.0) };
-    assert_eq!(hot.n_needed(0.0, &START), 0.0);
-    let one = hot.n_needed(1.0, &START);
-    assert!((hot.n_needed(20.0, &START) - 20.0 * one).abs() < 1e-9);
+    assert_eq!(hot.n_needed(0.0, 0.0, &START), 0.0);
+    let one = hot.n_needed(1.0, 0.0, &START);
+    assert!((hot.n_needed(20.0, 0.0, &START) - 20.0 * one).abs() < 1e-9);
     let prefill = effective_tokens(10_000.0, 9_000.0) * START.prefill.per_unit;
     let steps = 100.0 * START.step.per_unit * (10_000.0 + 100.0 / 2.0 + SEQUENCE_TOKENS);
     assert!((one - 2.0 * (prefill + steps)).abs() < 1e-9, "{one}");
+    // What is written now counts where it is more than what was expected.
+    let expected = 20.0 * hot.output;
+    assert_eq!(hot.n_needed(20.0, 0.9 * expected, &START), hot.n_needed(20.0, 0.0, &START));
+    let more = hot.n_needed(20.0, 10.0 * expected, &START);
+    assert!((more - 2.0 * (20.0 * prefill + 200.0 * steps)).abs() < 1e-9, "{more}");
+}
+
+#[test]
+fn what_is_written_goes_by_the_steps_there_and_by_more_answers_than_chance_brings() {
+    let with = |n_decoding, context| Load { n_decoding, context, ..idle(1.0) };
+    let mut pace = Pace::default();
+    assert_eq!(pace.written(9.0, 100.0, 10.0), 0.0, "nobody writes");
+    for load in [with(30.0, 300_000.0), with(10.0, 0.0), with(0.0, 0.0)] {
+        pace.add(&load);
+    }
+    let per_second = 30.0 / with(30.0, 300_000.0).step() + 10.0 / with(10.0, 0.0).step();
+    let written = pace.written(40.0, 100.0, 10.0);
+    let truth = (40.0 - 2.0 * 40.0_f64.sqrt()) * per_second / 40.0;
+    assert!((written - truth).abs() < 1e-6, "{written} instead of {truth}");
+    assert_eq!(pace.written(3.0, 100.0, 10.0), 0.0, "so few may be chance");
+    let each = per_second / 40.0;
+    assert_eq!(pace.written(40.0, 10.0, 6.0 * each), 0.0, "as long as was expected");
+    assert!(pace.written(40.0, 10.0, 4.0 * each) > 0.0);
 }
 
 #[test]
