@@ -76,7 +76,7 @@
 //!   - pluginRef: estimated-ttft-scorer
 //! ```
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use router_core::{Column, Endpoint, Position, Rejection, header::HeadPatch};
 use router_framework::{
@@ -174,15 +174,13 @@ struct EstimatedTtft {
 
 fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
     let params: Params = cx.params()?;
-    let in_range = |path: &str, value: f64, least: f64, most: f64| {
-        // False for what is no number.
-        let fits = value >= least && value <= most;
-        let refusal = || BuildError::at(path, format!("must be from {least} to {most}"));
-        fits.then_some(value).ok_or_else(refusal)
+    let in_range = |path: &str, value: f64, range: RangeInclusive<f64>| {
+        let refusal = || format!("must be from {} to {}", range.start(), range.end());
+        range.contains(&value).then_some(value).ok_or_else(|| BuildError::at(path, refusal()))
     };
-    let rate = in_range("prefillTokensPerSecond", params.prefill_tokens_per_second, 10.0, 1e7)?;
-    let step = in_range("decodeStepSeconds", params.decode_step_seconds, 1e-5, 10.0)?;
-    let output = in_range("outputTokens", params.output_tokens, 1.0, 1e6)?;
+    let rate = in_range("prefillTokensPerSecond", params.prefill_tokens_per_second, 10.0..=1e7)?;
+    let step = in_range("decodeStepSeconds", params.decode_step_seconds, 1e-5..=10.0)?;
+    let output = in_range("outputTokens", params.output_tokens, 1.0..=1e6)?;
     let (name, env) = (cx.name().to_owned(), cx.env().clone());
     let metrics = EstimateMetrics::new(&env.registry, &name)
         .map_err(|error| BuildError::new(error.to_string()))?;

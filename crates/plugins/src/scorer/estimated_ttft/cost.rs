@@ -73,6 +73,11 @@ pub(super) const ATTENTION_TOKENS: f64 = 46_000.0;
 /// What a decoding sequence costs by itself, as attended tokens.
 pub(super) const SEQUENCE_TOKENS: f64 = 350.0;
 
+/// As many of these tokens as a prompt of so many can have cached: the last one is always computed.
+pub(super) fn cacheable(tokens: f64, prompt: f64) -> f64 {
+    tokens.min(prompt - 1.0).max(0.0)
+}
+
 /// Prompt tokens that must be computed, each counted by what it attends to.
 pub(super) fn effective_tokens(prompt: f64, cached: f64) -> f64 {
     let cached = cached.clamp(0.0, prompt);

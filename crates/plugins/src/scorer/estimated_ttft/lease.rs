@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::{
     account::{Account, Answer, Entry},
-    cost::Job,
+    cost::{Job, cacheable},
     popular::Popular,
     speed::{Expected, Hits, Pool},
 };
@@ -34,15 +34,6 @@ struct Hold {
     entry: Option<Entry>,
 }
 
-/// Answers to a popular beginning that are under way. Dropped, they are no more.
-#[derive(Debug)]
-struct Writing {
-    shared: Arc<Shared>,
-    beginning: u64,
-    n_answers: u32,
-    begun: Stamp,
-}
-
 /// All entries of one request.
 #[derive(Debug)]
 pub(super) struct EstimateLease {
@@ -57,7 +48,8 @@ pub(super) struct EstimateLease {
     fallbacks: SmallVec<[(EndpointIndex, Expected); MAX_TARGETS]>,
     /// What it asked for, by which it was counted as popular.
     beginning: Option<u64>,
-    writing: Option<Writing>,
+    /// When the first byte of a streamed answer to that came, until it ends.
+    writing: Option<Stamp>,
     /// Of the primary target: when it was sent there, and the predicted seconds to the first byte.
     predicted: (Stamp, f64),
     first_byte: Option<Stamp>,
@@ -111,16 +103,9 @@ impl Drop for Hold {
     }
 }
 
-impl Writing {
-    fn begin(shared: &Arc<Shared>, beginning: u64, n_answers: u32, begun: Stamp) -> Self {
-        shared.popular.begin(beginning, n_answers, begun);
-        Self { shared: Arc::clone(shared), beginning, n_answers, begun }
-    }
-}
-
-impl Drop for Writing {
+impl Drop for EstimateLease {
     fn drop(&mut self) {
-        self.shared.popular.end(self.beginning, self.n_answers, self.begun);
+        self.end_writing();
     }
 }
 
@@ -176,6 +161,20 @@ impl EstimateLease {
         self.fallbacks.push((endpoint.index(), cached));
     }
 
+    fn begin_writing(&mut self, now: Stamp) {
+        let is_first = self.streams && self.writing.is_none();
+        if let Some(beginning) = self.beginning.filter(|_| is_first) {
+            self.shared.popular.begin(beginning, self.job.n_answers, now);
+            self.writing = Some(now);
+        }
+    }
+
+    fn end_writing(&mut self) {
+        if let Some((beginning, begun)) = self.beginning.zip(self.writing.take()) {
+            self.shared.popular.end(beginning, self.job.n_answers, begun);
+        }
+    }
+
     fn end_others(&mut self, now: Stamp) {
         self.others.drain(..).for_each(|mut other| other.end(now, None));
     }
@@ -188,7 +187,7 @@ impl EstimateLease {
             // No more than the prompt without its last token, whatever the model server says.
             hits: found.map(|found| Hits {
                 expected: self.cached,
-                found: found.min(self.job.prompt - 1.0).max(0.0),
+                found: cacheable(found, self.job.prompt),
             }),
         }
     }
@@ -221,10 +220,7 @@ impl Lease for EstimateLease {
 
     fn first_byte(&mut self, now: Stamp) {
         self.first_byte = Some(now);
-        if let Some(beginning) = self.beginning.take().filter(|_| self.streams) {
-            let n_answers = self.job.n_answers;
-            self.writing = Some(Writing::begin(&self.shared, beginning, n_answers, now));
-        }
+        self.begin_writing(now);
         self.end_others(now);
         if let Some(primary) = &mut self.primary {
             primary.first_byte(now);
@@ -232,7 +228,7 @@ impl Lease for EstimateLease {
     }
 
     fn end(&mut self, end: &End) {
-        self.writing = None;
+        self.end_writing();
         self.end_others(end.at);
         let Some(mut primary) = self.primary.take() else { return };
         let is_good =

@@ -69,15 +69,12 @@ impl Default for Popular {
 
 impl Popular {
     pub(super) fn asked(&self, hash: u64, now: Stamp) -> Asked {
-        let mut set = self.set(hash).iter();
-        let known = set.find(|slot| slot.tag() == hash >> 32);
-        known.map_or(Asked::default(), |slot| slot.asked(now))
+        self.known(hash).map_or(Asked::default(), |slot| slot.asked(now))
     }
 
     /// One more request. What is asked for often keeps its place; of the others, the least popular one goes.
     pub(super) fn add(&self, hash: u64, now: Stamp) {
-        let set = self.set(hash);
-        if let Some(known) = set.iter().find(|slot| slot.tag() == hash >> 32) {
+        if let Some(known) = self.known(hash) {
             let count = known.count(now);
             if count < FORGOTTEN {
                 known.since.store(now.as_nanos(), Relaxed);
@@ -85,7 +82,7 @@ impl Popular {
             known.brief.store((known.brief(now) + 1.0).to_bits(), Relaxed);
             return known.put(hash, count + 1.0, now);
         }
-        let counted = set.iter().map(|slot| (slot.count(now), slot));
+        let counted = self.set(hash).iter().map(|slot| (slot.count(now), slot));
         let least = counted.min_by(|(a, _), (b, _)| a.total_cmp(b));
         // Whoever was there keeps the place for as long as it counts for more than one request.
         if let Some((_, least)) = least.filter(|(count, _)| *count <= 1.0) {
@@ -99,7 +96,7 @@ impl Popular {
 
     /// So many answers begin to one of the requests that were counted.
     pub(super) fn begin(&self, hash: u64, n_answers: u32, now: Stamp) {
-        if let Some(known) = self.set(hash).iter().find(|slot| slot.tag() == hash >> 32) {
+        if let Some(known) = self.known(hash) {
             known.n_decoding.fetch_add(n_answers, Relaxed);
             known.begun.fetch_add(u64::from(n_answers) * milliseconds(now), Relaxed);
         }
@@ -107,13 +104,15 @@ impl Popular {
 
     /// They end that began then. Where another beginning had their place meanwhile, they are no more already.
     pub(super) fn end(&self, hash: u64, n_answers: u32, begun: Stamp) {
-        let Some(known) = self.set(hash).iter().find(|slot| slot.tag() == hash >> 32) else {
-            return;
-        };
+        let Some(known) = self.known(hash) else { return };
         let left = |n: u32| n.checked_sub(n_answers);
         if known.n_decoding.fetch_update(Relaxed, Relaxed, left).is_ok() {
             known.begun.fetch_sub(u64::from(n_answers) * milliseconds(begun), Relaxed);
         }
+    }
+
+    fn known(&self, hash: u64) -> Option<&Slot> {
+        self.set(hash).iter().find(|slot| slot.tag() == hash >> 32)
     }
 
     fn set(&self, hash: u64) -> &[Slot] {

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::{
     claims::Claims,
-    cost::effective_tokens,
+    cost::{cacheable, effective_tokens},
     fit::{Factor, Fit, Line},
 };
 
@@ -160,10 +160,10 @@ impl Speed {
 }
 
 impl Typical {
-    /// Tokens of a prompt of so many that are believed to be in a cache; a last one is always computed.
+    /// Tokens of a prompt of so many that are believed to be in a cache.
     pub(super) fn believed(&self, expected: Expected, prompt: f64) -> f64 {
         let beyond = if expected.is_most { self.beyond } else { 0.0 };
-        (expected.tokens * self.hits + beyond).min(prompt - 1.0).max(0.0)
+        cacheable(expected.tokens * self.hits + beyond, prompt)
     }
 }
 
