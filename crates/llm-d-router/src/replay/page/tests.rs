@@ -225,6 +225,61 @@ fn what_is_called_clear_is_the_interval_that_is_shown() {
 }
 
 #[test]
+fn goodput_that_cannot_be_told_apart_is_not_as_good() {
+    // Of each configuration and seed: goodput in %, TTFT p90 in s, and requests of 100 that were not served.
+    type Seeds = [(f64, f64, usize)];
+    let check = |seeds: &[&Seeds], said: &str| {
+        let names = ["a", "b", "c"];
+        let grid = grid(&names[..seeds.len()], &[1.0], seeds[0].len() as u64, 8);
+        let mut results = results(&grid, |_, _, _| 1.0);
+        for (played, seeds) in results.iter_mut().zip(seeds) {
+            for (summary, &(goodput, ttft_p90, n_unserved)) in
+                played.summaries.iter_mut().zip(*seeds)
+            {
+                (summary.goodput, summary.ttft.p90) = (goodput / 100.0, ttft_p90);
+                let fates = [(Fate::Served, 100 - n_unserved), (Fate::Unserved, n_unserved)];
+                summary.fates = fates.map(|(fate, n)| (fate.label(), n)).into();
+            }
+        }
+        let page = of(&grid, &results).unwrap();
+        let plain = page.replace("<b>", "").replace("</b>", "");
+        let headline = plain.split_once("<p class=\"headline\">").unwrap().1.lines().next();
+        assert!(plain.contains(said), "{said:?} is missing in {headline:?} for {seeds:?}");
+    };
+    let much = &[(90.0, 4.0, 0), (70.0, 4.1, 0), (60.0, 3.9, 0)];
+    let less_and_sooner = &[(60.0, 1.0, 0), (60.0, 1.1, 0), (40.0, 1.0, 0)];
+    for [a, b, c] in [[much; 3], [less_and_sooner; 3]] {
+        check(&[a, b, c], "a did best (not clearly)");
+    }
+    check(&[less_and_sooner, much], "b did best (not clearly)");
+    check(&[less_and_sooner, much], "Not clearly better than a.");
+    check(&[&less_and_sooner[..1], &much[..1]], "b did best.");
+    // Clearly better than one, not than the other.
+    let little = &[(10.0, 9.0, 0), (9.0, 9.1, 0), (11.0, 9.0, 0)];
+    check(&[less_and_sooner, little, much], "Not clearly better than a.");
+    // As much goodput within half a point: who is sooner.
+    let late = &[(90.4, 4.0, 0), (90.4, 4.1, 0), (90.4, 3.9, 0)];
+    let soon = &[(90.0, 1.0, 0), (90.0, 1.1, 0), (90.0, 1.0, 0)];
+    check(&[late, soon], "b did best (clearly)");
+    // More goodput goes before times.
+    let most = &[(92.0, 9.0, 0), (92.1, 9.0, 0), (91.9, 9.0, 0)];
+    check(&[late, most, soon], "b did best (clearly)");
+    // Times are of those that were served: who leaves many unserved is neither best nor clearly better by them.
+    let refusing = &[(90.0, 0.5, 8), (90.0, 0.5, 8), (90.0, 0.5, 8)];
+    check(&[refusing, late], "b did best (not clearly)");
+    let refusing = &[(99.0, 0.5, 8), (90.0, 0.5, 8), (90.0, 0.5, 8)];
+    check(&[refusing, late], "a did best (not clearly)");
+}
+
+#[test]
+fn the_manual_has_the_rule_of_the_verdict() {
+    let manual = include_str!("../../../../../docs/replay.md");
+    for rule in [verdict::BEST, verdict::CLEARLY] {
+        assert!(manual.contains(rule), "{rule:?} is not in docs/replay.md");
+    }
+}
+
+#[test]
 fn much_less_is_not_nothing() {
     let check = |late: f64, said: &str| {
         let grid = grid(&["late", "soon"], &[1.0], 3, 8);

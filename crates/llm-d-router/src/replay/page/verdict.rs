@@ -10,6 +10,12 @@ pub(super) const EQUAL_GOODPUT: f64 = 0.005;
 /// The same for relative differences of times.
 pub(super) const EQUAL_TIME: f64 = 0.01;
 
+/// Who did best, and of whom it is clearly better, as the page and its manual say it.
+pub(super) const BEST: &str = "the lowest TTFT p90 of those whose goodput is within half a point of the highest, and \
+    that leave no more requests unserved than the others of these";
+pub(super) const CLEARLY: &str = "it has more goodput or, leaving no more requests unserved, a lower TTFT p90, by more \
+    than half a point or 1 %, and the interval of that difference does not contain zero";
+
 /// Of a relative difference in %.
 const MAX_DIGITS: usize = 3;
 /// With fewer seeds nothing is said to be certain: one has no interval, and two say little of how far seeds differ.
@@ -252,26 +258,29 @@ fn next_best(panel: &Panel<'_>, best: usize) -> usize {
     best_of(panel, &others).unwrap_or_default()
 }
 
-/// Of those whose goodput cannot be told from the highest, and that leave no more requests unserved, the one with
-/// the lowest TTFT p90.
+/// The configuration that [`BEST`] says. By means alone: a goodput that is far lower and cannot be told from the
+/// highest, since seeds differ as much, is not as good.
 fn best_of(panel: &Panel<'_>, among: &[usize]) -> Option<usize> {
-    let summaries = |nth: usize| panel.played.get(nth).map_or(&[][..], |p| &p.summaries[..]);
-    let mean = |nth: usize, name| estimate(summaries(nth), name).mean;
-    let by_goodput = |a: usize, b: usize| {
-        let higher = mean(a, "goodput").total_cmp(&mean(b, "goodput"));
-        higher.then(mean(b, "unserved").total_cmp(&mean(a, "unserved")))
+    let of = |nth: usize, name| {
+        panel.played.get(nth).map_or(0.0, |played| estimate(&played.summaries, name).mean)
     };
-    let highest = *among.iter().max_by(|&&a, &&b| by_goodput(a, b))?;
-    let is_near = |nth: usize| {
-        let lost = difference(summaries(nth), summaries(highest), "goodput");
-        lost.mean <= EQUAL_GOODPUT || (lost.half_width.is_some() && !lost.is_clear())
-    };
+    let highest = among.iter().map(|&nth| of(nth, "goodput")).max_by(f64::total_cmp)?;
+    let near = || among.iter().filter(|&&nth| highest - of(nth, "goodput") <= EQUAL_GOODPUT);
     // Who refuses more looks quicker: times are those of served requests.
-    let fewest = among.iter().map(|&nth| mean(nth, "unserved")).min_by(f64::total_cmp)?;
-    let serves = |nth: usize| mean(nth, "unserved") <= fewest + EQUAL_GOODPUT;
-    let is_one = |nth: usize| nth == highest || (is_near(nth) && serves(nth));
-    let near = among.iter().copied().filter(|&nth| is_one(nth));
-    near.min_by(|&a, &b| mean(a, "ttft_p90").total_cmp(&mean(b, "ttft_p90")))
+    let fewest = near().map(|&nth| of(nth, "unserved")).min_by(f64::total_cmp)?;
+    let serving = near().filter(|&&nth| of(nth, "unserved") - fewest <= EQUAL_GOODPUT);
+    serving.copied().min_by(|&a, &b| of(a, "ttft_p90").total_cmp(&of(b, "ttft_p90")))
+}
+
+/// Whether one that did best is better than another as [`CLEARLY`] says.
+fn is_clearly_better(best: &[Summary], other: &[Summary]) -> bool {
+    let more = difference(other, best, "goodput");
+    let has_more = more.is_clear() && more.mean > EQUAL_GOODPUT;
+    let serves = difference(other, best, "unserved").mean <= EQUAL_GOODPUT;
+    // As it is shown: how much less than the other's, not how much more the other's is.
+    let sooner = measure_named("ttft_p90").and_then(|m| relative_difference(m, other, best));
+    let is_sooner = sooner.is_some_and(|sooner| sooner.is_clear() && sooner.mean < -EQUAL_TIME);
+    has_more || (serves && is_sooner)
 }
 
 // === impl Wins ===
@@ -295,16 +304,8 @@ impl Winner {
         let best = best_of(panel, &all).unwrap_or_default();
         let Some(won) = panel.played.get(best) else { return Self { best, rivals: Vec::new() } };
         let is_rival = |&nth: &usize| {
-            let Some(played) = panel.played.get(nth).filter(|_| nth != best) else { return false };
-            let lost = difference(&played.summaries, &won.summaries, "goodput");
-            let measure = measure_named("ttft_p90");
-            // As it is shown: how much less than the rival's, not how much more the rival's is.
-            let sooner =
-                measure.and_then(|m| relative_difference(m, &played.summaries, &won.summaries));
-            let is_sooner =
-                sooner.is_some_and(|sooner| sooner.is_clear() && sooner.mean < -EQUAL_TIME);
-            let has_less = lost.is_clear() && lost.mean > EQUAL_GOODPUT;
-            !has_less && !is_sooner
+            let other = panel.played.get(nth).filter(|_| nth != best);
+            other.is_some_and(|other| !is_clearly_better(&won.summaries, &other.summaries))
         };
         Self { best, rivals: all.iter().copied().filter(is_rival).collect() }
     }

@@ -1,6 +1,6 @@
 //! What the words of the page mean.
 
-use super::{choices, html, length};
+use super::{choices, html, length, verdict};
 use crate::replay::grid::{Grid, Requests};
 
 pub(super) fn of(grid: &Grid) -> String {
@@ -44,15 +44,8 @@ pub(super) fn of(grid: &Grid) -> String {
              requests anew, and breaks ties another way",
         ),
         ("as good", "shares that differ by half a point at most, and other values by 1 %"),
-        (
-            "did best",
-            "the lowest TTFT p90 of those whose goodput is within half a point of the highest or cannot be told \
-             from it, and that leave no more requests unserved",
-        ),
-        (
-            "clearly",
-            "the 95 % interval of the difference in goodput or TTFT p90, seed by seed, does not contain zero",
-        ),
+        ("did best", verdict::BEST),
+        ("clearly", verdict::CLEARLY),
     ];
     let words: String = words
         .iter()
