@@ -118,7 +118,7 @@ impl HeadPatch {
     }
 }
 
-/// The value of `name`, else of its deprecated `alias`, when it is text and not blank.
+/// The value of `name`, else of its deprecated `alias`, when it is UTF-8 and not blank.
 pub fn text<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -127,7 +127,7 @@ pub fn text<'a>(
     let one = |name: &HeaderName| {
         headers
             .get(name)
-            .and_then(|value| value.to_str().ok())
+            .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
             .map(str::trim)
             .filter(|v| !v.is_empty())
     };
@@ -145,6 +145,19 @@ mod tests {
         assert_eq!(text(&headers, &OBJECTIVE, Some(&OBJECTIVE_ALIAS)), Some("old"));
         headers.insert(OBJECTIVE, HeaderValue::from_static("new"));
         assert_eq!(text(&headers, &OBJECTIVE, Some(&OBJECTIVE_ALIAS)), Some("new"));
+    }
+
+    #[test]
+    fn text_is_what_is_utf8_and_not_blank() {
+        let check = |value: &[u8], expected| {
+            let value = HeaderValue::from_bytes(value).unwrap();
+            let headers = HeaderMap::from_iter([(FAIRNESS_ID, value)]);
+            assert_eq!(text(&headers, &FAIRNESS_ID, Some(&FAIRNESS_ID_ALIAS)), expected);
+        };
+        check(b" team ", Some("team"));
+        check("Zürich 東京".as_bytes(), Some("Zürich 東京"));
+        check(b"Z\xfcrich", None);
+        check(b"  ", None);
     }
 
     #[test]

@@ -146,6 +146,7 @@ async fn the_fairness_id_comes_from_the_client_then_from_a_plugin_then_from_us()
     check(&plain, None, "default-flow").await;
     check(&plain, Some(("x-llm-d-inference-fairness-id", "tenant")), "tenant").await;
     check(&plain, Some(("x-gateway-inference-fairness-id", "tenant")), "tenant").await;
+    check(&plain, Some(("x-llm-d-inference-fairness-id", "Zürich")), "Zürich").await;
     let with_agents = by_queue()
         .change(|loaded| {
             let hook: Arc<dyn RequestHeaderHook> = Arc::new(Agent);

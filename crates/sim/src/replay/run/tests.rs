@@ -125,6 +125,21 @@ fn one_request_takes_what_the_engine_takes() {
 }
 
 #[test]
+fn the_router_knows_tenants_by_their_names() {
+    let tenants = ["batch", "Zürich 東京"];
+    let named =
+        |(one, tenant): (TraceRequest, &str)| TraceRequest { tenant: Some(tenant.into()), ..one };
+    let scene = Scene::new(alone(2, 1_000, 16, 1).into_iter().zip(tenants).map(named).collect(), 1);
+    let look = |_: &Router, metrics: &router_telemetry::Registry| {
+        metrics.encode(router_telemetry::metrics::Format::Text)
+    };
+    let (_, page) = play_and_look(&scene.setup, 1, &Progress::default(), look).unwrap();
+    for tenant in tenants {
+        assert!(page.contains(&format!("fairness_id=\"{tenant}\"")), "{tenant} is not in {page}");
+    }
+}
+
+#[test]
 fn one_seed_gives_one_course_to_the_bit() {
     let requests: Vec<_> = (0..300_u64)
         .map(|n| {
