@@ -117,9 +117,15 @@ impl Stretch {
 /// Whether the client can send it.
 fn playable(request: &TraceRequest) -> Result<()> {
     let TraceRequest { prompt_tokens, output_tokens, tenant, priority, lora, .. } = request;
+    let TraceRequest { streams, max_output_tokens, .. } = request;
     ensure!(*prompt_tokens > 0 && *output_tokens > 0, "a request without a prompt or an answer");
     let is_plain = tenant.is_none() && *priority == 0 && lora.is_none();
     ensure!(is_plain, "requests with tenants, priorities or adapters cannot be played live");
+    let is_open = *streams && max_output_tokens.is_none();
+    ensure!(
+        is_open,
+        "requests that do not stream or name their longest answer cannot be played live"
+    );
     Ok(())
 }
 

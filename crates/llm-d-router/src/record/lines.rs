@@ -119,6 +119,8 @@ impl Lines {
             priority: request.priority,
             lora: model.clone().filter(|model| self.adapters.contains(model)),
             model,
+            stream: (!request.streams).then_some(false),
+            max_tokens: request.max_output_tokens.map(tokens),
             prompts: several(request.n_prompts as u64),
             answers: request.n_answers.and_then(several),
             ..Row::default()
@@ -147,16 +149,16 @@ impl Lines {
         let usage = ended.usage;
         let counted = usage.map(|usage| usage.completion_tokens).filter(|n_tokens| *n_tokens > 0);
         let output = counted.unwrap_or(by_events);
+        let is_streamed = request.streams || ended.n_events > 0;
         let observed = ended.endpoint.as_ref().map(|endpoint| {
             let prompt = usage.map(|usage| tokens(usage.prompt_tokens)).filter(|n| *n > 0);
             let most = prompt.unwrap_or(MAX_TOKENS);
             let cached = usage.and_then(|usage| usage.cached_tokens);
             let since_arrival = |at: Stamp| at.since(request.received).as_secs_f64();
-            // The first byte of an answer that comes as a whole says nothing of its first token.
-            let is_streamed = request.streams || ended.n_events > 0;
             ObservedRow {
                 endpoint: endpoint.to_string(),
                 dispatched: Some(since_arrival(ended.dispatched)),
+                // The first byte of an answer that comes as a whole says nothing of its first token.
                 ttft: ended.first_byte.filter(|_| is_streamed).map(since_arrival),
                 e2e: since_arrival(at),
                 prompt_tokens: prompt,
@@ -164,7 +166,8 @@ impl Lines {
                 status: status(ended),
             }
         });
-        Row { observed, ..self.row(request, tokens(output)) }
+        let stream = (!is_streamed).then_some(false);
+        Row { observed, stream, ..self.row(request, tokens(output)) }
     }
 
     fn model(&self, name: &str) -> String {

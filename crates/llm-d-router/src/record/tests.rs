@@ -228,6 +228,22 @@ fn an_answer_that_comes_as_a_whole_has_no_first_token() {
 }
 
 #[test]
+fn what_a_request_asks_for_of_its_answer_is_told_where_it_is_not_usual() {
+    let told = |streams, max_output_tokens, n_events| {
+        let row = answered(RequestNote { streams, max_output_tokens, ..request(1) }, n_events);
+        (row["stream"].as_bool(), row["max_tokens"].as_u64())
+    };
+    assert_eq!(told(true, None, 5), (None, None));
+    assert_eq!(told(false, Some(64), 0), (Some(false), Some(64)));
+    assert_eq!(told(false, Some(u64::MAX), 5), (None, Some(u64::from(read::MAX_TOKENS))));
+    let mut lines = Lines::new(Anonymous::new(false), false);
+    let event = refused(RequestNote { streams: false, ..request(3) });
+    lines.add(&Entry { router: 0, at: Stamp::from_nanos(8_000_000), event });
+    let row: Value = serde_json::from_slice(lines.made()).unwrap();
+    assert_eq!(row["stream"], false);
+}
+
+#[test]
 fn what_was_refused_says_why_and_when() {
     let mut lines = Lines::new(Anonymous::new(false), false);
     lines.add(&Entry { router: 0, at: Stamp::from_nanos(8_000_000), event: refused(request(3)) });

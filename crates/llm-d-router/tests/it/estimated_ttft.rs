@@ -41,6 +41,8 @@ fn trace(n_requests: u64, gap: Duration, n_shared: u64, n_own: u64, output_token
             tenant: None,
             priority: 0,
             lora: None,
+            streams: true,
+            max_output_tokens: None,
             n_sequences: 1,
             observed: None,
         }

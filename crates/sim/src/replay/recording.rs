@@ -16,7 +16,8 @@ use serde_json::value::RawValue;
 /// | --- | --- |
 /// | 1 | |
 /// | 2 | time of dispatch; what flow control refused; how many inputs there are |
-pub const VERSION: u64 = 2;
+/// | 3 | which requests do not stream, and the longest answers that they ask for |
+pub const VERSION: u64 = 3;
 /// The oldest that can be read. Traces that nobody recorded have it: nothing that came later is for them.
 pub const OLDEST_VERSION: u64 = 1;
 
@@ -72,6 +73,12 @@ pub struct Row {
     pub model: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<String>,
+    /// Whether it asks for a streamed answer; it does if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+    /// The longest answer that it asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
     /// Prompts, where it has more than one; lengths and blocks are those of all and of the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<u64>,

@@ -416,6 +416,11 @@ impl<'a> Replay<'a> {
         &mut self.outcomes[at as usize]
     }
 
+    /// Whether something of the answer has come out of the server.
+    fn has_begun(&self, at: u32) -> bool {
+        self.request(at).streams && self.outcomes[at as usize].first_token.is_some()
+    }
+
     async fn arrive(&mut self, at: u32, now: Stamp) {
         let request = self.request(at);
         *self.outcome(at) = RequestOutcome::arriving(now, request.prompt_tokens);
@@ -466,7 +471,9 @@ impl<'a> Replay<'a> {
                 Err(Some(Refusal::QueueFull { .. })) => AttemptFailure::Unavailable,
                 Err(None) => AttemptFailure::Unreachable,
                 Err(Some(_never_fits)) => {
-                    exchange.on_headers(&self.requests.response_head(StatusCode::BAD_REQUEST));
+                    let asked = self.request(request);
+                    exchange
+                        .on_headers(&self.requests.response_head(asked, StatusCode::BAD_REQUEST));
                     exchange.end(EndCause::Natural);
                     return self.end(request, Fate::Invalid, now);
                 }
@@ -536,26 +543,29 @@ impl<'a> Replay<'a> {
     }
 
     fn first_token(&mut self, at: u32, event: Event, cached_tokens: u32) {
-        let Self { servers, requests, outcomes, .. } = self;
+        let Self { setup, servers, requests, outcomes, .. } = self;
         let Some(flight) = servers[at as usize].flights.get_mut(&event.id) else { return };
         let outcome = &mut outcomes[flight.request as usize];
         outcome.first_token = Some(event.at);
         outcome.cached_tokens = cached_tokens;
-        flight.exchange.on_headers(&requests.response_head(StatusCode::OK));
-        flight.exchange.on_chunk(request::first_chunk());
+        let request = &setup.trace.requests[flight.request as usize];
+        if request.streams {
+            flight.exchange.on_headers(&requests.response_head(request, StatusCode::OK));
+            flight.exchange.on_chunk(request::first_chunk());
+        }
     }
 
     fn finished(&mut self, at: u32, event: Event, end: &Finished) {
         let Some(flight) = self.server(at).flights.remove(&event.id) else { return };
         let Flight { request, mut exchange } = flight;
-        let outcome = self.outcome(request);
-        if outcome.first_token.is_none() {
-            outcome.first_token = Some(end.timings.first_token);
-            exchange.on_headers(&self.requests.response_head(StatusCode::OK));
+        let asked = self.request(request);
+        if !self.has_begun(request) {
+            exchange.on_headers(&self.requests.response_head(asked, StatusCode::OK));
         }
-        exchange.on_chunk(request::last_chunk(end));
+        exchange.on_chunk(request::last_chunk(asked, end));
         exchange.end(EndCause::Natural);
         let outcome = self.outcome(request);
+        outcome.first_token.get_or_insert(end.timings.first_token);
         outcome.cached_tokens = end.cached_tokens;
         outcome.output_tokens = end.output_tokens;
         self.end(request, Fate::Served, event.at);

@@ -33,6 +33,10 @@ pub struct TraceRequest {
     pub priority: i32,
     /// LoRA adapter that it asks for by name.
     pub lora: Option<Arc<str>>,
+    /// The answer comes token by token; else all of it comes at its end, and until then the router sees nothing.
+    pub streams: bool,
+    /// The longest answer that it asks for. How long it is `output_tokens` says; decisions look at this.
+    pub max_output_tokens: Option<u32>,
     /// Sequences that a server computes for it: more than one where a recorded request has several prompts or asks
     /// for several answers. Lengths are those of all, and one sequence cannot stand for them.
     pub n_sequences: u32,

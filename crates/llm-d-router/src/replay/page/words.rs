@@ -21,7 +21,11 @@ pub(super) fn of(grid: &Grid) -> String {
     );
     let words = [
         ("goodput", goals.as_str()),
-        ("TTFT", "time from a request's arrival to its first token, of requests that were served"),
+        (
+            "TTFT",
+            "time from a request's arrival until its server had the first token, of requests that were served; who \
+             does not stream sees it with the last one",
+        ),
         ("TPOT", "time per token after the first, of requests that were served"),
         (
             "p50, p90, p99",

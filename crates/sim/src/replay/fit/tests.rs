@@ -326,6 +326,8 @@ fn request(at_ms: u64, observed: Observed) -> TraceRequest {
         tenant: None,
         priority: 0,
         lora: None,
+        streams: true,
+        max_output_tokens: None,
         n_sequences: 1,
         observed: Some(Box::new(observed)),
     }

@@ -47,6 +47,8 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
             tenant: None,
             priority: 0,
             lora: None,
+            streams: true,
+            max_output_tokens: None,
             n_sequences: 1,
             observed: None,
         })?;

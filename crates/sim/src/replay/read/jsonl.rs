@@ -18,6 +18,8 @@
 //! | `session` | name of the conversation |
 //! | `tenant` | who asks, for fairness |
 //! | `priority` | larger is more important, negative may be shed; 0 if not said |
+//! | `stream` | `false` for an answer that comes as a whole |
+//! | `max_tokens` | the longest answer that it asks for |
 //! | `model` | the model that it asks for; nothing plays it |
 //! | `lora` | the adapter that it asks for |
 //! | `block_tokens` | tokens of one of its `blocks`, where it is not what the first line says |
@@ -43,6 +45,10 @@ use crate::replay::{
 
 /// What the first line has and no other format's.
 pub(super) const HEADER: &str = "\"llm-d-router-trace\"";
+/// The first version of a recording that tells which requests do not stream.
+const TELLS_STREAMS: u64 = 3;
+const NO_STREAMS: &str = "the recording is of an older version and does not tell which requests streamed: all are \
+    taken for streamed";
 
 pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<(), Fault> {
     let header: Header = lines.json()?;
@@ -50,6 +56,9 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
     within("`block_tokens`", header.block_tokens, 1..=u64::from(MAX_BLOCK_TOKENS))?;
     rows.trace.block_tokens = header.block_tokens as u32;
     if header.recorded.is_some() {
+        if header.version < TELLS_STREAMS {
+            rows.note(NO_STREAMS.to_owned());
+        }
         return read_recorded(lines, rows);
     }
     let mut latest = Stamp::ORIGIN;
@@ -129,6 +138,7 @@ fn push(row: Row, start: Start, rows: &mut Rows) -> Result<(), Fault> {
     let block_tokens = row.block_tokens.unwrap_or(u64::from(rows.trace.block_tokens));
     within("`block_tokens`", block_tokens, 1..=u64::from(MAX_BLOCK_TOKENS))?;
     within("the number of `blocks`", row.blocks.len() as u64, 0..=n_tokens / block_tokens)?;
+    within("`max_tokens`", row.max_tokens.unwrap_or_default().into(), 0..=u64::from(MAX_TOKENS))?;
     let several = row.prompts.unwrap_or(1).saturating_mul(row.answers.unwrap_or(1));
     within("`prompts` times `answers`", several, 1..=u64::from(u32::MAX))?;
     let blocks = reblocked(row.blocks, block_tokens, u64::from(rows.trace.block_tokens));
@@ -147,6 +157,8 @@ fn push(row: Row, start: Start, rows: &mut Rows) -> Result<(), Fault> {
         tenant,
         priority: row.priority,
         lora,
+        streams: row.stream.unwrap_or(true),
+        max_output_tokens: row.max_tokens,
         n_sequences: several as u32,
         observed: observed.map(Box::new),
     })

@@ -68,6 +68,30 @@ fn own_lines() {
 }
 
 #[test]
+fn what_a_request_asks_for_of_its_answer() {
+    let row = |more: &str| format!("{{\"at\": 0, \"prompt_tokens\": 9{more}}}\n");
+    let asked = row(", \"stream\": false, \"max_tokens\": 64");
+    let rows = [row(""), row(", \"stream\": true"), asked].concat();
+    let header = "{\"llm-d-router-trace\": 1, \"block_tokens\": 64}\n";
+    for text in [format!("{header}{rows}"), recorded(&rows)] {
+        let trace = read_text(&text).unwrap();
+        let read = trace.requests.iter().map(|one| (one.streams, one.max_output_tokens));
+        let read: Vec<_> = read.collect();
+        assert_eq!(read, [(true, None), (true, None), (false, Some(64))]);
+    }
+    let most = u64::from(MAX_TOKENS) + 1;
+    check_fault(&recorded(&row(&format!(", \"max_tokens\": {most}"))), "`max_tokens` is 16777217");
+    // Who recorded nothing of it must know what is played.
+    for (version, n_notes) in [(1, 1), (2, 1), (3, 0)] {
+        let newest = recorded(&(row("") + CLOSED));
+        let text = newest.replacen(&VERSION.to_string(), &version.to_string(), 1);
+        let (_, notes) = noted(&text, usize::MAX);
+        assert_eq!(notes.len(), n_notes, "{notes:?}");
+        assert!(notes.iter().all(|note| note.contains("which requests streamed")), "{notes:?}");
+    }
+}
+
+#[test]
 fn what_a_live_run_showed() {
     let trace = read_text(
         "{\"llm-d-router-trace\": 1, \"block_tokens\": 64}\n\
@@ -103,10 +127,12 @@ fn what_a_live_run_showed() {
 /// The first line of a recording, and these after it.
 fn recorded(lines: &str) -> String {
     format!(
-        "{{\"llm-d-router-trace\": 1, \"block_tokens\": 64, \"recorded\": {{\"version\": \"1\"}}}}\n{lines}"
+        "{{\"llm-d-router-trace\": {VERSION}, \"block_tokens\": 64, \"recorded\": {{\"version\": \"1\"}}}}\n{lines}"
     )
 }
 
+const CLOSED: &str =
+    "{\"end\": {\"why\": \"stopped\", \"requests\": 1, \"dropped\": 0, \"under_way\": 0}}\n";
 const TWO_ENDS: &str = "{\"input\": {\"gap\": {\"lines\": 1}}, \"t\": 5}\n\
     {\"at\": 7.5, \"prompt_tokens\": 64, \"blocks\": [2], \"model\": \"m\"}\n\
     {\"at\": 7.25, \"prompt_tokens\": 256, \"block_tokens\": 128, \"blocks\": [1, 2]}\n";
@@ -385,8 +411,8 @@ fn faults_of_own_lines() {
     );
     observed("\"endpoint\": \"a\", \"e2e\": 1, \"status\": 200, \"x\": 1", "unknown field `x`");
     check_fault(
-        "{\"llm-d-router-trace\": 3, \"block_tokens\": 16}\n",
-        "t.x:1: this is version 3 of the format; this llm-d-router reads 1 to 2",
+        "{\"llm-d-router-trace\": 4, \"block_tokens\": 16}\n",
+        "t.x:1: this is version 4 of the format; this llm-d-router reads 1 to 3",
     );
 }
 

@@ -238,9 +238,10 @@ fn an_older_recording_does_not_mark_what_flow_control_refused() {
     assert_eq!(notes(&recording), Vec::<String>::new());
     let notes = notes(&older);
     assert!(notes.len() == 1 && notes[0].contains("an older router"), "{notes:?}");
-    let newer = Recording { text: recording.text.replace(&first(VERSION), &first(3)), t: 0 };
+    let newer =
+        Recording { text: recording.text.replace(&first(VERSION), &first(VERSION + 1)), t: 0 };
     let error = newer.again(None).unwrap_err().to_string();
-    assert_eq!(error, "r.jsonl:1: this is version 3 of the format; this llm-d-router reads 1 to 2");
+    assert_eq!(error, "r.jsonl:1: this is version 4 of the format; this llm-d-router reads 1 to 3");
 }
 
 #[test]

@@ -76,10 +76,11 @@ impl Replay<'_> {
 
     /// The connection of a request broke.
     fn lose(&mut self, request: u32, mut exchange: Exchange, now: Stamp) {
-        if self.outcome(request).first_token.is_some() {
+        if self.has_begun(request) {
             exchange.end(EndCause::Error);
             return self.end(request, Fate::Broken, now);
         }
+        self.outcome(request).first_token = None;
         match exchange.attempt_failed(AttemptFailure::Unreachable) {
             Some(_next) => self.send(request, exchange, now),
             None => self.unserved(request, exchange, now),

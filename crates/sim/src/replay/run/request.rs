@@ -26,7 +26,9 @@ pub(super) struct Requests {
     path: Arc<str>,
     /// Numbers of the adapters that the trace names.
     adapters: BTreeMap<Arc<str>, AdapterId>,
-    response_headers: HeaderMap,
+    /// Of answers that stream, and of those that do not.
+    events: HeaderMap,
+    document: HeaderMap,
 }
 
 impl Requests {
@@ -36,13 +38,16 @@ impl Requests {
             let next = AdapterId(adapters.len() as u32);
             adapters.entry(Arc::clone(lora)).or_insert(next);
         }
-        let stream = HeaderValue::from_static("text/event-stream");
+        let of_type = |content_type| {
+            HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))])
+        };
         Self {
             block_tokens: trace.block_tokens.max(1),
             model: BASE_MODEL.into(),
             path: PATH.into(),
             adapters,
-            response_headers: HeaderMap::from_iter([(CONTENT_TYPE, stream)]),
+            events: of_type("text/event-stream"),
+            document: of_type("application/json"),
         }
     }
 
@@ -83,7 +88,8 @@ impl Requests {
         let n_tokens = request.prompt_tokens as usize;
         let parsed = ParsedRequest {
             model: Some(Arc::clone(request.lora.as_ref().unwrap_or(&self.model))),
-            stream: request.output_tokens > 0,
+            stream: request.streams && request.output_tokens > 0,
+            max_output_tokens: request.max_output_tokens.map(u64::from),
             prompts: PromptInput::Blocks(PromptBlocks::from_block_ids(
                 ids,
                 self.block_tokens,
@@ -105,25 +111,31 @@ impl Requests {
         }
     }
 
-    pub(super) fn response_head(&self, status: StatusCode) -> ResponseHead<'_> {
-        ResponseHead { status, headers: &self.response_headers, served: None, from_proxy: false }
+    pub(super) fn response_head(
+        &self,
+        request: &TraceRequest,
+        status: StatusCode,
+    ) -> ResponseHead<'_> {
+        let headers = if request.streams { &self.events } else { &self.document };
+        ResponseHead { status, headers, served: None, from_proxy: false }
     }
 }
 
-/// What comes with the first token.
+/// What comes with the first token of an answer that streams.
 pub(super) fn first_chunk() -> Bytes {
     Bytes::from_static(FIRST_CHUNK)
 }
 
 /// What comes with the last one: how much the request took.
-pub(super) fn last_chunk(end: &Finished) -> Bytes {
+pub(super) fn last_chunk(request: &TraceRequest, end: &Finished) -> Bytes {
     let (prompt, output, cached) = (end.prompt_tokens, end.output_tokens, end.cached_tokens);
     let total = u64::from(prompt) + u64::from(output);
-    Bytes::from(format!(
-        "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{output},\
-         \"total_tokens\":{total},\"prompt_tokens_details\":{{\"cached_tokens\":{cached}}}}}}}\n\n\
-         data: [DONE]\n\n"
-    ))
+    let answer = format!(
+        "{{\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{output},\
+         \"total_tokens\":{total},\"prompt_tokens_details\":{{\"cached_tokens\":{cached}}}}}}}"
+    );
+    let streamed = || format!("data: {answer}\n\ndata: [DONE]\n\n");
+    Bytes::from(if request.streams { streamed() } else { answer })
 }
 
 /// The objectives that stand for the priorities of a trace.

@@ -29,6 +29,8 @@ fn request(start: Start, chain: &[u64], prompt_tokens: u32, output_tokens: u32) 
         tenant: None,
         priority: 0,
         lora: None,
+        streams: true,
+        max_output_tokens: None,
         n_sequences: 1,
         observed: None,
     }
@@ -122,6 +124,58 @@ fn one_request_takes_what_the_engine_takes() {
     assert!((0.0075..0.0077).contains(&tpot), "{tpot}");
     assert_eq!((request.output_tokens, request.cached_tokens), (11, 0));
     assert_eq!(outcome.ended, request.ended);
+}
+
+#[test]
+fn decisions_see_what_is_asked_for_of_the_answer() {
+    let check = |streams, output_tokens, max_output_tokens, expected| {
+        let asked = request(at(0), &[], 9, output_tokens);
+        let asked = TraceRequest { streams, max_output_tokens, ..asked };
+        let (_, parsed) = Requests::of(&Trace::default()).begin(&asked, Stamp::ORIGIN);
+        assert_eq!((parsed.stream, parsed.max_output_tokens), expected);
+    };
+    check(true, 5, None, (true, None));
+    check(false, 5, Some(64), (false, Some(64)));
+    // A prompt alone has no answer that could stream.
+    check(true, 0, None, (false, None));
+}
+
+#[test]
+fn of_an_answer_that_does_not_stream_the_router_sees_nothing_before_its_end() {
+    let played = |streams| {
+        let one = TraceRequest { streams, ..alone(1, 0, 1_000, 11).remove(0) };
+        let look = |_: &Router, metrics: &router_telemetry::Registry| {
+            metrics.encode(router_telemetry::metrics::Format::Text)
+        };
+        let scene = Scene::new(vec![one], 1);
+        play_and_look(&scene.setup, 1, &Progress::default(), look).unwrap()
+    };
+    let ((streamed, _), (whole, page)) = (played(true), played(false));
+    let value = |name: &str| -> f64 {
+        let line = page.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+            .unwrap_or_else(|| panic!("{page}"))
+    };
+    let [request] = whole.requests[..] else { panic!("{whole:?}") };
+    let first_byte = value("llm_d_epp_request_ttft_seconds_sum");
+    assert!((first_byte - request.ended.as_secs_f64()).abs() < 1e-6, "{first_byte}");
+    assert_eq!(value("llm_d_epp_request_output_tokens_sum"), 11.0);
+    // Results go by when the server had the first token.
+    assert_eq!(whole, streamed);
+    assert!(request.ttft().unwrap().as_secs_f64() < first_byte - 0.05);
+}
+
+#[test]
+fn an_answer_that_does_not_stream_moves_on_until_its_end() {
+    let ids: Vec<u64> = (0..10).collect();
+    let one = TraceRequest { streams: false, ..request(at(0), &ids, 160, 1_000) };
+    let scene = Scene::new(vec![one], 2);
+    let first = scene.run(1).requests[0].server.unwrap();
+    // Its client has got nothing, so that it can begin anew elsewhere.
+    let outcome = scene.event(5_000, first as usize, Change::Restart { down: SECOND }).run(1);
+    let [request] = outcome.requests[..] else { panic!("{outcome:?}") };
+    assert_eq!((request.fate, request.server), (Fate::Served, Some(1 - first)));
+    assert!(request.ttft().unwrap() > 5 * SECOND);
 }
 
 #[test]

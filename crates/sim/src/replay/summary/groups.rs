@@ -241,6 +241,8 @@ mod tests {
             tenant: Some(tenant.into()),
             priority,
             lora: None,
+            streams: true,
+            max_output_tokens: None,
             n_sequences: 1,
             observed: None,
         };

@@ -235,6 +235,8 @@ impl Writer {
                 tenant: conversation.tenant.clone(),
                 priority: conversation.priority,
                 lora: None,
+                streams: true,
+                max_output_tokens: None,
                 n_sequences: 1,
                 observed: None,
             });

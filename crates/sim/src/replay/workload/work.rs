@@ -133,6 +133,8 @@ mod tests {
             tenant: None,
             priority: 0,
             lora: None,
+            streams: true,
+            max_output_tokens: None,
             n_sequences: 1,
             observed: None,
         }
