@@ -37,7 +37,6 @@ fn trace(n_requests: u64, gap: Duration, n_shared: u64, n_own: u64, output_token
             chain: (0..n_shared).chain(own).collect(),
             prompt_tokens: (n_shared + n_own) as u32 * BLOCK_TOKENS,
             output_tokens,
-            session: nth as u32,
             tenant: None,
             priority: 0,
             lora: None,
@@ -166,7 +165,6 @@ impl HotPrefix {
         for mut request in self.trace().requests {
             let Start::At(start) = request.start else { unreachable!("all have times") };
             request.start = Start::At(start + later);
-            request.session += N_BEFORE as u32;
             request.chain = request.chain.iter().map(|block| block | 1 << 63).collect();
             others.requests.push(request);
         }

@@ -7,7 +7,7 @@
 //! | [`Format::Jsonl`] | JSON lines of our own, see [`jsonl`] |
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt,
     io::{self, BufRead, Read},
     str::FromStr,
@@ -39,7 +39,7 @@ pub const MAX_TOKENS: u32 = 1 << 24;
 pub const MAX_BLOCK_TOKENS: u32 = 1 << 16;
 /// The longest name of a tenant, a session, an adapter or an endpoint with its namespace, in bytes.
 pub const MAX_NAME_BYTES: usize = 512;
-/// The most bytes of all names of one trace together, each counted once: sessions of four million requests with
+/// The most bytes of all names of one trace together, each counted once: tenants of four million requests with
 /// names of usual length, and no gigabyte of hostile ones.
 pub const MAX_NAMES_BYTES: usize = 256 << 20;
 /// The most adapters and the most priorities that one trace may name: the router keeps something for each.
@@ -252,8 +252,6 @@ struct Rows {
     /// The most that any limit may ask for.
     most: usize,
     n_block_ids: usize,
-    n_sessions: u32,
-    sessions: BTreeMap<String, u32>,
     names: BTreeSet<Arc<str>>,
     n_name_bytes: usize,
     adapters: BTreeSet<Arc<str>>,
@@ -282,33 +280,11 @@ impl Rows {
         Ok(())
     }
 
-    /// The number of a session by its name; a new number for a request without one.
-    fn session(&mut self, name: Option<String>) -> Result<u32, Fault> {
-        if let Some(known) = name.as_ref().and_then(|name| self.sessions.get(name)) {
-            return Ok(*known);
-        }
-        let number = self.n_sessions;
-        self.n_sessions += 1;
-        if let Some(name) = name {
-            self.keep("session", &name)?;
-            self.sessions.insert(name, number);
-        }
-        Ok(number)
-    }
-
     /// The one copy of a name.
     fn name(&mut self, what: &'static str, name: &str) -> Result<Arc<str>, Fault> {
         if let Some(known) = self.names.get(name) {
             return Ok(Arc::clone(known));
         }
-        self.keep(what, name)?;
-        let shared: Arc<str> = name.into();
-        self.names.insert(Arc::clone(&shared));
-        Ok(shared)
-    }
-
-    /// Whether there is room for another name.
-    fn keep(&mut self, what: &'static str, name: &str) -> Result<(), Fault> {
         short(what, name)?;
         self.n_name_bytes += name.len();
         if self.n_name_bytes > MAX_NAMES_BYTES {
@@ -316,7 +292,9 @@ impl Rows {
                 format!("the names in the trace have more than {MAX_NAMES_BYTES} bytes up to here");
             return Err(Fault::Syntax(message));
         }
-        Ok(())
+        let shared: Arc<str> = name.into();
+        self.names.insert(Arc::clone(&shared));
+        Ok(shared)
     }
 
     fn note(&mut self, text: String) {

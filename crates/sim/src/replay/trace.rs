@@ -26,8 +26,6 @@ pub struct TraceRequest {
     pub prompt_tokens: u32,
     /// Tokens of the answer; 0 for requests that only compute their prompt.
     pub output_tokens: u32,
-    /// The conversation that it belongs to; one that stands alone has a number of its own.
-    pub session: u32,
     /// Who sent it, for fairness.
     pub tenant: Option<Arc<str>>,
     pub priority: i32,

@@ -56,7 +56,6 @@ fn a_lukewarm_prefix_that_becomes_hot_at_once_spreads_in_time() {
             let (shared, own) = request.chain.split_at(640);
             let own = own.iter().map(|block| block | 1 << 61);
             request.chain = shared.iter().copied().chain(own).collect();
-            request.session = trace.requests.len() as u32;
             trace.requests.push(request);
         }
         let [ours, balanced] = goodputs(&trace, 16, seed);

@@ -303,7 +303,6 @@ mod tests {
             chain: chain.into(),
             prompt_tokens: 64,
             output_tokens: 11,
-            session: 0,
             tenant: None,
             priority: 0,
             lora: None,

@@ -322,7 +322,6 @@ fn request(at_ms: u64, observed: Observed) -> TraceRequest {
         chain: [].into(),
         prompt_tokens: 100,
         output_tokens: 20,
-        session: 0,
         tenant: None,
         priority: 0,
         lora: None,

@@ -37,13 +37,11 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
         let n_blocks = u64::from(prompt_tokens.saturating_add(output_tokens) / BLOCK_TOKENS);
         let ids = next_id..next_id + n_blocks.min(super::MAX_BLOCK_IDS as u64 + 1);
         next_id = ids.end;
-        let session = rows.session(None)?;
         rows.push(TraceRequest {
             start: Start::At(Stamp::from_nanos(at)),
             chain: ids.collect(),
             prompt_tokens,
             output_tokens,
-            session,
             tenant: None,
             priority: 0,
             lora: None,

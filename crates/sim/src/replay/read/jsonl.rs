@@ -15,7 +15,7 @@
 //! | `after`, `think` | in place of `at`: so many seconds after the end of an earlier request, which is named by its place, counted from 0 |
 //! | `prompt_tokens`, `output_tokens` | lengths; no output means that only the prompt is computed |
 //! | `blocks` | ids of the full blocks of the prompt and, where a later turn brings it along, of the answer; equal ids at the start of two lists are equal text. Without it, nothing is like any other request |
-//! | `session` | name of the conversation |
+//! | `session` | name of the conversation; nothing plays it |
 //! | `tenant` | who asks, for fairness |
 //! | `priority` | larger is more important, negative may be shed; 0 if not said |
 //! | `stream` | `false` for an answer that comes as a whole |
@@ -36,7 +36,7 @@ use router_core::Stamp;
 
 use super::{
     AFTER_END, CUT_OFF, Fault, Lines, MAX_BLOCK_TOKENS, MAX_TOKENS, Rows, SECOND_RECORDING,
-    are_missing, known_version, missing, nanos, within,
+    are_missing, known_version, missing, nanos, short, within,
 };
 use crate::replay::{
     recording::{EndLine, Header, ObservedRow, Row, is_end, is_header, is_input},
@@ -142,7 +142,7 @@ fn push(row: Row, start: Start, rows: &mut Rows) -> Result<(), Fault> {
     let several = row.prompts.unwrap_or(1).saturating_mul(row.answers.unwrap_or(1));
     within("`prompts` times `answers`", several, 1..=u64::from(u32::MAX))?;
     let blocks = reblocked(row.blocks, block_tokens, u64::from(rows.trace.block_tokens));
-    let session = rows.session(row.session)?;
+    row.session.iter().try_for_each(|session| short("session", session))?;
     let mut name = |what, name: Option<String>| -> Result<Option<Arc<str>>, Fault> {
         name.map(|name| rows.name(what, &name)).transpose()
     };
@@ -153,7 +153,6 @@ fn push(row: Row, start: Start, rows: &mut Rows) -> Result<(), Fault> {
         chain: blocks.into(),
         prompt_tokens: row.prompt_tokens,
         output_tokens: row.output_tokens,
-        session,
         tenant,
         priority: row.priority,
         lora,

@@ -37,13 +37,11 @@ pub(super) fn read<R: BufRead>(lines: &mut Lines<R>, rows: &mut Rows) -> Result<
         let most = u64::from(input_length.div_ceil(BLOCK_TOKENS));
         within("the number of `hash_ids`", hash_ids.len() as u64, 0..=most)?;
         hash_ids.truncate((input_length / BLOCK_TOKENS) as usize);
-        let session = rows.session(None)?;
         rows.push(TraceRequest {
             start: Start::At(Stamp::from_nanos(at)),
             chain: hash_ids.into(),
             prompt_tokens: input_length,
             output_tokens: output_length,
-            session,
             tenant: None,
             priority: 0,
             lora: None,

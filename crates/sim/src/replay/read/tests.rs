@@ -28,7 +28,6 @@ fn mooncake() {
     assert_eq!((first.start, &*first.chain), (at(0.027), &[5, 6][..]), "in order of time");
     assert_eq!((second.start, &*second.chain), (at(3.0), &[5, 6][..]), "full blocks only");
     assert_eq!((second.prompt_tokens, second.output_tokens), (1500, 7));
-    assert_ne!(first.session, second.session);
 }
 
 #[test]
@@ -62,7 +61,6 @@ fn own_lines() {
         (second.priority, second.lora.as_deref(), second.output_tokens),
         (-1, Some("sql"), 0)
     );
-    assert_eq!((first.session == third.session, first.session == second.session), (true, false));
     assert!(Arc::ptr_eq(first.tenant.as_ref().unwrap(), second.tenant.as_ref().unwrap()));
     assert_eq!(third.start, Start::After { request: 0, think: Duration::from_millis(4500) });
 }
@@ -274,10 +272,21 @@ fn what_a_trace_names_is_bounded() {
     let fault = read(&lora, MAX_ADAPTERS + 1).unwrap_err();
     assert_eq!(fault, "t.x:10002: the trace has more than 10000 adapters up to here");
     let mut rows = Rows { n_name_bytes: MAX_NAMES_BYTES - 4, ..Rows::default() };
-    assert_eq!(rows.session(Some("four".to_owned())).ok(), Some(0));
-    assert_eq!(rows.session(Some("four".to_owned())).ok(), Some(0));
-    let fault = rows.session(Some("5".to_owned())).unwrap_err();
+    let mut name = |name| rows.name("tenant", name);
+    assert_eq!([name("four"), name("four")].map(|name| &*name.unwrap() == "four"), [true; 2]);
+    let fault = name("5").unwrap_err();
     assert!(fault.to_string().contains("names in the trace have more than"), "{fault}");
+}
+
+#[test]
+fn sessions_take_no_room() {
+    let text = "{\"llm-d-router-trace\": 1, \"block_tokens\": 64}\n\
+        {\"at\": 0, \"prompt_tokens\": 1, \"session\": \"a\"}\n";
+    let mut lines = Lines { input: text.as_bytes(), line: Vec::new(), at: 0 };
+    let mut rows = Rows { n_name_bytes: MAX_NAMES_BYTES, limit: 9, ..Rows::default() };
+    assert!(lines.next().unwrap());
+    jsonl::read(&mut lines, &mut rows).unwrap();
+    assert_eq!(rows.trace.requests.len(), 1);
 }
 
 #[test]

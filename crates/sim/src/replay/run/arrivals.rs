@@ -74,7 +74,6 @@ mod tests {
             chain: [].into(),
             prompt_tokens: 1,
             output_tokens: 1,
-            session: 0,
             tenant: None,
             priority: 0,
             lora: None,

@@ -25,7 +25,6 @@ fn request(start: Start, chain: &[u64], prompt_tokens: u32, output_tokens: u32) 
         chain: chain.into(),
         prompt_tokens,
         output_tokens,
-        session: 0,
         tenant: None,
         priority: 0,
         lora: None,

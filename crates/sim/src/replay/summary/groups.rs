@@ -237,7 +237,6 @@ mod tests {
             chain: Arc::from([]),
             prompt_tokens: 100,
             output_tokens: 10,
-            session: 0,
             tenant: Some(tenant.into()),
             priority,
             lora: None,

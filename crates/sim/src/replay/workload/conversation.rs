@@ -203,13 +203,12 @@ impl Turn {
 struct Writer {
     trace: Trace,
     blocks: OwnBlocks,
-    n_conversations: u32,
 }
 
 impl Writer {
     fn new() -> Self {
         let trace = Trace { block_tokens: BLOCK_TOKENS, requests: Vec::new() };
-        Self { trace, blocks: OwnBlocks::new(), n_conversations: 0 }
+        Self { trace, blocks: OwnBlocks::new() }
     }
 
     fn write(&mut self, at_s: f64, conversation: &Conversation) {
@@ -231,7 +230,6 @@ impl Writer {
                 chain: chain.as_slice().into(),
                 prompt_tokens,
                 output_tokens: turn.output_tokens,
-                session: self.n_conversations,
                 tenant: conversation.tenant.clone(),
                 priority: conversation.priority,
                 lora: None,
@@ -241,6 +239,5 @@ impl Writer {
                 observed: None,
             });
         }
-        self.n_conversations += 1;
     }
 }

@@ -129,7 +129,6 @@ mod tests {
             chain: chain.into(),
             prompt_tokens,
             output_tokens,
-            session: 0,
             tenant: None,
             priority: 0,
             lora: None,
