@@ -23,6 +23,8 @@ Examples:
 
 /// More than this comes at once, as far as servers can tell.
 const MAX_LOAD: f64 = 1e6;
+/// With less nothing ever meets anything else.
+const MIN_LOAD: f64 = 1e-6;
 
 /// Flags of what is played on servers: lists, and decisions that are made again, have none.
 const PLAYING: [&str; 19] = [
@@ -143,10 +145,10 @@ pub struct ReplayArgs {
 /// A load that means something.
 fn load(text: &str) -> Result<f64, String> {
     let load: f64 = text.parse().map_err(|_| "expected a number such as 1.3".to_owned())?;
-    if load > 0.0 && load <= MAX_LOAD {
+    if (MIN_LOAD..=MAX_LOAD).contains(&load) {
         Ok(load)
     } else {
-        Err(format!("must be more than 0 and at most {MAX_LOAD}"))
+        Err(format!("must be from {MIN_LOAD} to {MAX_LOAD}"))
     }
 }
 
