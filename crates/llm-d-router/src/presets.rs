@@ -13,6 +13,12 @@ pub(crate) fn named(name: &str) -> Option<&'static Preset> {
     preset::named(name).or_else(|| policy::preset(name))
 }
 
+/// Whether two names are one, or those of one preset.
+pub(crate) fn are_same(one: &&str, other: &&str) -> bool {
+    let preset = named(one);
+    one == other || (preset.is_some() && preset == named(other))
+}
+
 /// What may help who gave a name that none has.
 pub(crate) fn hint(name: &str, otherwise: &str) -> String {
     let names = policy::PRESETS.iter().map(|preset| preset.name).chain([DEFAULT_NAME]);

@@ -142,7 +142,7 @@ fn grid(args: &ReplayArgs, registry: Registry) -> anyhow::Result<Grid> {
         vec![Configuration { name: DEFAULT_NAME.to_owned(), text: None }]
     } else {
         let names = args.config.iter().flat_map(|text| names(text)).collect();
-        let names = once("--config", names, |name| (*name).to_owned());
+        let names = once("--config", names, presets::are_same, |name| (*name).to_owned());
         names.into_iter().map(named_configuration).collect::<Result<_, _>>()?
     };
     for configuration in &configurations {
@@ -162,7 +162,7 @@ fn grid(args: &ReplayArgs, registry: Registry) -> anyhow::Result<Grid> {
     Ok(Grid {
         requests: requests(args)?,
         configurations,
-        loads: once("--load", args.load.clone(), f64::to_string),
+        loads: once("--load", args.load.clone(), f64::eq, f64::to_string),
         pools,
         seeds,
         goals,
@@ -187,15 +187,25 @@ fn may_be_file(name: &str) -> bool {
 }
 
 /// What is given, each once: the same twice would be two equal lines.
-fn once<T: PartialEq>(flag: &str, given: Vec<T>, shown: impl Fn(&T) -> String) -> Vec<T> {
+fn once<T>(
+    flag: &str,
+    given: Vec<T>,
+    are_same: impl Fn(&T, &T) -> bool,
+    shown: impl Fn(&T) -> String,
+) -> Vec<T> {
     let mut kept: Vec<T> = Vec::with_capacity(given.len());
     for one in given {
-        if kept.contains(&one) {
-            let one = shown(&one);
-            process::complain(&format!("{flag} {one} is given more than once; it is played once"));
-        } else {
+        let Some(same) = kept.iter().find(|known| are_same(known, &one)) else {
             kept.push(one);
-        }
+            continue;
+        };
+        let (one, same) = (shown(&one), shown(same));
+        let is = if one == same {
+            "is given more than once".to_owned()
+        } else {
+            format!("is the same as {same}")
+        };
+        process::complain(&format!("{flag} {one} {is}; it is played once"));
     }
     kept
 }
@@ -302,7 +312,7 @@ fn read_trace(path: &Path, format: Option<read::Format>, limit: usize) -> anyhow
 fn pools(args: &ReplayArgs) -> anyhow::Result<Vec<NamedPool>> {
     let mut pools = Vec::new();
     let shown = |path: &PathBuf| path.display().to_string();
-    for path in once("--pool", args.pool.clone(), shown) {
+    for path in once("--pool", args.pool.clone(), PathBuf::eq, shown) {
         let name = shown(&path);
         let text = read_file(&path, MAX_POOL_BYTES)?;
         let pool = Pool::parse(&name, &text).map_err(|error| {

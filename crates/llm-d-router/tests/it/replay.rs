@@ -233,7 +233,7 @@ fn what_is_given_twice_is_played_once() {
     let (trace, pool) = (testdata::path(TRACE), pool.to_str().unwrap());
     let mut args = vec!["--trace", trace.to_str().unwrap(), "--limit=20", "--seeds=1"];
     args.extend(["--config=random,go-default,random", "--load=1,1.0,2", "--pool", pool]);
-    args.extend(["--pool", pool]);
+    args.extend(["--pool", pool, "--config=default,estimated-ttft"]);
     let output = replay(&args);
     let said = String::from_utf8(output.stdout).unwrap();
     let warned = String::from_utf8(output.stderr).unwrap();
@@ -241,8 +241,11 @@ fn what_is_given_twice_is_played_once() {
         let message = format!("{twice} is given more than once; it is played once");
         assert_eq!(warned.matches(&message).count(), 1, "{message:?} is missing in {warned}");
     }
+    let same = "--config estimated-ttft is the same as default; it is played once";
+    assert_eq!(warned.matches(same).count(), 1, "{same:?} is missing in {warned}");
     let rows = |name: &str| said.lines().filter(|line| line.starts_with(name)).count();
     assert_eq!(rows("random "), 2, "once for each load: {said}");
+    assert_eq!(rows("estimated-ttft "), 0, "{said}");
 }
 
 #[test]
