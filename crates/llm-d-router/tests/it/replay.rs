@@ -304,7 +304,7 @@ fn the_command_says_what_is_wrong() {
         "no such preset and no such file",
     );
     let broken = file("broken.jsonl", "{\"timestamp\": 0, \"hash_ids\": 3}\n");
-    check_fails(&["--trace", &broken], "broken.jsonl:1: invalid type");
+    check_fails(&["--trace", &broken], "broken.jsonl:1: `hash_ids`: invalid type");
     let empty = [
         r#"{"llm-d-router-trace":2,"block_tokens":64,"recorded":{"version":"1","inputs":true}}"#,
         r#"{"end":{"why":"stopped","requests":0,"dropped":0,"under_way":0}}"#,

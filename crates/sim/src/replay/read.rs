@@ -239,8 +239,17 @@ impl<R: BufRead> Lines<R> {
             let (text, column) = (error.to_string(), error.column());
             let place = format!(" at line {} column {column}", error.line());
             let what = text.strip_suffix(&place).unwrap_or(&text);
-            Fault::Syntax(format!("{what} (column {column})"))
+            let field = if what.starts_with("invalid ") { self.field_before(column) } else { None };
+            let field = field.map_or_else(String::new, |field| format!("`{field}`: "));
+            Fault::Syntax(format!("{field}{} (column {column})", in_words(what)))
         })
+    }
+
+    /// Name of the field whose value ends or begins at this column.
+    fn field_before(&self, column: usize) -> Option<&str> {
+        let (before, _value) = self.text().ok()?.get(..column)?.rsplit_once(':')?;
+        let (_, name) = before.trim_end().strip_suffix('"')?.rsplit_once('"')?;
+        Some(name)
     }
 }
 
@@ -369,6 +378,21 @@ fn nanos(what: &'static str, seconds: f64) -> Result<u64, Fault> {
     }
     let range = format!("from 0 to {MAX_SECONDS} seconds");
     Err(Fault::Range { what, value: seconds.to_string(), range })
+}
+
+/// What the JSON reader says of a number that does not fit, for people who know no Rust.
+fn in_words(what: &str) -> String {
+    let ranges = [
+        ("u16", (0, u64::from(u16::MAX))),
+        ("u32", (0, u64::from(u32::MAX))),
+        ("u64", (0, u64::MAX)),
+        ("i32", (i64::from(i32::MIN), i32::MAX as u64)),
+    ];
+    let expected = what.rsplit_once("expected ").and_then(|(found, of_type)| {
+        let (_, (least, most)) = ranges.iter().find(|(name, _)| *name == of_type)?;
+        Some(format!("{found}expected a whole number from {least} to {most}"))
+    });
+    expected.unwrap_or_else(|| what.to_owned())
 }
 
 /// Adds what is new to a set that must not grow beyond `most`.

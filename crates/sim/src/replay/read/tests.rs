@@ -399,6 +399,23 @@ fn faults_of_own_lines() {
         "tenant is \"\"; it must be a name",
     );
     check("{\"at\": 0, \"prompt_tokens\": 1, \"lora\": \"a\\nb\"}", "lora is \"a\\nb\"");
+    let row = |field: &str, said: &str| {
+        check(&format!("{{\"tenant\": \"a:b\", {field}, \"at\": 0}}"), &format!("t.x:2: {said}"));
+    };
+    row(
+        "\"prompt_tokens\": -3",
+        "`prompt_tokens`: invalid value: integer `-3`, expected a whole number from 0 to 4294967295 (column 37)",
+    );
+    row(
+        "\"priority\": 1.5",
+        "`priority`: invalid type: floating point `1.5`, expected a whole number from -2147483648 to 2147483647",
+    );
+    row(
+        "\"blocks\": [1, -2]",
+        "`blocks`: invalid value: integer `-2`, expected a whole number from 0",
+    );
+    row("\"session\": {\"x\": 1}", "`session`: invalid type: map, expected a string");
+    row("\"lora\": \"x\"", "missing field `prompt_tokens`");
     let observed = |fields: &str, said: &str| {
         check(&format!("{{\"at\": 0, \"prompt_tokens\": 9, \"observed\": {{{fields}}}}}"), said);
     };
