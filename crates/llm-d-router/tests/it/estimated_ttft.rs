@@ -13,6 +13,7 @@ use router_sim::replay::{
     trace::{Start, Trace, TraceRequest},
 };
 
+mod scarce;
 mod unsteady;
 
 const ESTIMATED_TTFT: &str = "
@@ -60,6 +61,10 @@ fn run_as(document: &str, trace: Trace, n_servers: usize, metrics: bool, seed: u
     if !metrics {
         pool.scrape.interval = None;
     }
+    run_on(pool, document, trace, seed)
+}
+
+fn run_on(pool: Pool, document: &str, trace: Trace, seed: u64) -> Outcome {
     let text = Some(document.to_owned());
     let setup = Setup {
         trace: Arc::new(trace),

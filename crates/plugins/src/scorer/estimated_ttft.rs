@@ -5,7 +5,7 @@
 //! ```text
 //! first token = fixed time + decode steps in the way + (prompt tokens leased there and not computed yet + uncached tokens of this prompt) / prefill rate
 //!             + answers that must end before this one can begin × expected tokens of an answer × decode step / slots
-//! imposed     = uncached tokens of this prompt × own share × ((8 + requests behind) / the pool's prefill rate + weight × requests that decode / prefill rate)
+//! imposed     = uncached tokens of this prompt × own share × ((16 × share of busy endpoints + requests behind) / the pool's prefill rate + weight × requests that decode / prefill rate)
 //!             + what its answer adds to a decode step × expected tokens of the answer × weight × requests there
 //! score       = 1 / (1 + first token + imposed)
 //! ```
@@ -21,6 +21,7 @@
 //! Requests are counted by how far into their prompts anything was cached; the count halves in 40 seconds.
 //! Of tokens that another endpoint has, 1/(1 + requests counted / endpoints that would have them) is the request's own share; of all others, everything is.
 //! The more slots (below) are taken, the more of it is: where few are left, whoever comes waits for a slot, whatever is cached.
+//! So it is the more of what takes room in caches was there before and pushed out: all of it from a quarter on, since a copy then costs another beginning its place.
 //!
 //! **How far a hot prefix spreads.** As many endpoints should have it as would be busy with requests for it for half of their time: each request takes what its own part of the prompt does, and what its answer adds to a decode step × expected tokens of the answer.
 //! Their rate is that of the last minute, of the last ten seconds, or since the first of them: the highest.
@@ -29,6 +30,9 @@
 //! Otherwise another endpoint gets it where one more request would delay those under way, by the weight above, for longer than it takes to compute the prefix.
 //! For 40 requests a second with 20,480 tokens in common and answers of 192 tokens, that is so up to 17 simulated H100.
 //! Copies are not taken back, but those that nobody is sent to are dropped by the model server in time.
+//!
+//! **Requests to come.** Those that come later find the endpoint busy with this one, the more of them the more there is to do: 16 for each endpoint, times the share of endpoints that had prompts to compute when the last 200 or so requests came.
+//! Of what many requests begin with they are at least 8, so that a hot prefix spreads no further than it needs.
 //!
 //! **Requests behind.** Those that come while the prompt waits are delayed by it, and are about as many as wait now.
 //! They are taken to be as many, but no more than there would be requests of the mean length in the uncached tokens that wait.
@@ -48,6 +52,7 @@
 //!
 //! **What is learned.** Of the pool the prefill rate, the fixed time, the length of a decode step over the tokens that it attends to, and the length of answers, from the times of good answers; of each endpoint how many times as slow it is in prefill and in decoding.
 //! Where the model server says how many tokens a prompt had, that is what the rate is learned from, not what was counted here; while counts are far off, nothing is learned from requests that waited behind others.
+//! A request that is sent where other models are under way may wait for the place of an adapter: of what it takes longer than expected, a quarter counts.
 //! A single outlier moves little, a lasting change is followed within some twenty answers; the length of answers is a mean over about a hundred.
 //! A new endpoint begins as fast as the pool, and one without answers goes back to that: half of the way in five minutes.
 //! How often an expected cache hit is one is learned of the pool, where model servers report cached tokens; and how many tokens more than expected are found where most of a prompt is: a conversation's last answer is cached, too, and only the model server knows its tokens.
@@ -76,7 +81,11 @@
 //!   - pluginRef: estimated-ttft-scorer
 //! ```
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
 use router_core::{Column, Endpoint, Position, Rejection, header::HeadPatch};
 use router_framework::{
@@ -95,8 +104,9 @@ use self::{
     cost::{Job, Load, Pace},
     fit::Line,
     lease::{EstimateLease, Shared},
+    lost::Lost,
     popular::Popular,
-    speed::{Expected, Pool, Speed, Typical},
+    speed::{Demand, Expected, Pool, Speed, Typical},
 };
 use crate::{producer::known::KnownEndpoints, signal::KvUsage};
 
@@ -106,6 +116,7 @@ mod cost;
 mod fit;
 mod lease;
 mod ledger;
+mod lost;
 mod popular;
 mod slots;
 mod speed;
@@ -192,6 +203,7 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Instance, BuildError> {
         accounts: cx.endpoint_state(),
         pool: Pool::new(start, output),
         popular: Popular::default(),
+        lost: Lost::default(),
         clock: env.clock,
         metrics,
     };
@@ -222,6 +234,13 @@ struct Beginning {
     n_holders: usize,
     /// Blocks.
     n_blocks: u32,
+}
+
+/// Equal numbers for equal names.
+fn number_of(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Known<'_> {
@@ -279,6 +298,7 @@ impl EstimatedTtft {
             n_copies,
             cached_best: 0.0,
             reuses: 0.0,
+            model: number_of(&cx.request.target_model),
         }
     }
 
@@ -286,6 +306,28 @@ impl EstimatedTtft {
     fn hash(&self, cx: &RequestCx<'_>, n_blocks: u32) -> Option<u64> {
         let at = (n_blocks as usize).checked_sub(1)?;
         Some(cx.read(&self.blocks)?.prompts.first()?.hashes.get(at)?.0)
+    }
+
+    /// What the request makes the target do, which has so many of the prompt's tokens cached.
+    fn demand(
+        &self,
+        cx: &RequestCx<'_>,
+        known: &Known<'_>,
+        job: &Job,
+        (target, cached): (Position, f64),
+    ) -> Demand {
+        let prompt = cx.read(&self.blocks).and_then(|blocks| blocks.prompts.first());
+        let lost = prompt.map_or(0.0, |prompt| {
+            // What a filter has left out has its cache all the same.
+            let n_most = cx.candidates.positions().map(|position| known.blocks(position)).max();
+            self.shared.lost.add(prompt, known.blocks(target), n_most.unwrap_or(0))
+        });
+        Demand {
+            prompt: job.prompt,
+            uncached: Job { cached, ..*job }.effective_tokens(),
+            stored: job.prompt - cached + f64::from(job.n_answers) * job.output,
+            lost,
+        }
     }
 
     /// Corrects the load by the requests of others that a recent scrape shows, and gives the share of expected
@@ -335,9 +377,10 @@ impl Scorer for EstimatedTtft {
             let kept = self.correct(cx, endpoint, account, &mut load, &typical);
             Some((load, kept))
         };
-        let mut pace = Pace::default();
+        let (mut pace, mut n_busy) = (Pace::default(), 0);
         for (&position, out) in positions.iter().zip(out.iter_mut()) {
             let Some((load, kept)) = load(position) else { continue };
+            n_busy += usize::from(load.pending > 0.0);
             let expected = known.expected(position, &beginning);
             if expected.is_most {
                 pace.add(&load);
@@ -346,6 +389,7 @@ impl Scorer for EstimatedTtft {
             let cost = load.cost(&Job { cached, ..job }, &typical).total();
             *out = if cost.is_finite() { cost.max(0.0) } else { f64::MAX };
         }
+        self.shared.pool.came(n_busy as f64 / positions.len().max(1) as f64);
         let written = pace.written(asked.n_decoding, asked.age, typical.output);
         if (beginning.n_holders as f64) < job.n_needed(asked.per_second, written, &common) {
             let has_it = |position| known.blocks(position) == beginning.n_blocks;
@@ -392,7 +436,7 @@ impl PreRequest for EstimatedTtft {
             if at == outcome.primary.0 {
                 lease.primary(endpoint, cached, cx.now);
                 let cached = self.shared.pool.typical().believed(cached, job.prompt);
-                self.shared.pool.sent(job.prompt, Job { cached, ..job }.effective_tokens());
+                self.shared.pool.sent(self.demand(cx, &known, &job, (target, cached)));
             } else {
                 lease.other(endpoint, cached, cx.now);
             }
@@ -443,6 +487,8 @@ impl DumpState for EstimatedTtft {
             "outputTokens": typical.output,
             "hitShare": typical.hits,
             "beyondTokens": typical.beyond,
+            "lostShare": typical.lost,
+            "busyShare": typical.busy,
             "prefillTokensPerSecond": (1.0 / common.prefill.per_unit).round(),
             "decodeStepSeconds": common.step.base,
             "endpoints": n_endpoints,

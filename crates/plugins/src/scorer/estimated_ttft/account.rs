@@ -4,6 +4,7 @@
 //! read together may come from two writes that followed each other at once: each of them is true.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -43,6 +44,8 @@ struct Book {
     per_token: f64,
     peak: Peak,
     slots: Slots,
+    /// Requests under way for each model.
+    models: BTreeMap<u64, u32>,
     /// Seconds over effective tokens, as the last request that found a slot left them.
     prefill: Option<Line>,
 }
@@ -70,6 +73,8 @@ pub(super) struct Entry {
     decoding: f64,
     first_byte: Option<(Stamp, Totals)>,
     shows: bool,
+    /// Other models were under way there, too.
+    beside_others: bool,
     /// Its number among the answers that begun there, from 1.
     nth: u64,
 }
@@ -117,6 +122,8 @@ impl Account {
         let per_token = book.per_token;
         book.ledger.pass(now, per_token);
         let place = book.ledger.take(now, sent);
+        *book.models.entry(job.model).or_default() += 1;
+        let beside_others = book.models.len() > 1;
         self.publish(&mut book, now);
         let (ahead, decoding) = (load.pending, load.decoding());
         let present = load.n_waiting + load.n_decoding;
@@ -129,6 +136,7 @@ impl Account {
             decoding,
             first_byte: None,
             shows,
+            beside_others,
             nth: 0,
         }
     }
@@ -165,6 +173,7 @@ impl Account {
                 book.slots.end(entry.nth, n_decoding);
             }
             book.ledger.end(now, &entry.place);
+            book.leave(entry.job.model);
             let speed = pool.speed().times(book.learner.slowness());
             self.publish(&mut book, now);
             let found_slot = entry.present < book.slots.bound();
@@ -282,6 +291,17 @@ impl Account {
     }
 }
 
+impl Book {
+    /// One request fewer is under way for the model.
+    fn leave(&mut self, model: u64) {
+        let Some(n_requests) = self.models.get_mut(&model) else { return };
+        *n_requests = n_requests.saturating_sub(1);
+        if *n_requests == 0 {
+            self.models.remove(&model);
+        }
+    }
+}
+
 impl Peak {
     fn note(&mut self, now: Stamp, under_way: f64) {
         let second = second(now);
@@ -320,7 +340,8 @@ impl Entry {
         let (ahead, seconds) = (self.ahead, waited - self.decoding);
         let prompt = self.job.prompt;
         let cached = answer.hits.map_or(self.job.cached, |hits| hits.found);
-        let mut prefill = Prefill { ahead, prompt, cached, seconds };
+        let beside_others = self.beside_others;
+        let mut prefill = Prefill { ahead, prompt, cached, seconds, beside_others };
         if let Some(known) = known {
             // Left out, it would follow whatever others teach the pool.
             prefill.seconds = known.at(prefill.work());

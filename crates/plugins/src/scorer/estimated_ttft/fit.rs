@@ -93,14 +93,16 @@ impl Fit {
         Line { base: self.ln.base.exp(), per_unit: self.ln.per_unit.exp() }
     }
 
-    /// Takes in that `work` took `seconds`. What no clock can say changes nothing.
-    pub(super) fn observe(&mut self, work: f64, seconds: f64) {
+    /// Takes in that `work` took `seconds`; of what that is too long, the share `above` counts. What no clock can say
+    /// changes nothing.
+    pub(super) fn observe(&mut self, work: f64, seconds: f64, above: f64) {
         if !(work.is_finite() && seconds.is_finite() && work >= 0.0) {
             return;
         }
         let line = self.line();
         let predicted = line.at(work) + FLOOR;
-        let believed = self.surprises.believe(((seconds.max(0.0) + FLOOR) / predicted).ln());
+        let surprise = ((seconds.max(0.0) + FLOOR) / predicted).ln();
+        let believed = self.surprises.believe(surprise, above);
         let step = (FIRST_STEP / f64::from(self.surprises.n_observed).sqrt()).max(STEP);
         let shares = [line.base / predicted, line.per_unit * work / predicted];
         let norm = shares.iter().map(|share| share * share).sum::<f64>();
@@ -113,14 +115,15 @@ impl Fit {
 }
 
 impl Factor {
-    /// Takes in that what takes `expected` seconds at factor 1 took `seconds`.
-    pub(super) fn observe(&mut self, expected: f64, seconds: f64) {
+    /// Takes in that what takes `expected` seconds at factor 1 took `seconds`; of what that is too long, the share
+    /// `above` counts.
+    pub(super) fn observe(&mut self, expected: f64, seconds: f64, above: f64) {
         if !(expected.is_finite() && seconds.is_finite() && expected >= 0.0) {
             return;
         }
         let own = self.value() * expected;
         let surprise = ((seconds.max(0.0) + FLOOR) / (own + FLOOR)).ln();
-        let believed = self.surprises.believe(surprise);
+        let believed = self.surprises.believe(surprise, above);
         let step = (1.0 / (f64::from(self.surprises.n_observed) + FACTOR_PRIOR)).max(FACTOR_STEP);
         let ln = self.ln * (1.0 - FACTOR_FADE) + step * believed * own / (own + FLOOR);
         self.ln = ln.clamp(-MAX_FACTOR.ln(), MAX_FACTOR.ln());
@@ -138,15 +141,15 @@ impl Default for Surprises {
 }
 
 impl Surprises {
-    /// Takes one in, and gives as much of it as is believed.
-    fn believe(&mut self, surprise: f64) -> f64 {
+    /// Takes one in, and gives as much of it as is believed; of one that is above 0, the share `above`.
+    fn believe(&mut self, surprise: f64, above: f64) -> f64 {
         self.n_observed = self.n_observed.saturating_add(1);
         let believed = self.bounded(surprise);
         let step = (FIRST_STEP / f64::from(self.n_observed).sqrt()).max(STEP);
         let seen = surprise.abs().min(DEVIATION_CLIP * self.deviation);
         self.deviation += step * (seen - self.deviation);
         self.deviation = self.deviation.clamp(DEVIATION.0, DEVIATION.1);
-        believed
+        if believed > 0.0 { above * believed } else { believed }
     }
 
     fn bounded(&mut self, surprise: f64) -> f64 {
@@ -183,7 +186,7 @@ mod tests {
             if rng.chance(outliers) {
                 seconds *= 10.0;
             }
-            fit.observe(work, seconds);
+            fit.observe(work, seconds, 1.0);
         }
     }
 
@@ -224,8 +227,8 @@ mod tests {
             for _ in 0..n {
                 let expected = 0.05 + rng.f64();
                 let outlier = if rng.chance(0.1) { 10.0 } else { 1.0 };
-                factor
-                    .observe(expected, outlier * truth * expected * (0.1 * normal(&mut rng)).exp());
+                let seconds = outlier * truth * expected * (0.1 * normal(&mut rng)).exp();
+                factor.observe(expected, seconds, 1.0);
             }
             factor.value() / truth
         };
@@ -236,7 +239,7 @@ mod tests {
         for (expected, seconds) in
             [(f64::NAN, 1.0), (1.0, f64::INFINITY), (1e300, 0.0), (-1.0, 1.0)]
         {
-            factor.observe(expected, seconds);
+            factor.observe(expected, seconds, 1.0);
         }
         assert!((0.75..1.35).contains(&factor.value()), "{factor:?}");
     }
@@ -258,7 +261,7 @@ mod tests {
             (-1.0, 1.0),
         ] {
             let mut fit = fit.clone();
-            fit.observe(work, seconds);
+            fit.observe(work, seconds, 1.0);
             let ratio = fit.line().at(5_000.0) / before.at(5_000.0);
             assert!((0.9..1.1).contains(&ratio), "{work} {seconds}: {ratio}");
         }
@@ -268,12 +271,12 @@ mod tests {
     fn it_stays_usable_whatever_it_is_told() {
         let mut fit = Fit::new(START);
         for _ in 0..100_000 {
-            fit.observe(10.0, 0.0);
+            fit.observe(10.0, 0.0, 1.0);
         }
         let line = fit.line();
         assert!(line.base > 0.0 && line.per_unit > 0.0 && line.at(1e9).is_finite(), "{line:?}");
         for _ in 0..100_000 {
-            fit.observe(0.0, 1e300);
+            fit.observe(0.0, 1e300, 1.0);
         }
         let line = fit.line();
         assert!(line.base.is_finite() && line.base <= MAX_FACTOR * START.base * 1.001, "{line:?}");

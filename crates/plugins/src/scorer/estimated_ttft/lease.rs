@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::{
     account::{Account, Answer, Entry},
     cost::{Job, cacheable},
+    lost::Lost,
     popular::Popular,
     speed::{Expected, Hits, Pool},
 };
@@ -22,6 +23,7 @@ pub(super) struct Shared {
     pub(super) accounts: EndpointSlot<Account>,
     pub(super) pool: Pool,
     pub(super) popular: Popular,
+    pub(super) lost: Lost,
     pub(super) clock: Clock,
     pub(super) metrics: EstimateMetrics,
 }

@@ -1,6 +1,6 @@
 //! How fast endpoints are, learned from the answers that go by.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -58,6 +58,8 @@ pub(super) struct Prefill {
     pub(super) cached: f64,
     /// Seconds that passed, without those of decode steps.
     pub(super) seconds: f64,
+    /// Other models were under way there. They are adapters then, and it may have waited for the place of one.
+    pub(super) beside_others: bool,
 }
 
 impl Prefill {
@@ -70,6 +72,23 @@ impl Prefill {
     pub(super) fn own(&self) -> f64 {
         effective_tokens(self.prompt, self.cached)
     }
+
+    /// Share that counts of what it took longer than expected.
+    fn above(&self) -> f64 {
+        if self.beside_others { ABOVE_BESIDE_OTHERS } else { 1.0 }
+    }
+}
+
+/// What a request makes the endpoint do that it is sent to. Tokens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Demand {
+    pub(super) prompt: f64,
+    /// Effective ones that are computed.
+    pub(super) uncached: f64,
+    /// That take room in its cache, those of the expected answer among them.
+    pub(super) stored: f64,
+    /// That were computed before and are in no cache any more.
+    pub(super) lost: f64,
 }
 
 /// How many times as slow as the pool an endpoint is.
@@ -92,6 +111,10 @@ pub(super) struct Pool {
     learned: Mutex<Common>,
     /// Copies for decisions: both lines, the mean answer, prompt and uncached part.
     shown: [AtomicU64; N_SHOWN],
+    /// Of the endpoints that the last requests could go to, the share that had prompts to compute; a number's bits.
+    busy: AtomicU64,
+    /// Requests that came.
+    n_came: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -101,16 +124,19 @@ struct Common {
     output: Mean,
     prompt: Mean,
     uncached: Mean,
-    hits: HitShare,
+    /// Tokens that were found in caches, of those that were expected there.
+    hits: Share,
     beyond: Mean,
+    /// Tokens that were computed before and are in no cache any more, of those that took room in one.
+    lost: Share,
     claims: Claims,
 }
 
-/// Tokens that were expected in caches and that were found, both forgetting.
+/// Tokens, and those of them that are of a kind, both forgetting.
 #[derive(Clone, Copy, Debug)]
-struct HitShare {
-    expected: f64,
-    found: f64,
+struct Share {
+    part: f64,
+    all: f64,
 }
 
 /// Means over requests. Tokens.
@@ -125,6 +151,10 @@ pub(super) struct Typical {
     /// Tokens that an endpoint has beyond those expected, if it has most of a prompt. The last answer of a conversation
     /// is in the cache, and nobody but the model server knows its tokens.
     pub(super) beyond: f64,
+    /// Of the tokens that take room in caches, the share that had been there and was pushed out.
+    pub(super) lost: f64,
+    /// Share of the endpoints that have prompts to compute.
+    pub(super) busy: f64,
 }
 
 /// A mean that forgets: about the last hundred values count.
@@ -134,11 +164,19 @@ struct Mean {
     n: u32,
 }
 
-const N_SHOWN: usize = 9;
-/// Expected hits that the prior of [`HitShare`] weighs as much as. Tokens.
-const HITS_PRIOR: f64 = 50_000.0;
-/// Share of the past that is left in [`HitShare`] after one more request.
-const HITS_KEEP: f64 = 0.99;
+const N_SHOWN: usize = 10;
+/// What the prior of a [`Share`] weighs as much as. Tokens.
+const SHARE_PRIOR: f64 = 50_000.0;
+/// Share of the past that is left in a [`Share`] after one more request.
+const SHARE_KEEP: f64 = 0.99;
+/// Share of the endpoints that are busy where nothing is known of requests.
+const FIRST_BUSY: f64 = 0.5;
+/// Share of one request in [`Pool::busy`], once there were many.
+const BUSY_STEP: f64 = 0.005;
+/// What counts of a time to a first token that is longer than expected, where it may be a wait for an adapter: it would
+/// be taken for the prefill rate, and an eighth of the requests of 30 adapters on servers with room for one each would
+/// miss their goals by that.
+const ABOVE_BESIDE_OTHERS: f64 = 0.25;
 /// What a request made new where nothing is known of requests. Tokens.
 const FIRST_PROMPT: f64 = 1_000.0;
 /// Share of a new value in a [`Mean`], once there are many.
@@ -181,10 +219,11 @@ impl Slowness {
 impl Learner {
     pub(super) fn observe(&mut self, sample: &Sample, pool: &Speed) {
         if let Some(prefill) = sample.prefill {
-            self.prefill.observe(pool.prefill.at(prefill.work()), prefill.seconds);
+            let expected = pool.prefill.at(prefill.work());
+            self.prefill.observe(expected, prefill.seconds, prefill.above());
         }
         if let Some((work, seconds)) = sample.step {
-            self.step.observe(pool.step.at(work), seconds);
+            self.step.observe(pool.step.at(work), seconds, 1.0);
         }
     }
 
@@ -204,16 +243,20 @@ impl Mean {
     }
 }
 
-impl HitShare {
-    fn add(&mut self, Hits { expected: Expected { tokens: expected, .. }, found }: Hits) {
-        if expected > 0.0 && expected.is_finite() {
-            self.expected = HITS_KEEP * self.expected + expected;
-            self.found = HITS_KEEP * self.found + found.clamp(0.0, expected);
+impl Share {
+    const fn new(share: f64) -> Self {
+        Self { part: share * SHARE_PRIOR, all: SHARE_PRIOR }
+    }
+
+    fn add(&mut self, part: f64, all: f64) {
+        if all > 0.0 && all.is_finite() {
+            self.all = SHARE_KEEP * self.all + all;
+            self.part = SHARE_KEEP * self.part + part.clamp(0.0, all);
         }
     }
 
-    fn share(self) -> f64 {
-        self.found / self.expected
+    fn value(self) -> f64 {
+        self.part / self.all
     }
 }
 
@@ -226,13 +269,18 @@ impl Pool {
             output: mean(output),
             prompt: mean(FIRST_PROMPT),
             uncached: mean(FIRST_PROMPT),
-            hits: HitShare { expected: HITS_PRIOR, found: HITS_PRIOR },
+            hits: Share::new(1.0),
             beyond: mean(0.0),
+            lost: Share::new(0.0),
             claims: Claims::default(),
         };
-        let (prompt, uncached) = (FIRST_PROMPT, FIRST_PROMPT);
-        let pool = Self { learned: Mutex::new(learned), shown: Default::default() };
-        pool.show(start, Typical { output, prompt, uncached, hits: 1.0, beyond: 0.0 });
+        let pool = Self {
+            learned: Mutex::new(learned),
+            shown: Default::default(),
+            busy: AtomicU64::new(FIRST_BUSY.to_bits()),
+            n_came: AtomicU32::new(0),
+        };
+        pool.publish(&pool.learned.lock());
         pool
     }
 
@@ -245,15 +293,27 @@ impl Pool {
     }
 
     pub(super) fn typical(&self) -> Typical {
-        let [.., output, prompt, uncached, hits, beyond] = self.words();
-        Typical { output, prompt, uncached, hits, beyond }
+        let [.., output, prompt, uncached, hits, beyond, lost] = self.words();
+        let busy = f64::from_bits(self.busy.load(Relaxed));
+        Typical { output, prompt, uncached, hits, beyond, lost, busy }
+    }
+
+    /// A request came when this share of the endpoints that it could go to had prompts to compute. Takes no lock: of
+    /// two that come at once, one may be lost.
+    pub(super) fn came(&self, busy: f64) {
+        let n_came = self.n_came.load(Relaxed).saturating_add(1);
+        self.n_came.store(n_came, Relaxed);
+        let step = (1.0 / (f64::from(n_came) + MEAN_PRIOR)).max(BUSY_STEP);
+        let before = f64::from_bits(self.busy.load(Relaxed));
+        self.busy.store((before + step * (busy - before)).to_bits(), Relaxed);
     }
 
     /// A request was sent somewhere.
-    pub(super) fn sent(&self, prompt: f64, uncached: f64) {
+    pub(super) fn sent(&self, demand: Demand) {
         let mut learned = self.learned.lock();
-        learned.prompt.add(prompt);
-        learned.uncached.add(uncached);
+        learned.prompt.add(demand.prompt);
+        learned.uncached.add(demand.uncached);
+        learned.lost.add(demand.lost, demand.stored);
         self.publish(&learned);
     }
 
@@ -268,16 +328,16 @@ impl Pool {
         sample.prefill =
             sample.prefill.and_then(|prefill| learned.claims.weigh(prefill, sample.claim));
         if let Some(prefill) = sample.prefill {
-            learned.prefill.observe(prefill.work(), prefill.seconds);
+            learned.prefill.observe(prefill.work(), prefill.seconds, prefill.above());
         }
         if let Some((work, seconds)) = sample.step {
-            learned.step.observe(work, seconds);
+            learned.step.observe(work, seconds, 1.0);
         }
         if let Some(output) = sample.output {
             learned.output.add(output);
         }
         if let Some(hits) = sample.hits {
-            learned.hits.add(hits);
+            learned.hits.add(hits.found, hits.expected.tokens);
             if hits.expected.is_most {
                 // More is no answer, but a prompt that was cached before anything was known.
                 let most = BEYOND_CLIP * learned.output.value;
@@ -288,29 +348,27 @@ impl Pool {
     }
 
     fn publish(&self, learned: &Common) -> Speed {
-        let typical = Typical {
-            output: learned.output.value,
-            prompt: learned.prompt.value,
-            uncached: learned.uncached.value,
-            hits: learned.hits.share(),
-            beyond: learned.beyond.value,
-        };
-        let speed = Speed { prefill: learned.prefill.line(), step: learned.step.line() };
-        self.show(speed, typical);
-        speed
+        let Line { base, per_unit } = learned.prefill.line();
+        let step = learned.step.line();
+        let words = [
+            base,
+            per_unit,
+            step.base,
+            step.per_unit,
+            learned.output.value,
+            learned.prompt.value,
+            learned.uncached.value,
+            learned.hits.value(),
+            learned.beyond.value,
+            learned.lost.value(),
+        ];
+        for (word, value) in self.shown.iter().zip(words) {
+            word.store(value.to_bits(), Relaxed);
+        }
+        Speed { prefill: Line { base, per_unit }, step }
     }
 
     fn words(&self) -> [f64; N_SHOWN] {
         self.shown.each_ref().map(|word| f64::from_bits(word.load(Relaxed)))
-    }
-
-    fn show(&self, Speed { prefill, step }: Speed, typical: Typical) {
-        let Typical { output, prompt, uncached, hits, beyond } = typical;
-        let Line { base, per_unit } = prefill;
-        let words =
-            [base, per_unit, step.base, step.per_unit, output, prompt, uncached, hits, beyond];
-        for (word, value) in self.shown.iter().zip(words) {
-            word.store(value.to_bits(), Relaxed);
-        }
     }
 }

@@ -9,13 +9,13 @@ use router_framework::{
 use router_rt::Rng;
 use router_telemetry::metrics::{Format, Registry};
 use router_testkit::{
-    pipeline::{Pipeline, PipelineBuilder, Turn, completion, endpoints},
+    pipeline::{Leases, Pipeline, PipelineBuilder, Turn, completion, endpoints},
     scheduling::{EndpointFixture, SceneBuilder},
 };
 
 use super::{
     account::Answer,
-    cost::{Cost, Pace, SEQUENCE_TOKENS, effective_tokens},
+    cost::{COMING, Cost, MAX_LOST, Pace, SEQUENCE_TOKENS, effective_tokens},
     speed::{Hits, Prefill, Sample},
     *,
 };
@@ -64,6 +64,11 @@ impl Bench {
         self.pipeline.begin(streamed(n_blocks)).await
     }
 
+    /// A request there whose prompt is not computed before it is dropped.
+    async fn pending(&mut self, on: Position) -> Leases {
+        self.begin(1).await.pick(&[("default", &[on.0])])
+    }
+
     fn state(&self) -> Vec<State> {
         let dump = self.plugin.dump.as_ref().unwrap().dump();
         let number = |value: &serde_json::Value| value.as_f64().unwrap().round() as u64;
@@ -85,12 +90,14 @@ fn prompt_of(n_tokens: usize) -> TokenizedPrompt {
 
 fn job(prompt: f64, output: f64) -> Job {
     let (n_answers, n_copies) = (1, 1);
-    Job { prompt, cached: 0.0, output, n_answers, n_copies, cached_best: 0.0, reuses: 0.0 }
+    let (cached, cached_best, reuses, model) = (0.0, 0.0, 0.0, 0);
+    Job { prompt, cached, output, n_answers, n_copies, cached_best, reuses, model }
 }
 
-/// Requests with so many uncached tokens, and answers of a hundred.
+/// Requests with so many uncached tokens, and answers of a hundred; half of the endpoints are busy.
 fn typical(uncached: f64) -> Typical {
-    Typical { output: 100.0, prompt: uncached, uncached, hits: 1.0, beyond: 0.0 }
+    let (hits, beyond, lost, busy) = (1.0, 0.0, 0.0, 0.5);
+    Typical { output: 100.0, prompt: uncached, uncached, hits, beyond, lost, busy }
 }
 
 fn hits(expected: f64, found: f64) -> Hits {

@@ -37,6 +37,33 @@ fn where_slots_are_taken_nobody_has_use_of_a_copy() {
 }
 
 #[test]
+fn where_caches_lose_what_is_asked_for_a_copy_is_a_waste() {
+    let imposed = |lost, reuses| {
+        let job = Job { cached_best: 9_000.0, reuses, ..job(10_000.0, 100.0) };
+        idle(1.0).cost(&job, &Typical { lost, ..typical(1_000.0) }).imposed
+    };
+    assert!(imposed(0.0, 1e9) < 0.2 * imposed(0.0, 0.0));
+    assert!(imposed(0.1, 1e9) > 2.0 * imposed(0.0, 1e9));
+    for lost in [MAX_LOST, 1.0] {
+        assert_eq!(imposed(lost, 1e9), imposed(0.0, 0.0), "{lost}");
+    }
+}
+
+#[test]
+fn the_less_there_is_to_do_the_fewer_come_later() {
+    let imposed = |busy| {
+        let all = Typical { busy, ..typical(1_000.0) };
+        idle(1.0).cost(&job(10_000.0, 0.0), &all).imposed
+    };
+    let each = job(10_000.0, 0.0).effective_tokens() * START.prefill.per_unit;
+    assert_eq!(imposed(0.0), 0.0, "whoever comes finds it idle again");
+    for busy in [0.1, 0.5, 1.0] {
+        let n_requests = imposed(busy) / each;
+        assert!((n_requests / (COMING * busy) - 1.0).abs() < 1e-9, "{busy}: {n_requests}");
+    }
+}
+
+#[test]
 fn a_prefix_needs_as_many_endpoints_as_it_keeps_busy_for_half_of_their_time() {
     let hot = Job { cached_best: 9_000.0, ..job(10_000.0, 100.0) };
     assert_eq!(hot.n_needed(0.0, 0.0, &START), 0.0);

@@ -295,6 +295,54 @@ fn waits_for_decode_steps_are_not_learned_as_times_of_prefill() {
     assert!((0.5..2.0).contains(&(after / before)), "{before} {after}");
 }
 
+/// Every second one waits for the place of its adapter, for as long as it takes to compute 40,000 tokens.
+#[test]
+fn waits_for_adapters_are_not_taken_for_prefill() {
+    let learned = |n_models: u64| {
+        let (account, pool, mut rng) =
+            (Account::default(), Pool::new(START, 256.0), Rng::seeded(3));
+        let mut now = Stamp::from_nanos(1);
+        let mut under_way = VecDeque::new();
+        for nth in 0..400 {
+            let job = Job { model: nth % n_models, ..job(500.0 + 3_000.0 * rng.f64(), 100.0) };
+            let load = account.load(now, &pool.speed());
+            let mut entry = account.take(now, &job, true, &load);
+            let wait = if nth % 2 == 0 { 40_000.0 * START.prefill.per_unit } else { 0.0 };
+            let prefill = START.prefill.at(job.effective_tokens()) + load.decoding();
+            now = now + Duration::from_secs_f64(wait + prefill);
+            account.first_byte(now, &mut entry);
+            under_way.push_back(entry);
+            if under_way.len() > 1 {
+                account.end(now, &under_way.pop_front().unwrap(), Some(said(100)), &pool);
+            }
+        }
+        speed(&account, &pool, now).prefill.at(2_000.0) / START.prefill.at(2_000.0)
+    };
+    let (of_one_model, of_adapters) = (learned(1), learned(8));
+    assert!(of_one_model > 2.0, "a server can be so slow: {of_one_model}");
+    assert!((0.8..1.5).contains(&of_adapters), "{of_adapters}");
+}
+
+/// A server that is slow is known to be, whatever adapters are asked for.
+#[test]
+fn a_slow_server_is_told_from_waits_for_adapters() {
+    let (account, pool) = (Account::default(), Pool::new(START, 256.0));
+    let (mut now, mut last) = (Stamp::from_nanos(1), None);
+    for nth in 0..400 {
+        let job = Job { model: nth % 8, ..job(2_000.0, 100.0) };
+        let load = account.load(now, &pool.speed());
+        let mut entry = account.take(now, &job, true, &load);
+        let prefill = 4.0 * START.prefill.at(job.effective_tokens()) + load.decoding();
+        now = now + Duration::from_secs_f64(prefill);
+        account.first_byte(now, &mut entry);
+        if let Some(last) = last.replace(entry) {
+            account.end(now, &last, Some(said(100)), &pool);
+        }
+    }
+    let slow = speed(&account, &pool, now).prefill.at(2_000.0) / START.prefill.at(2_000.0);
+    assert!((3.0..5.0).contains(&slow), "{slow}");
+}
+
 #[test]
 fn rare_long_answers_count_in_full() {
     let pool = Pool::new(START, 256.0);
@@ -312,6 +360,28 @@ fn rare_long_answers_count_in_full() {
     let before = pool.typical().output;
     let after = answer(1e15);
     assert!(after > before && after < before + 1_400.0, "{before}, then {after}");
+}
+
+#[test]
+fn what_is_lost_and_how_much_there_is_to_do_are_known_soon_and_forgotten() {
+    let pool = Pool::new(START, 256.0);
+    let demand = Demand { prompt: 4_000.0, uncached: 4_000.0, stored: 4_000.0, lost: 0.0 };
+    let check = |lost, share: f64, busy| {
+        for _ in 0..700 {
+            pool.came(busy);
+            pool.sent(Demand { lost, ..demand });
+        }
+        let typical = pool.typical();
+        assert!((typical.lost - share).abs() < 0.1, "{typical:?}");
+        assert!((typical.busy - busy).abs() < 0.1, "{typical:?}");
+    };
+    check(4_000.0, 1.0, 0.9);
+    check(1_000.0, 0.25, 0.2);
+    check(1e18, 1.0, 1.0);
+    check(0.0, 0.0, 0.0);
+    pool.sent(Demand { stored: f64::NAN, lost: f64::NAN, ..demand });
+    pool.sent(Demand { stored: 0.0, lost: 9.0, ..demand });
+    assert!(pool.typical().lost < 0.1);
 }
 
 #[test]

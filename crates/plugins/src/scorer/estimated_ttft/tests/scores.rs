@@ -97,6 +97,8 @@ async fn what_endpoints_have_that_a_filter_left_out_is_not_what_is_asked_for() {
     bench.pipeline.now = bench.pipeline.now + Duration::from_mins(30);
     let left = [Position(1), Position(2)];
     let mut ratios = Vec::new();
+    // Half of them are busy.
+    let _pending = bench.pending(left[0]).await;
     for nth in 10..10 + N_REQUESTS {
         let turn = bench.pipeline.begin(completion("m", &text(nth))).await;
         let scores = turn.scores_of(&left, &bench.plugin);
