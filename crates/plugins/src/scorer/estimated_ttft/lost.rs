@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(
             lost.add(&prompt(1, 120), 64, 64),
             tokens(40),
-            "two in three of the rest, in eights"
+            "36 of the others were, in eights"
         );
         assert_eq!(lost.add(&prompt(2, 100), 0, 0), 0.0, "another one");
         assert_eq!(lost.add(&prompt(2, 0), 7, 9) + lost.add(&prompt(2, 3), u32::MAX, 0), 0.0);

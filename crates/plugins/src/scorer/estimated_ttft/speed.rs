@@ -109,7 +109,7 @@ pub(super) struct Learner {
 #[derive(Debug)]
 pub(super) struct Pool {
     learned: Mutex<Common>,
-    /// Copies for decisions: both lines, the mean answer, prompt and uncached part.
+    /// Copies for decisions: both lines, then what is typical, but for `busy`.
     shown: [AtomicU64; N_SHOWN],
     /// Of the endpoints that the last requests could go to, the share that had prompts to compute; a number's bits.
     busy: AtomicU64,
@@ -174,8 +174,8 @@ const FIRST_BUSY: f64 = 0.5;
 /// Share of one request in [`Pool::busy`], once there were many.
 const BUSY_STEP: f64 = 0.005;
 /// What counts of a time to a first token that is longer than expected, where it may be a wait for an adapter: it would
-/// be taken for the prefill rate, and an eighth of the requests of 30 adapters on servers with room for one each would
-/// miss their goals by that.
+/// be taken for the prefill rate, and one in eleven requests for 30 adapters on servers with room for one each would miss
+/// its goals by that.
 const ABOVE_BESIDE_OTHERS: f64 = 0.25;
 /// What a request made new where nothing is known of requests. Tokens.
 const FIRST_PROMPT: f64 = 1_000.0;
