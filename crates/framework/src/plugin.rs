@@ -61,6 +61,8 @@ pub struct PluginDef {
     pub effective: fn(&serde_json::Value) -> serde_json::Value,
     /// Paths of parameters that name other plugin instances, such as `deciders.prefill`.
     pub references: &'static [&'static str],
+    /// Why no other scorer belongs into a profile with it.
+    pub alone: Option<&'static str>,
     pub build: fn(&mut BuildCx<'_>) -> Result<Instance, BuildError>,
 }
 
@@ -83,6 +85,7 @@ impl PluginDef {
             defaults: defaults_of::<P>,
             effective: effective_of::<P>,
             references: &[],
+            alone: None,
             build,
         }
     }
@@ -104,6 +107,12 @@ impl PluginDef {
 
     pub const fn references(mut self, paths: &'static [&'static str]) -> Self {
         self.references = paths;
+        self
+    }
+
+    /// A scorer that is to be the only one of a profile, and why.
+    pub const fn alone(mut self, reason: &'static str) -> Self {
+        self.alone = Some(reason);
         self
     }
 }

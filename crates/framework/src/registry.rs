@@ -59,6 +59,7 @@ impl Catalog for Registry {
             roles: def.roles,
             parameters: def.takes_params.then_some(def.schema),
             references: def.references,
+            alone: def.alone,
             description: "",
         })
     }

@@ -32,6 +32,8 @@ pub struct TypeInfo<'a> {
     pub parameters: Option<fn() -> Schema>,
     /// Parameters that name other plugins of the document: `deciders.prefill`, `stages[].decider`.
     pub references: &'a [&'a str],
+    /// Why no other scorer belongs into a profile with it.
+    pub alone: Option<&'a str>,
     /// One sentence, for editors.
     pub description: &'a str,
 }

@@ -98,6 +98,7 @@ impl Catalog for Sample {
             roles,
             parameters: has_parameters.then_some(schema),
             references: if has_parameters { &["other", "children[].other"] } else { &[] },
+            alone: has_parameters.then_some("it is a sample"),
             description: "",
         })
     }

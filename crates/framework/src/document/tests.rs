@@ -182,6 +182,34 @@ fn a_document_that_scores_nothing_is_warned_of() {
 }
 
 #[test]
+fn a_scorer_that_belongs_alone_is_warned_of_beside_others() {
+    let places = |text: &str| {
+        let (document, diagnostics) = load_text(&with_head(text));
+        assert!(document.is_some(), "{diagnostics}");
+        let found = diagnostics.sorted().into_iter();
+        let found = found.filter(|finding| finding.message.contains("the only scorer"));
+        found
+            .map(|finding| {
+                assert!(finding.message.ends_with("it counts in seconds"), "{}", finding.message);
+                (finding.path.clone(), finding.help.clone().unwrap_or_default())
+            })
+            .collect::<Vec<_>>()
+    };
+    let plugins = "plugins: [{type: queue-scorer}, {type: test-lone-scorer, name: t}]\n";
+    let without = "leave out `queue-scorer`, or this one";
+    assert_eq!(places(plugins), [("plugins[1]".to_owned(), without.to_owned())]);
+    let profile = |plugins_of: &str| {
+        format!("{plugins}schedulingProfiles: [{{name: p, plugins: [{plugins_of}]}}]\n")
+    };
+    let both = profile("{pluginRef: t, weight: 2}, {pluginRef: queue-scorer}");
+    let path = "schedulingProfiles[0].plugins[0].pluginRef".to_owned();
+    assert_eq!(places(&both), [(path, without.to_owned())]);
+    assert_eq!(places(&profile("{pluginRef: t}")), []);
+    assert_eq!(places(&profile("{pluginRef: t}, {pluginRef: t}")), []);
+    assert_eq!(places(&profile("{pluginRef: queue-scorer}")), []);
+}
+
+#[test]
 fn parameters_in_another_case_are_renamed() {
     let text = with_head("plugins:\n- type: load-aware-scorer\n  parameters: {Threshold: 7}\n");
     let (document, diagnostics) = load_text(&text);

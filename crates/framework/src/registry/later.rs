@@ -89,6 +89,7 @@ pub(super) fn lookup(plugin_type: &str) -> Option<TypeInfo<'static>> {
         roles,
         parameters: None,
         references: &[],
+        alone: None,
         description: "",
     })
 }

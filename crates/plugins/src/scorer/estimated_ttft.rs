@@ -126,7 +126,8 @@ pub const PLUGIN: PluginDef = PluginDef::new::<Params>(
     &[Role::Scorer, Role::PreRequest],
     file!(),
     build,
-);
+)
+.alone("what others add to a time has no unit");
 
 /// Costs that differ by less than this share are equal: below that lies noise, and equal endpoints share the
 /// load.

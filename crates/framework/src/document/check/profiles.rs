@@ -58,6 +58,30 @@ impl Checker<'_> {
             }
         }
         self.weights(profile);
+        let plugins = profile.plugins.iter().map(|entry| &entry.plugin);
+        self.lone_scorers(plugins.map(|plugin| (plugin.name.as_str(), plugin.span, &plugin.path)));
+    }
+
+    /// Says which scorer belongs into a profile alone and is not. The plugins of one profile: name, and where.
+    fn lone_scorers<'p>(&mut self, plugins: impl Iterator<Item = (&'p str, Span, &'p String)>) {
+        let mut scorers = BTreeMap::new();
+        for (name, span, path) in plugins {
+            let plugin = self.document.plugin(name);
+            let info = plugin.and_then(|plugin| self.catalog.lookup(&plugin.plugin_type));
+            if let Some(info) = info.filter(|info| info.has(Role::Scorer)) {
+                scorers.entry(name).or_insert((info.alone, span, path));
+            }
+        }
+        for (name, (alone, span, path)) in &scorers {
+            let Some((reason, other)) = alone.zip(scorers.keys().find(|other| *other != name))
+            else {
+                continue;
+            };
+            let message =
+                format!("{} is to be the only scorer of a profile: {reason}", quote(name));
+            let help = || Some(format!("leave out {}, or this one", quote(other)));
+            self.diagnostics.warning(*span, Path::Base(path), message, help);
+        }
     }
 
     fn weights(&mut self, profile: &Profile) {
@@ -85,6 +109,8 @@ impl Checker<'_> {
                 });
             }
         }
+        let scorers = self.document.having(Role::Scorer, self.catalog).into_iter();
+        self.lone_scorers(scorers.map(|scorer| (scorer.name.as_str(), scorer.span, &scorer.path)));
     }
 
     /// One profile handler, or none where a single profile needs no choice.

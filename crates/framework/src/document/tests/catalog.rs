@@ -67,6 +67,7 @@ const AVAILABLE: &[(&str, &[Role])] = &[
     ("file-discovery", &[Role::Discovery]),
     ("test-chain", PRODUCER),
     ("test-selector", FILTER),
+    ("test-lone-scorer", SCORER),
 ];
 
 const LATER: &[(&str, &str)] = &[
@@ -120,6 +121,7 @@ impl Catalog for Types {
             roles: roles.map_or(&[], |(_, roles)| *roles),
             parameters: parameters(plugin_type),
             references: if plugin_type == "test-chain" { &["next", "stages[].after"] } else { &[] },
+            alone: (plugin_type == "test-lone-scorer").then_some("it counts in seconds"),
             description: "A type.",
         })
     }
