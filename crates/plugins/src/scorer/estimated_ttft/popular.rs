@@ -30,11 +30,11 @@ const MIN_TIME: f64 = 0.5;
 /// Reading and counting take no lock. Two that count at once may lose one of the two: it is an estimate.
 #[derive(Debug)]
 pub(super) struct Popular {
-    sets: Box<[[Slot; N_WAYS]]>,
+    sets: Box<[[Beginning; N_WAYS]]>,
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+struct Beginning {
     /// Upper half of the hash, then the count as 32 bit floating point.
     tagged: AtomicU64,
     /// When it was counted last, in nanoseconds.
@@ -63,13 +63,13 @@ pub(super) struct Asked {
 
 impl Default for Popular {
     fn default() -> Self {
-        Self { sets: (0..N_SETS).map(|_| <[Slot; N_WAYS]>::default()).collect() }
+        Self { sets: (0..N_SETS).map(|_| <[Beginning; N_WAYS]>::default()).collect() }
     }
 }
 
 impl Popular {
     pub(super) fn asked(&self, hash: u64, now: Stamp) -> Asked {
-        self.known(hash).map_or(Asked::default(), |slot| slot.asked(now))
+        self.known(hash).map_or(Asked::default(), |beginning| beginning.asked(now))
     }
 
     /// One more request. What is asked for often keeps its place; of the others, the least popular one goes.
@@ -82,7 +82,7 @@ impl Popular {
             known.brief.store((known.brief(now) + 1.0).to_bits(), Relaxed);
             return known.put(hash, count + 1.0, now);
         }
-        let counted = self.set(hash).iter().map(|slot| (slot.count(now), slot));
+        let counted = self.set(hash).iter().map(|beginning| (beginning.count(now), beginning));
         let least = counted.min_by(|(a, _), (b, _)| a.total_cmp(b));
         // Whoever was there keeps the place for as long as it counts for more than one request.
         if let Some((_, least)) = least.filter(|(count, _)| *count <= 1.0) {
@@ -111,11 +111,11 @@ impl Popular {
         }
     }
 
-    fn known(&self, hash: u64) -> Option<&Slot> {
-        self.set(hash).iter().find(|slot| slot.tag() == hash >> 32)
+    fn known(&self, hash: u64) -> Option<&Beginning> {
+        self.set(hash).iter().find(|beginning| beginning.tag() == hash >> 32)
     }
 
-    fn set(&self, hash: u64) -> &[Slot] {
+    fn set(&self, hash: u64) -> &[Beginning] {
         self.sets.get(hash as usize % N_SETS).map_or(&[], |set| set)
     }
 }
@@ -124,7 +124,7 @@ fn milliseconds(at: Stamp) -> u64 {
     at.as_nanos() / 1_000_000
 }
 
-impl Slot {
+impl Beginning {
     fn tag(&self) -> u64 {
         self.tagged.load(Relaxed) >> 32
     }
