@@ -1,9 +1,9 @@
 //! KV blocks: a fixed number of them, reference-counted, found again by hash, evicted in LRU order.
 //!
-//! A block is in use (`refs > 0`) or free. Free blocks form a list in the order in which they are handed out
-//! again: blocks that are not full first, then full ones, least recently freed first. A free block keeps its hash,
-//! and so its content, until it is handed out; that is the prefix cache. Usage counts blocks in use only, as
-//! vLLM does.
+//! A block is in use (`refs > 0`) or free. Free blocks are handed out in this order: blocks that were freed and are
+//! not full, the last one first; then those that never were in use, which take no memory until then; then full ones,
+//! least recently freed first. A free block keeps its hash, and so its content, until it is handed out; that is the
+//! prefix cache. Usage counts blocks in use only, as vLLM does.
 //!
 //! Differs from vLLM: when two blocks with one hash exist, only the first is found by hash; the other is an
 //! ordinary block without a hash.
@@ -53,6 +53,7 @@ struct Block {
     /// It has the content of a whole block, also where its hash is not known or another block has the same.
     is_full: bool,
     refs: u32,
+    /// Neighbours in the list of full blocks that are free.
     prev: BlockIdx,
     next: BlockIdx,
 }
@@ -69,8 +70,13 @@ pub(crate) struct Hits {
 /// All blocks of one engine.
 #[derive(Debug)]
 pub(crate) struct BlockPool {
+    n_blocks: u32,
+    /// Those that have been in use.
     blocks: Vec<Block>,
     by_hash: HashMap<BlockHash, BlockIdx, BuildHasherDefault<Spread>>,
+    /// Free blocks that were in use and are not full.
+    spare: Vec<BlockIdx>,
+    /// Ends of the list of full blocks that are free.
     head: BlockIdx,
     tail: BlockIdx,
     n_free: u32,
@@ -83,20 +89,13 @@ pub(crate) struct BlockPool {
 
 impl BlockPool {
     pub(crate) fn new(n_blocks: u32, caching: bool) -> Self {
-        let blocks = (0..n_blocks)
-            .map(|idx| Block {
-                hash: None,
-                is_full: false,
-                refs: 0,
-                prev: idx.checked_sub(1).unwrap_or(NONE),
-                next: if idx + 1 < n_blocks { idx + 1 } else { NONE },
-            })
-            .collect();
         Self {
-            blocks,
+            n_blocks,
+            blocks: Vec::new(),
             by_hash: HashMap::default(),
-            head: if n_blocks > 0 { 0 } else { NONE },
-            tail: n_blocks.checked_sub(1).unwrap_or(NONE),
+            spare: Vec::new(),
+            head: NONE,
+            tail: NONE,
             n_free: n_blocks,
             caching,
             n_released: 0,
@@ -106,7 +105,7 @@ impl BlockPool {
     }
 
     pub(crate) fn n_blocks(&self) -> u32 {
-        self.blocks.len() as u32
+        self.n_blocks
     }
 
     pub(crate) fn n_free(&self) -> u32 {
@@ -145,6 +144,7 @@ impl BlockPool {
         let idx = *self.by_hash.get(&hash)?;
         if self.block(idx).refs == 0 {
             self.unlink(idx);
+            self.n_free -= 1;
         }
         self.block_mut(idx).refs += 1;
         Some(idx)
@@ -152,10 +152,17 @@ impl BlockPool {
 
     /// Hands out a block; what was cached in it is gone.
     pub(crate) fn allocate(&mut self) -> Option<BlockIdx> {
-        let idx = self.head;
-        if idx == NONE {
-            return None;
+        self.n_free = self.n_free.checked_sub(1)?;
+        if let Some(idx) = self.spare.pop() {
+            self.block_mut(idx).refs = 1;
+            return Some(idx);
         }
+        let idx = self.blocks.len() as BlockIdx;
+        if idx < self.n_blocks {
+            self.blocks.push(Block { hash: None, is_full: false, refs: 1, prev: NONE, next: NONE });
+            return Some(idx);
+        }
+        let idx = self.head;
         self.unlink(idx);
         let block = self.block_mut(idx);
         (block.refs, block.is_full) = (1, false);
@@ -191,8 +198,9 @@ impl BlockPool {
                 if block.is_full {
                     self.push_back(idx)
                 } else {
-                    self.push_front(idx)
+                    self.spare.push(idx)
                 }
+                self.n_free += 1;
                 self.n_released += 1;
             }
         }
@@ -228,7 +236,6 @@ impl BlockPool {
             NONE => self.tail = prev,
             _ => self.block_mut(next).prev = prev,
         }
-        self.n_free -= 1;
     }
 
     fn push_back(&mut self, idx: BlockIdx) {
@@ -240,19 +247,6 @@ impl BlockPool {
             _ => self.block_mut(tail).next = idx,
         }
         self.tail = idx;
-        self.n_free += 1;
-    }
-
-    fn push_front(&mut self, idx: BlockIdx) {
-        let head = self.head;
-        let block = self.block_mut(idx);
-        (block.prev, block.next) = (NONE, head);
-        match head {
-            NONE => self.tail = idx,
-            _ => self.block_mut(head).prev = idx,
-        }
-        self.head = idx;
-        self.n_free += 1;
     }
 }
 

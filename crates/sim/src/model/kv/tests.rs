@@ -127,6 +127,14 @@ proptest! {
     }
 }
 
+#[test]
+fn blocks_take_memory_when_they_are_used() {
+    let mut pool = BlockPool::new(u32::MAX, true);
+    let table: Vec<_> = (0..3).filter_map(|_| pool.allocate()).collect();
+    assert_eq!((table.len(), pool.n_free()), (3, u32::MAX - 3));
+    assert!(pool.blocks.capacity() < 100, "{}", pool.blocks.capacity());
+}
+
 impl BlockPool {
     /// References are those of the tables, free blocks are in the list once, hashes lead to their blocks.
     pub(crate) fn check_invariants<'a>(&self, tables: impl Iterator<Item = &'a [BlockIdx]>) {
@@ -143,8 +151,11 @@ impl BlockPool {
             free.push(idx);
             (prev, idx) = (idx, self.block(idx).next);
         }
-        assert_eq!((self.tail, free.len()), (prev, self.n_free as usize));
+        assert_eq!(self.tail, prev);
+        free.extend(&self.spare);
         assert_eq!(held.iter().filter(|&&refs| refs == 0).count(), free.len());
+        let n_unused = self.n_blocks as usize - self.blocks.len();
+        assert_eq!(self.n_free as usize, free.len() + n_unused);
         let hashed = self.blocks.iter().filter(|block| block.hash.is_some()).count();
         assert_eq!(hashed, self.by_hash.len());
         for (&hash, &idx) in &self.by_hash {
