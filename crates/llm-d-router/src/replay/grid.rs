@@ -10,7 +10,7 @@ use router_sim::replay::{
     run::{self, Configuration, Options, Setup},
     summary::{Goals, Summary},
     trace::Trace,
-    workload::{self, Spec, Volume},
+    workload::{self, Spec, Volume, WorkloadError},
 };
 
 use super::{
@@ -109,7 +109,7 @@ impl Grid {
                 let max_requests = *limit;
                 let spec =
                     Spec { seed, duration: *duration, volume, max_requests, ..Spec::default() };
-                let mut trace = workload::generate(name, &spec).map_err(UsageError::of)?;
+                let mut trace = workload::generate(name, &spec).map_err(less)?;
                 if trace.requests.is_empty() {
                     let message = format!(
                         "{name} has no request within {duration:?} at load {load} and seed {seed}: raise --load or \
@@ -212,6 +212,16 @@ impl FirstFailure {
 
     fn done(self) -> anyhow::Result<()> {
         self.first.map_or(Ok(()), |(_, error)| Err(error))
+    }
+}
+
+/// What to do about a workload that cannot be.
+fn less(error: WorkloadError) -> UsageError {
+    match error {
+        WorkloadError::TooManyRequests { .. } | WorkloadError::TooManyConversations { .. } => {
+            UsageError(format!("{error}: lower --load or --duration, or take fewer servers"))
+        }
+        _ => UsageError::of(error),
     }
 }
 

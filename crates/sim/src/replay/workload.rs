@@ -97,7 +97,11 @@ pub enum WorkloadError {
     #[error("a load or a rate must be above 0, and a pool must have servers")]
     Volume,
     #[error("the trace would have about {n_requests:.0} requests; {MAX_REQUESTS} is the most")]
-    TooLong { n_requests: f64 },
+    TooManyRequests { n_requests: f64 },
+    #[error(
+        "about {n_conversations:.0} conversations would be under way or begin; {MAX_REQUESTS} is the most"
+    )]
+    TooManyConversations { n_conversations: f64 },
 }
 
 /// All workloads.

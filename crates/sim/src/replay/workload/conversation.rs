@@ -88,9 +88,15 @@ pub(super) fn trace<S: Source>(source: &S, spec: &Spec) -> Result<Trace, Workloa
         return Err(WorkloadError::Volume);
     }
     let window = Window { from_s: -calibration.longest_s, until_s: spec.duration.as_secs_f64() };
-    let n_requests = rate * (window.until_s - window.from_s) * calibration.n_requests;
-    if n_requests > MAX_REQUESTS as f64 {
-        return Err(WorkloadError::TooLong { n_requests });
+    let max_requests = spec.max_requests.min(MAX_REQUESTS);
+    // As many turns come of conversations that began before the trace as the others have after it.
+    let n_requests = rate * window.until_s * calibration.n_requests;
+    if n_requests > MAX_REQUESTS as f64 && max_requests == MAX_REQUESTS {
+        return Err(WorkloadError::TooManyRequests { n_requests });
+    }
+    let n_conversations = rate * (window.until_s - window.from_s);
+    if n_conversations > MAX_REQUESTS as f64 {
+        return Err(WorkloadError::TooManyConversations { n_conversations });
     }
     let mut arrivals =
         source.arrivals(rate, window, &mut family(spec.seed, S::NAME, "arrivals").rng(0));
@@ -105,7 +111,6 @@ pub(super) fn trace<S: Source>(source: &S, spec: &Spec) -> Result<Trace, Workloa
     let mut numbered = arrivals.iter().zip(0..);
     let mut under_way: Vec<_> = numbered.by_ref().take(n_under_way).filter_map(begin).collect();
     under_way.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let max_requests = spec.max_requests.min(MAX_REQUESTS);
     let mut writer = Writer::new();
     for (at_s, conversation) in in_order(under_way, numbered.filter_map(begin)) {
         if writer.trace.requests.len() >= max_requests {

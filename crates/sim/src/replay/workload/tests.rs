@@ -50,6 +50,34 @@ fn a_limit_leaves_the_first_requests() {
 }
 
 #[test]
+fn a_short_stretch_of_many_servers_is_no_long_trace() {
+    for workload in WORKLOADS {
+        let spec = |n_servers, seconds| {
+            let volume = Volume::Load { load: 1.0, n_servers };
+            Spec { volume, ..spec(1, 1.0, seconds) }
+        };
+        let n_requests = |n_servers, seconds| {
+            let trace = generate(workload.name, &spec(n_servers, seconds)).unwrap();
+            trace.requests.len() as f64
+        };
+        // Conversations that begin before are many times the requests of so short a time.
+        let ratio = n_requests(1_000, 10) / n_requests(100, 10);
+        assert!((5.0..20.0).contains(&ratio), "{}: {ratio}", workload.name);
+
+        let (too_long, max_requests) = (spec(1_000_000, 100_000), 10);
+        let error = generate(workload.name, &too_long).unwrap_err();
+        assert!(matches!(error, WorkloadError::TooManyRequests { .. }), "{error}");
+        let error = generate(workload.name, &Spec { max_requests, ..too_long }).unwrap_err();
+        assert!(matches!(error, WorkloadError::TooManyConversations { .. }), "{error}");
+    }
+    let volume = Volume::Load { load: 1.0, n_servers: 1_000 };
+    let long = Spec { volume, ..spec(1, 1.0, 3_000) };
+    assert!(generate("sessions", &long).is_err());
+    let limited = generate("sessions", &Spec { max_requests: 10, ..long });
+    assert_eq!(limited.map(|trace| trace.requests.len()), Ok(10));
+}
+
+#[test]
 fn every_workload_is_a_trace_that_can_be_played() {
     for workload in WORKLOADS {
         let name = workload.name;
