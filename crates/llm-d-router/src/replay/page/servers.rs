@@ -1,5 +1,7 @@
 //! What each server had to do over time: a map for each configuration, of the first seed.
 
+use std::time::Duration;
+
 use router_sim::replay::summary::{Course, Summary};
 
 use super::{
@@ -91,7 +93,9 @@ fn maps(view: &View<'_>, panel: &Panel<'_>, kind: &Kind) -> String {
         let drawing = map(run, rows, &levels, length, stride, kind.unit);
         let busiest = rows.iter().flatten().fold(0.0, most_of);
         let most = thousands(busiest.round() as usize);
-        let caption = format!("At most {most} {} on one server.", kind.counted);
+        let step = super::length(Duration::from_secs_f64(run.course.step));
+        let caption =
+            format!("At most {most} {} on one server, on average over {step}.", kind.counted);
         let name = view.name(nth);
         text += &figure(&format!("plot\" data-c=\"{nth}"), &name, &drawing, &caption);
     }

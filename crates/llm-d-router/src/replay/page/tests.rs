@@ -12,7 +12,7 @@ use router_sim::replay::{
 use serde_json::Value;
 
 use super::*;
-use crate::replay::grid::{NamedPool, Requests};
+use crate::replay::grid::{Cell, NamedPool, Requests};
 
 /// What a hostile file name could try.
 const HOSTILE: &str =
@@ -42,10 +42,10 @@ fn grid(configurations: &[&str], loads: &[f64], n_seeds: u64, n_servers: usize) 
 /// Results in which the time to the first token is what `ttft` says in seconds, of a configuration, load and
 /// seed by their places.
 fn results(grid: &Grid, ttft: impl Fn(usize, usize, usize) -> f64) -> Vec<Played> {
-    let summary = |cell: &crate::replay::grid::Cell, seed| {
+    let summary = |cell: &Cell, seed| {
         run(&grid.pools[cell.pool].pool, ttft(cell.configuration, cell.load, seed), grid.goals)
     };
-    let played = |cell: crate::replay::grid::Cell| Played {
+    let played = |cell: Cell| Played {
         cell,
         summaries: (0..grid.seeds.len()).map(|seed| summary(&cell, seed)).collect(),
     };
@@ -108,6 +108,7 @@ fn the_page_has_all_its_parts_and_loads_nothing() {
     {
         assert!(page.contains(part), "{part}");
     }
+    assert!(page.contains(" on one server, on average over 1 s."), "cells are means");
     for foreign in ["http://", "https://", "src=", "@import", "url(", "{{", "NaN", "inf"] {
         assert!(!page.replace("http-equiv", "").contains(foreign), "{foreign}");
     }
@@ -323,7 +324,25 @@ fn who_refuses_everything_did_not_do_best() {
 
     results.iter_mut().for_each(|played| played.summaries.clone_from(&refused));
     let page = of(&grid, &results).unwrap();
-    assert!(page.contains("no request was served"), "{page}");
+    assert!(page.contains("<p class=\"headline\">No request was served.</p>"), "{page}");
+    assert!(page.contains("no request was served; below"), "{page}");
+
+    let headline = |loads: &[f64], n_served: usize| {
+        let grid = Grid { loads: loads.to_vec(), ..grid.clone() };
+        let is_served = |cell: Cell| cell.load < n_served;
+        let mut results = self::results(&grid, |configuration, _, _| 2.0 - configuration as f64);
+        for played in results.iter_mut().filter(|played| !is_served(played.cell)) {
+            played.summaries.clone_from(&refused);
+        }
+        let page = of(&grid, &results).unwrap();
+        let (_, headline) = page.split_once("<p class=\"headline\">").unwrap();
+        headline.split_once("</p>").unwrap().0.to_owned()
+    };
+    let refuses = "<b>refuses</b> did best in";
+    let of_one = format!("{refuses} one case (clearly). In 1 more case no request was served.");
+    assert_eq!(headline(&[1.0, 2.0], 1), of_one);
+    let of_two = format!("{refuses} both cases (clearly). In 2 more cases no request was served.");
+    assert_eq!(headline(&[1.0, 2.0, 3.0, 4.0], 2), of_two);
 }
 
 #[test]

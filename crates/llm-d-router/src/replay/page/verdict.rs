@@ -91,14 +91,20 @@ fn rule(view: &View<'_>) -> String {
     )
 }
 
-/// The configuration that did best most often.
+/// Whether there is anything to judge by.
+fn has_served(panel: &Panel<'_>) -> bool {
+    panel.played.iter().any(|played| has_times(&played.summaries))
+}
+
+/// The configuration that did best most often; the first one where no request was served.
 pub(super) fn champion(view: &View<'_>) -> usize {
     wins(view).first().map_or(0, |wins| wins.nth)
 }
 
 /// Who did best how often, most often first; those that never did are left out.
 fn wins(view: &View<'_>) -> Vec<Wins> {
-    let winners: Vec<Winner> = view.panels.iter().map(Winner::of).collect();
+    let served = view.panels.iter().filter(|panel| has_served(panel));
+    let winners: Vec<Winner> = served.map(Winner::of).collect();
     let mut wins: Vec<Wins> = (0..view.names.len())
         .map(|nth| {
             let of = || winners.iter().filter(move |winner| winner.best == nth);
@@ -119,27 +125,37 @@ fn headline(view: &View<'_>) -> String {
         );
     }
     let (wins, n_panels) = (wins(view), view.panels.len());
+    let n_served = view.panels.iter().filter(|panel| has_served(panel)).count();
     let sure = |wins: &Wins| if has_few_seeds(view) { String::new() } else { wins.certainty() };
-    match &wins[..] {
+    let best = match &wins[..] {
+        [] => return "No request was served.".to_owned(),
         [only] if n_panels == 1 => {
             format!("{} did best{}.", named(view, only.nth), sure(only))
         }
         [only] => {
-            let all = if n_panels == 2 { "both".to_owned() } else { format!("all {n_panels}") };
-            format!("{} did best in {all} cases{}.", named(view, only.nth), sure(only))
+            let all = match n_served {
+                1 => "one case".to_owned(),
+                2 => "both cases".to_owned(),
+                _ => format!("all {n_served} cases"),
+            };
+            format!("{} did best in {all}{}.", named(view, only.nth), sure(only))
         }
         _ => {
             let part =
                 |wins: &Wins| format!("{} in {}{}", named(view, wins.nth), wins.n, sure(wins));
             let parts: Vec<String> = wins.iter().map(part).collect();
-            format!("Of {}, these did best: {}.", counted(n_panels, "case"), listed(&parts))
+            format!("Of {}, these did best: {}.", counted(n_served, "case"), listed(&parts))
         }
+    };
+    match n_panels - n_served {
+        0 => best,
+        n => format!("{best} In {} no request was served.", counted(n, "more case")),
     }
 }
 
 fn line(view: &View<'_>, panel: &Panel<'_>) -> String {
     let title = super::html(&view.title(panel));
-    let sentence = if !panel.played.iter().any(|played| has_times(&played.summaries)) {
+    let sentence = if !has_served(panel) {
         "no request was served; below the results it says why.".to_owned()
     } else if view.names.len() == 1 {
         alone(panel)
