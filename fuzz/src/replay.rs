@@ -35,9 +35,11 @@ pub(crate) fn fuzz_replay(data: &[u8]) {
     let trace = trace.strip_prefix(&[0]).unwrap_or(trace);
     let Ok(mut trace) = read::read("fuzz", trace, None, MAX_REQUESTS) else { return };
     trace.leave_out_several();
-    match play(trace.clone(), pool) {
-        Ok(outcome) => check(&trace, &outcome),
-        Err(error) => assert!(!error.to_string().is_empty()),
+    for name in ["round-robin", "default"] {
+        match play(name, trace.clone(), pool.clone()) {
+            Ok(outcome) => check(&trace, &outcome),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
     }
 }
 
@@ -49,13 +51,12 @@ fn is_small(pool: &Pool) -> bool {
         && blocks.max() <= Some(MAX_BLOCKS)
 }
 
-fn play(trace: Trace, pool: Pool) -> Result<Outcome, RunError> {
-    let name = "round-robin".to_owned();
-    let text = policy::preset(&name).map(|preset| preset.document.to_owned());
+fn play(name: &str, trace: Trace, pool: Pool) -> Result<Outcome, RunError> {
+    let text = policy::preset(name).map(|preset| preset.document.to_owned());
     let setup = Setup {
         trace: Arc::new(trace),
         pool: Arc::new(pool),
-        configuration: Configuration { name, text },
+        configuration: Configuration { name: name.to_owned(), text },
         registry: Registry::new(router_plugins::PLUGINS.iter().chain(policy::PLUGINS).copied()),
         options: Options::default(),
     };
