@@ -344,7 +344,9 @@ fn pools(args: &ReplayArgs) -> anyhow::Result<Vec<NamedPool>> {
                 }
                 pool.scrape.delay = length("--scrape-delay", delay)?;
             }
-            pool.scrape.check().map_err(UsageError)?;
+            // What the file says was looked at when it was read.
+            let of_flags = |message| UsageError(format!("--scrape-interval, --scrape-delay: {message}"));
+            pool.scrape.check().map_err(of_flags)?;
             Ok(NamedPool { name, pool: Arc::new(pool) })
         })
         .collect()

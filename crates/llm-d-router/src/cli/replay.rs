@@ -84,7 +84,15 @@ pub struct ReplayArgs {
     pub limit: Option<usize>,
     /// Load, several with commas or one by one. Of a trace it is the factor by which requests come faster;
     /// think times stay. Of a workload it is the share of what the servers can do.
-    #[arg(long, value_name = "X", value_delimiter = ',', default_value = "1", value_parser = load, help_heading = "Requests")]
+    #[arg(
+        long,
+        value_name = "X",
+        value_delimiter = ',',
+        default_value = "1",
+        value_parser = load,
+        allow_negative_numbers = true,
+        help_heading = "Requests"
+    )]
     pub load: Vec<f64>,
     /// By how much a seed delays each arrival of a trace at most [default: 1s].
     #[arg(long, value_name = "DURATION", help_heading = "Requests")]

@@ -81,20 +81,22 @@ fn footnote(grid: &Grid) -> String {
     )
 }
 
+fn n_requests(n: usize) -> String {
+    format!("{n} {}", if n == 1 { "request" } else { "requests" })
+}
+
 /// What was played on what.
 fn played(grid: &Grid) -> String {
     let requests = match &grid.requests {
         Requests::Trace { name, trace } => {
-            let n_requests = trace.requests.len();
-            format!(
-                "{n_requests} {} of {name}",
-                if n_requests == 1 { "request" } else { "requests" }
-            )
+            format!("{} of {name}", n_requests(trace.requests.len()))
         }
         Requests::Workload { name, duration, limit: usize::MAX } => {
             format!("{name} for {}", super::page::length(*duration))
         }
-        Requests::Workload { name, limit, .. } => format!("{name}, {limit} requests at most,"),
+        Requests::Workload { name, limit, .. } => {
+            format!("{name}, {} at most,", n_requests(*limit))
+        }
     };
     match &grid.pools[..] {
         [only] => format!("{requests} on {}", only.name),
