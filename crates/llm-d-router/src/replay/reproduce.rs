@@ -68,14 +68,14 @@ fn text(report: &Report, other: Option<&str>) -> String {
     }
     if n_differ > 0 && other.is_none() {
         if *n_same_targets > 0 {
-            line(format!("{n_same_targets} of the others differ in their scores alone"));
+            line(format!("{n_same_targets} of the others: only scores differ"));
         }
         if *n_same_endpoint > 0 {
-            line(format!("{n_same_endpoint} of the others go to the same endpoint all the same"));
+            line(format!("{n_same_endpoint} of the others: the same endpoint all the same"));
         }
         if *n_unsettled > 0 {
             line(format!(
-                "{n_unsettled} of the others were made while what they depend on changed, by another thread or while a plugin waited"
+                "{n_unsettled} of the others: made while what they depend on changed, by another thread or while a plugin waited"
             ));
         }
     }
@@ -171,9 +171,9 @@ mod tests {
             shown,
             "9 of 12 decisions equal\n\
              5 more requests were refused by flow control and are left out: 5 rejected-saturated\n\
-             1 of the others differ in their scores alone\n\
-             1 of the others go to the same endpoint all the same\n\
-             1 of the others were made while what they depend on changed, by another thread or while a plugin waited\n\
+             1 of the others: only scores differ\n\
+             1 of the others: the same endpoint all the same\n\
+             1 of the others: made while what they depend on changed, by another thread or while a plugin waited\n\
              \n\
              request 3 at 1.500000 s (line 7), unsettled\n\
              \x20 recorded  d/a  scores d/a 1.000000000, d/b 0.500000000\n\

@@ -300,7 +300,7 @@ async fn check(front: Front, entries: Vec<Entry>, needed: &[Lacking]) -> Outcome
     differ(&forged(&lines, "targets", |targets| targets.reverse())?, |n| n == 1).await?;
     let other_score = |scores: &mut Vec<Value>| scores[0][1] = json!(0.123_456);
     let said = differ(&forged(&lines, "scores", other_score)?, |n| n == 1).await?;
-    ensure!(said.contains("1 of the others differ in their scores alone"), "{said}");
+    ensure!(said.contains("1 of the others: only scores differ"), "{said}");
     for lacking in needed {
         let said = differ(&lacking.of(&lines), |n| n > 0).await;
         said.with_context(|| format!("without {lacking:?}"))?;
