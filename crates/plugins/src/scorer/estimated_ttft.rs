@@ -66,7 +66,7 @@
 //! It reads the prompt's tokens of `token-producer` and the prefix match, by default of `approx-prefix-cache-producer`; both are added where they are missing.
 //!
 //! **Where another policy may do better.** Where caches hold what is asked for only just once and servers are busy, each copy pushes out what is wanted next.
-//! With 8 servers of 128,000 cached tokens (`kv-cache-size: 8000` in a pool file), `llm-d-router replay --workload shared-prompts --load 0.69 --seeds 8` gives 85 ± 16 % goodput, and with `--config go-default` 99 ± 1 % (commit 4640339); at load 0.66 both have 99.8 %, and with 12,000 blocks they are alike.
+//! With 8 servers of 128,000 cached tokens (`kv-cache-size: 8000` in a pool file), `llm-d-router replay --workload shared-prompts --load 0.69 --seeds 8` gives 85 ± 16 % goodput, and with `--config go-default` 99 ± 1 % (commit 4640339); at load 0.66, and with 12,000 blocks, they are alike.
 //! Play a [recording](../../record.md) of your own traffic where you are close to that.
 //!
 //! Use it as the only scorer of a profile: what others add to a time has no unit.
