@@ -62,7 +62,8 @@ fn one(view: &View<'_>, panel: &Panel<'_>, kind: &Kind) -> String {
         .map(|played| Curve::of(&played.summaries, kind.curve, stride))
         .collect();
     let means = || curves.iter().flat_map(|curve| &curve.points).map(|(_, time)| time.mean);
-    let low = means().filter(|&time| time > 0.0).fold(f64::INFINITY, f64::min).max(MIN_SECONDS);
+    // With the goal, however fast or slow everything is.
+    let low = means().filter(|&time| time > 0.0).fold(kind.goal / 1.2, f64::min).max(MIN_SECONDS);
     let high = means().fold(low, f64::max).max(kind.goal * 1.2);
     let x = Axis::log(low, high, LEFT, RIGHT);
     let y = Axis::linear(0.0, 100.0, BOTTOM, TOP);

@@ -346,6 +346,17 @@ fn who_refuses_everything_did_not_do_best() {
 }
 
 #[test]
+fn the_goal_stands_where_it_is_when_all_are_slower() {
+    for (ttft, is_left) in [(0.01, false), (500.0, true)] {
+        let page = page(&["only"], &[1.0], 1, &[ttft]);
+        let (_, goal) = page.split_once("<path class=\"goal\" d=\"M").unwrap();
+        let at: f64 = goal.split_once('V').unwrap().0.split(' ').next().unwrap().parse().unwrap();
+        assert!(at > plot::LEFT + 1.0 && at < plot::RIGHT - 1.0, "{at}");
+        assert_eq!(at < f64::midpoint(plot::LEFT, plot::RIGHT), is_left, "{ttft} s: {at}");
+    }
+}
+
+#[test]
 fn each_column_says_what_it_is_of_and_its_unit() {
     let page = page(&["only"], &[1.0], 3, &[1.0]);
     for head in ["goodput, %", "TTFT<br>p50, s", "TTFT<br>p99, s", "TPOT<br>p90, ms", "max/mean"] {
