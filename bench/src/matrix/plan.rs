@@ -450,10 +450,10 @@ mod tests {
         assert_eq!(scrapes, ["50ms", "5s", "60s", "never"]);
         let capacities: Vec<f64> = plan.pools.iter().map(|pool| pool.capacity).collect();
         assert_eq!(capacities, [8.0, 6.0]);
-        // Regret is judged on 16, 64 and in the end 512 seeds, late metrics on 32, 128 and 512.
-        let stages = |stages: [std::ops::RangeInclusive<u64>; 3]| stages.map(Vec::from_iter);
-        assert_eq!(plan.judge_more, stages([6..=18, 19..=66, 67..=514]));
-        assert_eq!(plan.late_more, stages([11..=34, 35..=130, 131..=514]));
+        // Regret is judged on 16, 64, 512 and in the end 2,048 seeds, late metrics on 32, 128, 512 and 2,048.
+        let stages = |stages: [std::ops::RangeInclusive<u64>; 4]| stages.map(Vec::from_iter);
+        assert_eq!(plan.judge_more, stages([6..=18, 19..=66, 67..=514, 515..=2050]));
+        assert_eq!(plan.late_more, stages([11..=34, 35..=130, 131..=514, 515..=2050]));
     }
 
     #[test]
