@@ -382,6 +382,12 @@ mod tests {
         }
         expected.retain(|run| run.seed > 130 || run.policy != OURS);
         play(&expected);
+        // TTFT p90 holds on these, and scrapes every 5 s on the last.
+        expected.clear();
+        for seed in 515..=2050 {
+            expected.extend([OWN, EVERY_5S].map(|scrapes| Run { seed, policy: OURS, scrapes }));
+        }
+        play(&expected);
         play(&BTreeSet::new());
         let cell = judge(&plan, &plan.cells[0], &rows, 0.5).unwrap();
         let rests_on = |regret: &Regret, first: Option<Regret>| {
@@ -394,7 +400,7 @@ mod tests {
         for late in &cell.stale {
             let found = rests_on(&late.cost, late.first);
             match (late.policy == plan.ours(), late.scrapes.as_str()) {
-                (true, "5s") => assert_eq!(found, (512, Some(8), Verdict::Unclear)),
+                (true, "5s") => assert_eq!(found, (2048, Some(8), Verdict::Holds)),
                 (true, _) => assert_eq!(found, (8, None, Verdict::Holds)),
                 // The contrast shows what late metrics do, and nothing is asked of it.
                 (false, _) => assert_eq!(found, (3, None, Verdict::Holds)),
@@ -405,6 +411,6 @@ mod tests {
         assert_eq!(regrets.len(), 2 + plan.scrapes.len() - 1);
         assert_eq!(regrets.iter().filter(|(_, first)| first.is_some()).count(), 2);
         let line = cell.line(plan.ours());
-        assert!(line.ends_with(", holds; scrapes 5s unclear"), "{line}");
+        assert!(line.ends_with("TTFT p90 1.250 s, best 1.000 s (least-requests), holds"), "{line}");
     }
 }

@@ -497,7 +497,7 @@ mod tests {
         check("late = [6", "late = [5", "judge late metrics, too");
         check("judge_in_all = [16", "judge_in_all = [3", "3 seeds in all, and 3 before");
         check(
-            "late_in_all = [32, 128, 512]",
+            "late_in_all = [32, 128, 512, 2048]",
             "late_in_all = [32, 9]",
             "9 seeds in all, and 32 before",
         );
